@@ -1,0 +1,136 @@
+//! What travels between subtasks, TaskManagers and the JobManager about a checkpoint.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{AttemptId, CheckpointId, KeyGroupRange, OperatorUid, SplitId, SubtaskId},
+    platform::ObjectName,
+};
+
+/// One durable piece of a subtask's state: an object in primary storage, perhaps with a local copy of the same bytes. The
+/// unit in which a partly lost local copy is completed from primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatePart {
+    pub operator: OperatorUid,
+    pub key_groups: KeyGroupRange,
+    /// Unique within the subtask's snapshot; the name of the local file.
+    pub name: String,
+    pub object: ObjectName,
+    pub length: u64,
+    pub crc32c: u32,
+}
+
+/// Everything needed to restore one subtask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubtaskSnapshot {
+    /// Keyed state in parts.
+    pub parts: Vec<StatePart>,
+    /// Small operator state carried inline (for a source: its positions, encoded by the operator).
+    pub inline: BTreeMap<OperatorUid, Vec<u8>>,
+}
+
+/// A run of records taken from one input, in the order in which a subtask merged its inputs. `input` counts a subtask's
+/// input channels (edges in order, upstream subtasks in order), for a source its splits in the order of their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeRun {
+    pub input: u32,
+    pub records: u32,
+}
+
+/// The order-free digest of a multiset of output records: the wrapping sum of a 128-bit hash of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputDigest {
+    pub sum: u128,
+    pub records: u64,
+}
+
+impl OutputDigest {
+    pub fn add_record(&mut self, bytes: &[u8]) {
+        self.sum = self.sum.wrapping_add(xxhash_rust::xxh3::xxh3_128(bytes));
+        self.records += 1;
+    }
+
+    pub fn add(&mut self, other: OutputDigest) {
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.records += other.records;
+    }
+}
+
+/// A data object that a sink subtask wrote ahead of the commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrecommittedObject {
+    pub object: ObjectName,
+    pub length: u64,
+    pub records: u64,
+    /// The snapshot that the object was cut for. A manifest of checkpoint n takes the objects of every snapshot above the
+    /// checkpoint completed before n, up to n: an aborted checkpoint's output moves into the next.
+    pub snapshot: CheckpointId,
+}
+
+/// What a sink operator of one subtask contributes to a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkAck {
+    /// Objects of this snapshot and of earlier ones that the subtask does not know to be committed.
+    pub objects: Vec<PrecommittedObject>,
+    /// Digest of the records since the previous snapshot barrier (aborted or not), per snapshot not known to be completed.
+    pub digests: BTreeMap<CheckpointId, OutputDigest>,
+}
+
+/// A subtask's acknowledgement of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointAck {
+    pub subtask: SubtaskId,
+    pub attempt: AttemptId,
+    pub checkpoint: CheckpointId,
+    pub snapshot: SubtaskSnapshot,
+    /// For a source: the offset of the next record to read, per split, at the barrier.
+    pub positions: BTreeMap<SplitId, u64>,
+    pub sinks: BTreeMap<OperatorUid, SinkAck>,
+    /// The order in which inputs were merged, per snapshot not known to be completed (as `SinkAck::digests`).
+    pub merges: BTreeMap<CheckpointId, Vec<MergeRun>>,
+    /// For a source: all its splits were read to their ends before the barrier.
+    pub exhausted: bool,
+}
+
+/// What the commit ledger holds about one completed checkpoint, enough to replay its epoch (the records between the
+/// previous completed checkpoint and this one) to the letter, muted, and to verify it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerEpoch {
+    pub checkpoint: CheckpointId,
+    /// The checkpoint this epoch continued from; None if it began at the start of the job.
+    pub previous: Option<CheckpointId>,
+    pub positions: BTreeMap<SplitId, u64>,
+    pub digests: BTreeMap<OperatorUid, OutputDigest>,
+    pub merges: BTreeMap<SubtaskKey, Vec<MergeRun>>,
+}
+
+/// A subtask as a map key that every serde format accepts.
+pub type SubtaskKey = (u32, u32);
+
+impl From<SubtaskId> for SubtaskKey {
+    fn from(id: SubtaskId) -> SubtaskKey {
+        (id.vertex.0, id.index)
+    }
+}
+
+/// How one subtask replays the epochs behind a commit: in order, each to the letter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayPlan {
+    pub epochs: Vec<ReplayEpoch>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayEpoch {
+    pub epoch: CheckpointId,
+    /// The merge order of this subtask in this epoch; the runs add up to the whole epoch.
+    pub merges: Vec<MergeRun>,
+}
+
+/// What a subtask is told to restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreOrder {
+    pub checkpoint: CheckpointId,
+    pub snapshot: SubtaskSnapshot,
+}

@@ -1,0 +1,113 @@
+//! What the subtask loop knows of user code: a chain of operators, synchronous, fed with encoded batches.
+//!
+//! A chain never waits: input bytes are fed to it, output records are appended to [`Outputs`] and carried away by the loop
+//! between calls. It lives on the thread of its subtask.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use bytes::Bytes;
+
+use super::outputs::Outputs;
+use crate::{
+    checkpoint::types::OutputDigest,
+    ids::{CheckpointId, KeyGroupRange, OperatorUid, SplitId},
+};
+
+/// An error of user code or of its data; fails the attempt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{operator}: {message}")]
+pub struct ChainError {
+    pub operator: String,
+    pub message: String,
+}
+
+/// What asking a source for records gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourcePoll {
+    /// So many records (at least 1) went through the chain.
+    Records(u32),
+    /// The split needs these bytes of its input file before it can go on; answer with [`Chain::feed`].
+    NeedInput { path: String, range: Range<u64> },
+    /// The split has ended. Stays so.
+    Exhausted,
+}
+
+/// How much of a frame was consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consumed {
+    pub bytes: usize,
+    pub records: u32,
+}
+
+/// A piece of keyed state to be written: the state as it was at the barrier, encoded later and elsewhere.
+pub struct PartSource {
+    pub operator: OperatorUid,
+    pub key_groups: KeyGroupRange,
+    /// Unique within the subtask's snapshot, a plain file name, the same for the same part of every checkpoint.
+    pub name: String,
+    /// Runs as a native call while the stream goes on.
+    pub encode: Box<dyn FnOnce() -> Bytes + Send>,
+}
+
+/// The synchronous part of a snapshot.
+#[derive(Default)]
+pub struct ChainSnapshot {
+    pub parts: Vec<PartSource>,
+    pub inline: BTreeMap<OperatorUid, Vec<u8>>,
+    /// For a source: per split the offset of the next record.
+    pub positions: BTreeMap<SplitId, u64>,
+}
+
+/// Output that a sink wants written to primary storage.
+pub struct SinkData {
+    pub sink: OperatorUid,
+    pub bytes: Bytes,
+    pub records: u64,
+}
+
+/// State to start from.
+#[derive(Clone, Debug, Default)]
+pub struct RestoredState {
+    /// Decoded by the operator named; each part covers the key groups given.
+    pub parts: Vec<(OperatorUid, KeyGroupRange, Bytes)>,
+    pub inline: BTreeMap<OperatorUid, Vec<u8>>,
+}
+
+/// The operators of one subtask.
+pub trait Chain {
+    /// Called once before any record, with the state of the checkpoint being restored (empty for a fresh start).
+    fn open(&mut self, restored: RestoredState) -> Result<(), ChainError>;
+
+    /// Source chains: reads up to `max_records` records of one of this subtask's splits (by position among them).
+    fn poll_source(&mut self, split: u32, max_records: u32, out: &mut Outputs) -> Result<SourcePoll, ChainError>;
+
+    /// Source chains: the bytes asked for by [`SourcePoll::NeedInput`]; fewer at the end of the file.
+    fn feed(&mut self, split: u32, bytes: Bytes) -> Result<(), ChainError>;
+
+    /// Source chains: a limit of the job's own on records per second for the whole subtask, if any.
+    fn rate_limit(&self) -> Option<f64> {
+        None
+    }
+
+    /// Other chains: decodes and processes up to `max_records` records of a frame that came over input edge `edge` (by
+    /// position among this vertex's inputs).
+    fn process(
+        &mut self,
+        edge: u32,
+        payload: &Bytes,
+        max_records: u32,
+        out: &mut Outputs,
+    ) -> Result<Consumed, ChainError>;
+
+    /// The synchronous part of a snapshot. Must be short: it may mark state as shared, never encode it.
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError>;
+
+    /// While muted, sinks drop their output but keep digesting it.
+    fn set_muted(&mut self, muted: bool);
+
+    /// Output large enough to be written ahead of the next barrier (`flush` false), or all there is (`flush` true).
+    fn take_sink_data(&mut self, flush: bool) -> Vec<SinkData>;
+
+    /// Digests of what each sink took since the last call (muted output included), and starts anew.
+    fn take_sink_digests(&mut self) -> BTreeMap<OperatorUid, OutputDigest>;
+}

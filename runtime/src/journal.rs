@@ -1,0 +1,184 @@
+//! The journal: typed events for every protocol step that matters.
+//!
+//! Each process owns one. In production it is a bounded ring that can be dumped after a failure; the simulated world
+//! attaches a listener, which hashes, merges and times all journals and fires fault triggers *synchronously inside the emit*.
+//! An event says that a step was taken; whether its effect is true is for the disks, the store and the output to say.
+//! Never emitted per record.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AllocationId, AttemptId, CheckpointId, LeaderEpoch};
+
+/// Receives every event of a process, synchronously, in order.
+pub trait JournalListener: Send + Sync {
+    fn on_event(&self, process: &str, event: &Event);
+}
+
+/// One process's journal. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal(Arc<Inner>);
+
+struct Inner {
+    process: Arc<str>,
+    listener: Option<Arc<dyn JournalListener>>,
+    ring: Mutex<VecDeque<Event>>,
+    capacity: usize,
+}
+
+impl Journal {
+    /// A journal that keeps the last `capacity` events and tells `listener`, if any, about each.
+    pub fn new(process: impl Into<Arc<str>>, capacity: usize, listener: Option<Arc<dyn JournalListener>>) -> Journal {
+        Journal(Arc::new(Inner { process: process.into(), listener, ring: Mutex::new(VecDeque::new()), capacity }))
+    }
+
+    pub fn emit(&self, event: Event) {
+        if let Some(listener) = &self.0.listener {
+            listener.on_event(&self.0.process, &event);
+        }
+        if self.0.capacity > 0 {
+            let mut ring = self.0.ring.lock().expect("journal ring: a holder panicked");
+            if ring.len() == self.0.capacity {
+                ring.pop_front();
+            }
+            ring.push_back(event);
+        }
+    }
+
+    /// The last events, oldest first.
+    pub fn recent(&self) -> Vec<Event> {
+        self.0.ring.lock().expect("journal ring: a holder panicked").iter().cloned().collect()
+    }
+}
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $kind:ident { $($field:ident : $ty:ty),* $(,)? } on $entity:ident),* $(,)?) => {
+        /// A protocol step. The field named after `on` in the table is the entity it happened to; triggers count per entity.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Event { $($(#[$doc])* $kind { $($field: $ty),* }),* }
+
+        /// The kind of an [`Event`], without its facts. Faults are triggered by it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum EventKind { $($(#[$doc])* $kind),* }
+
+        impl EventKind {
+            pub const ALL: &'static [EventKind] = &[$(EventKind::$kind),*];
+            pub fn name(self) -> &'static str {
+                match self { $(EventKind::$kind => stringify!($kind)),* }
+            }
+        }
+
+        impl Event {
+            pub fn kind(&self) -> EventKind {
+                match self { $(Event::$kind { .. } => EventKind::$kind),* }
+            }
+            /// What it happened to, as text: `count[1]`, `read[0]->count[1]`, `tm-2`, `job`, an object's name, ….
+            pub fn entity(&self) -> String {
+                match self { $(Event::$kind { $entity, .. } => $entity.to_string()),* }
+            }
+        }
+
+        impl fmt::Display for Event {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self { $(Event::$kind { $($field),* } => {
+                    f.write_str(stringify!($kind))?;
+                    $(write!(f, " {}={}", stringify!($field), Shown($field))?;)*
+                    Ok(())
+                }),* }
+            }
+        }
+    };
+}
+
+/// Strings as they are, everything else as `Debug` without type names where that is short.
+struct Shown<'a, T>(&'a T);
+impl<T: fmt::Debug> fmt::Display for Shown<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// Names inside events: a subtask is `<vertex name>[<index>]`, a channel `<from subtask>-><to subtask>`.
+pub type Name = String;
+
+events! {
+    // ---- processes and leadership
+    ProcessStarted { process: Name } on process,
+    LeaderElected { process: Name, leader: LeaderEpoch, entries: u64 } on process,
+    LeaderSteppedDown { process: Name, leader: LeaderEpoch, reason: String } on process,
+    HeadEntryAppended { sequence: u64, entry: String } on entry,
+    // ---- TaskManagers and slots
+    TaskManagerRegistered { task_manager: Name, incarnation: u64, leader: LeaderEpoch } on task_manager,
+    TaskManagerLost { task_manager: Name, reason: String } on task_manager,
+    JobManagerLost { task_manager: Name, reason: String } on task_manager,
+    StaleMessageIgnored { process: Name, message: String } on message,
+    SlotAllocated { task_manager: Name, slot: u32, allocation: AllocationId, group: u32, previous: bool } on task_manager,
+    SlotReleased { task_manager: Name, slot: u32, allocation: AllocationId } on task_manager,
+    // ---- the job and its tasks
+    JobStateChanged { job: Name, from: String, to: String, reason: String } on job,
+    TaskDeployed { subtask: Name, attempt: AttemptId, task_manager: Name, slot: u32, allocation: AllocationId } on subtask,
+    TaskStateChanged { subtask: Name, attempt: AttemptId, to: String, reason: String } on subtask,
+    ChannelConnected { channel: Name, attempt: AttemptId } on channel,
+    SourceExhausted { subtask: Name, attempt: AttemptId } on subtask,
+    // ---- checkpoints: the coordinator
+    CheckpointTriggered { checkpoint: CheckpointId, attempt: AttemptId } on checkpoint,
+    CheckpointSkipped { job: Name, reason: String } on job,
+    CheckpointAcked { subtask: Name, checkpoint: CheckpointId } on subtask,
+    CheckpointDeclined { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
+    LateAckDiscarded { subtask: Name, checkpoint: CheckpointId } on subtask,
+    CheckpointExpired { checkpoint: CheckpointId } on checkpoint,
+    CheckpointAborted { checkpoint: CheckpointId, reason: String } on checkpoint,
+    MetadataWritten { checkpoint: CheckpointId, object: String } on checkpoint,
+    CheckpointCompleted { checkpoint: CheckpointId, sequence: u64 } on checkpoint,
+    CheckpointSubsumed { checkpoint: CheckpointId } on checkpoint,
+    CheckpointDiscarded { checkpoint: CheckpointId, objects: u64 } on checkpoint,
+    CheckpointNotified { checkpoint: CheckpointId } on checkpoint,
+    // ---- checkpoints: the subtasks
+    BarrierEmitted { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId } on subtask,
+    BarrierSent { channel: Name, checkpoint: CheckpointId, to: Name } on channel,
+    BarrierReceived { channel: Name, checkpoint: CheckpointId } on channel,
+    AlignmentStarted { subtask: Name, checkpoint: CheckpointId } on subtask,
+    AlignmentEnded { subtask: Name, checkpoint: CheckpointId } on subtask,
+    AlignmentAborted { subtask: Name, checkpoint: CheckpointId } on subtask,
+    SnapshotSyncDone { subtask: Name, checkpoint: CheckpointId } on subtask,
+    SnapshotAsyncStarted { subtask: Name, checkpoint: CheckpointId } on subtask,
+    PartUploaded { subtask: Name, checkpoint: CheckpointId, object: String, bytes: u64 } on subtask,
+    SnapshotAsyncDone { subtask: Name, checkpoint: CheckpointId } on subtask,
+    SnapshotFailed { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
+    TaskNotifiedComplete { subtask: Name, checkpoint: CheckpointId } on subtask,
+    TaskNotifiedAborted { subtask: Name, checkpoint: CheckpointId } on subtask,
+    // ---- task-local state
+    LocalPartStored { subtask: Name, checkpoint: CheckpointId, part: String, bytes: u64 } on subtask,
+    LocalPartFailed { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,
+    LocalCopyStored { subtask: Name, checkpoint: CheckpointId, parts: u32 } on subtask,
+    LocalCopyFailed { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
+    LocalCopyConfirmed { subtask: Name, checkpoint: CheckpointId } on subtask,
+    LocalCopyDiscarded { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
+    // ---- recovery
+    RestoreChosen { job: Name, checkpoint: Option<CheckpointId>, newest: Option<CheckpointId>, replay_to: Option<CheckpointId>, attempt: AttemptId } on job,
+    RestoreStarted { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId } on subtask,
+    PartRestoredLocally { subtask: Name, checkpoint: CheckpointId, part: String, bytes: u64 } on subtask,
+    LocalPartRejected { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,
+    PartRestoredFromPrimary { subtask: Name, checkpoint: CheckpointId, part: String, bytes: u64 } on subtask,
+    RestorePartLost { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,
+    RestoreFinished { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId, local_parts: u32, primary_parts: u32 } on subtask,
+    CheckpointCondemned { checkpoint: CheckpointId, reason: String } on checkpoint,
+    RecoveryImpossible { job: Name, tried: String } on job,
+    ReplayMarkerEmitted { subtask: Name, epoch: CheckpointId } on subtask,
+    ReplayEpochVerified { epoch: CheckpointId } on epoch,
+    ReplayMismatch { epoch: CheckpointId, sink: String } on epoch,
+    ReplayFinished { job: Name, attempt: AttemptId } on job,
+    // ---- sinks and the store
+    SinkPrecommitted { subtask: Name, checkpoint: CheckpointId, objects: u32, records: u64 } on subtask,
+    SinkCommitted { sink: Name, checkpoint: CheckpointId, objects: u32 } on sink,
+    SinkVoided { sink: Name, checkpoint: CheckpointId } on sink,
+    ObjectCreated { object: String, bytes: u64 } on object,
+    ObjectDeleted { object: String } on object,
+    OrphanSwept { object: String } on object,
+    PrimaryRetried { object: String, operation: String, error: String } on object,
+}

@@ -1,0 +1,107 @@
+//! Every name of an object in primary storage and of a file on a local disk, in one place. All are relative, so that a
+//! root can be moved as a whole. Names carry the leader's epoch and the execution and are never used twice.
+
+use crate::{
+    ids::{AllocationId, AttemptId, CheckpointId, JobId, SubtaskId},
+    platform::{ObjectName, RelPath},
+};
+
+/// Names for one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub job: JobId,
+}
+
+fn object(name: String) -> ObjectName {
+    ObjectName::new(name).expect("layout makes plain names")
+}
+
+impl Layout {
+    /// `ha/<job>/`: the head log.
+    pub fn head_prefix(&self) -> String {
+        format!("ha/{}/", self.job)
+    }
+
+    pub fn head_entry(&self, sequence: u64) -> ObjectName {
+        object(format!("ha/{}/{sequence:019}", self.job))
+    }
+
+    /// `checkpoints/<job>/`: everything a checkpoint may own.
+    pub fn checkpoints_prefix(&self) -> String {
+        format!("checkpoints/{}/", self.job)
+    }
+
+    pub fn checkpoint_prefix(&self, checkpoint: CheckpointId) -> String {
+        format!("checkpoints/{}/chk-{checkpoint}/", self.job)
+    }
+
+    pub fn state_part(
+        &self,
+        checkpoint: CheckpointId,
+        attempt: AttemptId,
+        subtask: SubtaskId,
+        part: &str,
+        nonce: u64,
+    ) -> ObjectName {
+        object(format!("checkpoints/{}/chk-{checkpoint}/{subtask}-{part}-{attempt}-{nonce:016x}", self.job))
+    }
+
+    pub fn metadata(&self, checkpoint: CheckpointId, attempt: AttemptId, nonce: u64) -> ObjectName {
+        object(format!("checkpoints/{}/chk-{checkpoint}/_metadata-{attempt}-{nonce:016x}", self.job))
+    }
+
+    /// `output/<sink>/`.
+    pub fn sink_prefix(&self, sink: &str) -> String {
+        format!("output/{sink}/")
+    }
+
+    pub fn sink_data(
+        &self,
+        sink: &str,
+        checkpoint: CheckpointId,
+        attempt: AttemptId,
+        subtask_index: u32,
+        nonce: u64,
+    ) -> ObjectName {
+        object(format!("output/{sink}/data/{checkpoint:010}-{subtask_index}-{attempt}-{nonce:016x}", checkpoint = checkpoint.0))
+    }
+
+    /// `output/<sink>/_committed/<epoch>`: commit manifest or void marker, whichever was created first.
+    pub fn sink_commit(&self, sink: &str, checkpoint: CheckpointId) -> ObjectName {
+        object(format!("output/{sink}/_committed/{:010}", checkpoint.0))
+    }
+
+    pub fn sink_commit_prefix(&self, sink: &str) -> String {
+        format!("output/{sink}/_committed/")
+    }
+
+    pub fn sink_data_prefix(&self, sink: &str) -> String {
+        format!("output/{sink}/data/")
+    }
+}
+
+/// Names on a TaskManager's local disk (Flink `LocalRecoveryDirectoryProviderImpl`).
+pub struct LocalLayout;
+
+impl LocalLayout {
+    pub fn root() -> RelPath {
+        RelPath::new("localState").expect("plain")
+    }
+
+    /// `localState/aid_<allocation>`.
+    pub fn allocation(allocation: AllocationId) -> RelPath {
+        Self::root().join(&format!("aid_{allocation}"))
+    }
+
+    /// `localState/aid_<allocation>/jid_<job>/vtx_<vertex>_sti_<subtask>`.
+    pub fn subtask(allocation: AllocationId, job: JobId, subtask: SubtaskId) -> RelPath {
+        Self::allocation(allocation)
+            .join(&format!("jid_{job}"))
+            .join(&format!("vtx_{}_sti_{}", subtask.vertex.0, subtask.index))
+    }
+
+    /// `…/chk_<checkpoint>`.
+    pub fn checkpoint(allocation: AllocationId, job: JobId, subtask: SubtaskId, checkpoint: CheckpointId) -> RelPath {
+        Self::subtask(allocation, job, subtask).join(&format!("chk_{checkpoint}"))
+    }
+}

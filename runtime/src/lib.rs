@@ -1,0 +1,17 @@
+//! Weir's stream runtime. It knows the world only through [`platform`], so that the same compiled code runs on a real
+//! machine and under simulation.
+
+pub mod api;
+pub mod checkpoint;
+pub mod cluster;
+pub mod connectors;
+pub mod dataflow;
+pub mod graph;
+pub mod ids;
+pub mod jobs;
+pub mod journal;
+pub mod layout;
+pub mod platform;
+pub mod recovery;
+pub mod sabotage;
+pub mod state;

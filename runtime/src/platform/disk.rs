@@ -1,0 +1,180 @@
+//! The disk of the machine a process runs on: files that survive the process but not the machine.
+//!
+//! What is durable: a file's bytes up to its last successful [`DiskFile::sync`]; a name (created, renamed, linked,
+//! removed) once [`LocalDisk::sync_dir`] of its directory succeeded. Everything else may be lost, torn or undone when the
+//! machine or the process dies.
+
+use std::{fmt, ops::Range, path::PathBuf};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Fut;
+
+/// A path below a process's disk root: components of visible characters joined by `/`, none of them `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RelPath(String);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a relative path of plain components: {0:?}")]
+pub struct PathError(pub String);
+
+impl RelPath {
+    /// # Errors
+    /// [`PathError`] if empty, absolute, or with an empty, `.` or `..` component or a control character or backslash.
+    pub fn new(path: impl Into<String>) -> Result<RelPath, PathError> {
+        let path = path.into();
+        if is_plain(&path) { Ok(RelPath(path)) } else { Err(PathError(path)) }
+    }
+
+    /// `self/component`.
+    ///
+    /// # Panics
+    /// If `component` is not a plain relative path: names are made by the program, never taken from outside.
+    #[must_use]
+    pub fn join(&self, component: &str) -> RelPath {
+        assert!(is_plain(component), "not a plain path component: {component:?}");
+        RelPath(format!("{}/{component}", self.0))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last component.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+
+    pub fn parent(&self) -> Option<RelPath> {
+        self.0.rsplit_once('/').map(|(dir, _)| RelPath(dir.to_string()))
+    }
+
+    pub fn starts_with(&self, prefix: &RelPath) -> bool {
+        self.0.strip_prefix(&prefix.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+pub(super) fn is_plain(path: &str) -> bool {
+    !path.is_empty()
+        && path.split('/').all(|c| {
+            !c.is_empty() && c != "." && c != ".." && !c.contains(|ch: char| ch.is_control() || ch == '\\')
+        })
+}
+
+impl TryFrom<String> for RelPath {
+    type Error = PathError;
+    fn try_from(s: String) -> Result<Self, PathError> {
+        RelPath::new(s)
+    }
+}
+
+impl From<RelPath> for String {
+    fn from(p: RelPath) -> String {
+        p.0
+    }
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiskError {
+    #[error("{0}: no such file or directory")]
+    NotFound(RelPath),
+    #[error("{0}: exists already")]
+    Exists(RelPath),
+    #[error("{0}: no space left on device")]
+    NoSpace(RelPath),
+    #[error("{0}: permission denied")]
+    Denied(RelPath),
+    #[error("{0}: cross-device link")]
+    CrossDevice(RelPath),
+    #[error("{path}: input/output error: {detail}")]
+    Io { path: RelPath, detail: String },
+    /// This process is dead; its handles do nothing any more.
+    #[error("the process is dead")]
+    Dead,
+}
+
+/// Which device a path lives on; hard links do not cross devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(pub u64);
+
+/// A directory of the real file system in which native code (RocksDB) works. Scratch: worthless after a crash. Removed
+/// when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct NativeDir(pub std::sync::Arc<tempfile::TempDir>);
+
+impl NativeDir {
+    /// The path for native code. Only the seam may touch it otherwise.
+    pub fn path(&self) -> PathBuf {
+        self.0.path().to_path_buf()
+    }
+}
+
+/// How a file of a native directory came under a [`LocalDisk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdoptMethod {
+    HardLink,
+    Copy,
+}
+
+/// One adopted file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    pub name: String,
+    pub length: u64,
+    pub method: AdoptMethod,
+}
+
+pub trait DiskFile: Send {
+    /// Appends; on an error an unknown prefix was written and the file must be given up.
+    fn append(&mut self, bytes: Bytes) -> Fut<'_, Result<(), DiskError>>;
+    /// Makes everything appended so far durable.
+    fn sync(&mut self) -> Fut<'_, Result<(), DiskError>>;
+}
+
+pub trait LocalDisk: Send + Sync {
+    /// Creates a file that must not exist, and its missing parent directories.
+    fn create_new(&self, path: &RelPath) -> Fut<'_, Result<Box<dyn DiskFile>, DiskError>>;
+    /// The bytes of `range` (all for None). Fails with `Io` if the file ends before `range.end`.
+    fn read(&self, path: &RelPath, range: Option<Range<u64>>) -> Fut<'_, Result<Bytes, DiskError>>;
+    fn length(&self, path: &RelPath) -> Fut<'_, Result<u64, DiskError>>;
+    /// Atomically replaces `to`.
+    fn rename(&self, from: &RelPath, to: &RelPath) -> Fut<'_, Result<(), DiskError>>;
+    /// A second name for the same content. `CrossDevice` if the two are on different devices.
+    fn link(&self, from: &RelPath, to: &RelPath) -> Fut<'_, Result<(), DiskError>>;
+    fn remove(&self, path: &RelPath) -> Fut<'_, Result<(), DiskError>>;
+    /// Removes a directory with all it holds; fine if there is none.
+    fn remove_tree(&self, path: &RelPath) -> Fut<'_, Result<(), DiskError>>;
+    /// Makes the names inside `path` durable.
+    fn sync_dir(&self, path: &RelPath) -> Fut<'_, Result<(), DiskError>>;
+    /// Names directly inside `path` (directories and files), sorted; empty if there is no such directory.
+    fn list(&self, path: &RelPath) -> Fut<'_, Result<Vec<String>, DiskError>>;
+    fn device_of(&self, path: &RelPath) -> Fut<'_, Result<DeviceId, DiskError>>;
+
+    /// A new scratch directory for native code.
+    fn native_dir(&self) -> Fut<'_, Result<NativeDir, DiskError>>;
+    /// Takes `files` of a native directory under this disk below `to` and makes them durable: by hard link where the
+    /// device allows, else by copy. All or nothing: on an error nothing is left below `to`.
+    fn adopt(
+        &self,
+        from: &NativeDir,
+        subdirectory: &str,
+        files: &[String],
+        to: &RelPath,
+    ) -> Fut<'_, Result<Vec<Linked>, DiskError>>;
+    /// The way back: gives native code private copies (or links) of `files` of `from`, below `to/subdirectory`.
+    fn materialize(
+        &self,
+        from: &RelPath,
+        files: &[String],
+        to: &NativeDir,
+        subdirectory: &str,
+    ) -> Fut<'_, Result<(), DiskError>>;
+}
