@@ -1,5 +1,18 @@
 //! Records in motion: channels with credit, barriers and their alignment, and the loop of one subtask.
 
+pub mod alignment;
+mod barriers;
 pub mod chain;
+pub mod channel;
+mod durable;
+pub mod frame;
+mod intake;
+pub mod merge_log;
 pub mod outputs;
+mod setup;
+mod sink_log;
+mod snapshotting;
+mod source_driver;
+pub mod subtask;
 pub mod task;
+mod task_set;
