@@ -31,7 +31,10 @@ use crate::{
     ids::{AllocationId, AttemptId, LeaderEpoch, SubtaskId},
     journal::Event,
     platform::{Address, Listener, Mono, Platform, TaskEnd, recv, timeout},
-    recovery::local_store::{LocalStateStore, SlotRecord, dispose_allocation, scan_slots, write_slot_record},
+    recovery::{
+        allocations::{self, StoredAllocation},
+        local_store::LocalStateStore,
+    },
     sabotage::Sabotage,
 };
 
@@ -110,22 +113,7 @@ pub async fn run(platform: Platform, job: Job, config: TaskManagerConfig) -> Res
     let accept = accept_channels(platform.clone(), listener, events.clone(), config.clone(), accepting);
     let acceptor = platform.spawner.control("data-listener", accept.boxed());
 
-    let mut slots = vec![None; config.slots as usize];
-    for record in scan_slots(&*platform.disk).await {
-        // A slot remembered by a former run of this process on the same disk is offered again.
-        if let Some(slot) = slots.get_mut(record.slot as usize) {
-            let newer = slot.is_none_or(|held: HeldSlot| record.attempt > held.attempt);
-            if newer && config.cluster.task.local_recovery {
-                *slot = Some(HeldSlot {
-                    allocation: record.allocation,
-                    group: record.group,
-                    attempt: record.attempt,
-                });
-                continue;
-            }
-        }
-        dispose_allocation(&*platform.disk, record.allocation).await;
-    }
+    let slots = recall_slots(&platform, &config).await;
     let incarnation = platform.entropy.next_u64("taskmanager-incarnation");
     let mut tm = TaskManager {
         heard_at: platform.clock.now(),
@@ -165,6 +153,29 @@ pub async fn run(platform: Platform, job: Job, config: TaskManagerConfig) -> Res
         }
         tm.tick();
     }
+}
+
+/// Slots remembered by a former run of this process on the same disk are offered again, with their local copies; what else
+/// lies there is removed.
+async fn recall_slots(platform: &Platform, config: &TaskManagerConfig) -> Vec<Option<HeldSlot>> {
+    let mut slots = vec![None; config.slots as usize];
+    // An unreadable disk only means that nothing is remembered.
+    let found = allocations::scan(&*platform.disk).await.unwrap_or_default();
+    for stored in found.allocations {
+        match slots.get_mut(stored.slot as usize) {
+            Some(slot @ None) if config.cluster.task.local_recovery => {
+                let attempt = AttemptId::default();
+                *slot = Some(HeldSlot { allocation: stored.allocation, group: stored.group, attempt });
+            }
+            _ => {
+                let _ = allocations::release(&*platform.disk, stored.allocation).await;
+            }
+        }
+    }
+    for (directory, _) in found.rejected {
+        let _ = platform.disk.remove_tree(&directory).await;
+    }
+    slots
 }
 
 impl TaskManager {
@@ -298,12 +309,12 @@ impl TaskManager {
         {
             self.release(slot, held.allocation).await;
         }
-        if held.is_none_or(|h| h.allocation != spec.allocation || h.attempt != attempt) {
-            self.slots[slot as usize] = Some(HeldSlot { allocation: spec.allocation, group, attempt });
+        self.slots[slot as usize] = Some(HeldSlot { allocation: spec.allocation, group, attempt });
+        if held.is_none_or(|h| h.allocation != spec.allocation) {
             if self.config.cluster.task.local_recovery {
-                let record = SlotRecord { slot, group, allocation: spec.allocation, attempt };
+                let record = StoredAllocation { allocation: spec.allocation, slot, group };
                 // Without the record the slot is merely not recognised after a process restart.
-                write_slot_record(&*self.platform.disk, &record).await;
+                let _ = allocations::write_slot(&*self.platform.disk, record).await;
             }
         }
         let name = self.job.graph.subtask_name(subtask);
@@ -346,14 +357,7 @@ impl TaskManager {
         let key = (spec.allocation, spec.subtask);
         let store = self.local.entry(key).or_insert_with(|| {
             let name = self.job.graph.subtask_name(spec.subtask);
-            Arc::new(LocalStateStore::new(
-                self.platform.clone(),
-                spec.job,
-                spec.allocation,
-                spec.subtask,
-                name,
-                spec.settings.local_recovery,
-            ))
+            Arc::new(LocalStateStore::new(&self.platform, spec.allocation, spec.job, spec.subtask, &name))
         });
         Arc::clone(store)
     }
@@ -365,7 +369,8 @@ impl TaskManager {
         }
         *held = None;
         self.local.retain(|(owner, _), _| *owner != allocation);
-        dispose_allocation(&*self.platform.disk, allocation).await;
+        // What cannot be removed now is found and removed at the next start.
+        let _ = allocations::release(&*self.platform.disk, allocation).await;
         self.platform.journal.emit(Event::SlotReleased {
             task_manager: self.platform.process.to_string(),
             slot,

@@ -221,6 +221,16 @@ impl Leader {
         AttemptId { leader: self.epoch, execution: self.execution }
     }
 
+    /// The latest attempt of which tasks may be running anywhere.
+    fn last_deployed(&self) -> AttemptId {
+        match self.phase {
+            Phase::Preparing | Phase::Slots { .. } => {
+                AttemptId { leader: self.epoch, execution: Execution(self.execution.0.saturating_sub(1)) }
+            }
+            _ => self.attempt(),
+        }
+    }
+
     fn enter(&mut self, phase: Phase, reason: &str) {
         let (from, to) = (self.phase.job_status(), phase.job_status());
         self.phase = phase;
@@ -325,7 +335,7 @@ impl Leader {
                     self.peers.remove(number);
                     return;
                 }
-                let stopping = Some(self.attempt());
+                let stopping = Some(self.last_deployed());
                 let registered = Registered { name: task_manager.clone(), data_address, slots, stopping };
                 if let Some(old) = self.peers.register(number, registered) {
                     self.peers.remove(old);
@@ -334,7 +344,7 @@ impl Leader {
                 let leader = self.epoch;
                 self.emit(Event::TaskManagerRegistered { task_manager: task_manager.clone(), incarnation, leader });
                 self.peers.send(&task_manager, &ToTaskManager::Welcome { leader });
-                let attempt = self.attempt();
+                let attempt = self.last_deployed();
                 self.peers.send(&task_manager, &ToTaskManager::Cancel { leader, attempt });
             }
             ToJobManager::Heartbeat => {}
