@@ -23,7 +23,7 @@ use crate::{
     ids::{AttemptId, CheckpointId, JobId, SubtaskId},
     journal::Event,
     layout::Layout,
-    platform::{NativeOp, Platform, StoreError, timeout},
+    platform::{Fut, NativeOp, Platform, StoreError, timeout},
     sabotage::Sabotage,
 };
 
@@ -125,26 +125,36 @@ async fn upload_all(
 ) -> Result<(), String> {
     let primary = Primary::new(platform, settings.store_operation_timeout, settings.store_total_timeout);
     let skipped = usize::from(settings.sabotage.is(Sabotage::AckWithoutUpload));
-    let primary = &primary;
-    let mut uploads = stream::iter(parts.iter().skip(skipped))
-        .map(|(part, bytes)| async move {
-            match primary.create(&part.object, vec![bytes.clone()]).await {
-                Ok(()) => {
-                    platform.journal.emit(Event::PartUploaded {
-                        subtask: context.name.clone(),
-                        checkpoint: context.checkpoint,
-                        object: part.object.to_string(),
-                        bytes: part.length,
-                    });
-                    Ok(())
-                }
-                Err(error) => Err(format!("part {} could not be written to {}: {error}", part.name, part.object)),
-            }
-        })
-        .buffer_unordered(PARALLEL);
+    // Boxed before they are streamed: what a closure makes inside a stream is not known to be `Send`.
+    let uploads = parts.iter().skip(skipped).map(|(part, bytes)| {
+        let upload: Fut<'_, _> = Box::pin(upload_one(platform, context, &primary, part, bytes));
+        upload
+    });
+    let uploads: Vec<_> = uploads.collect();
+    let mut uploads = stream::iter(uploads).buffer_unordered(PARALLEL);
     while let Some(result) = uploads.next().await {
         result?;
     }
+    Ok(())
+}
+
+async fn upload_one(
+    platform: &Platform,
+    context: &SnapshotContext,
+    primary: &Primary,
+    part: &StatePart,
+    bytes: &Bytes,
+) -> Result<(), String> {
+    primary
+        .create(&part.object, vec![bytes.clone()])
+        .await
+        .map_err(|error| format!("part {} could not be written to {}: {error}", part.name, part.object))?;
+    platform.journal.emit(Event::PartUploaded {
+        subtask: context.name.clone(),
+        checkpoint: context.checkpoint,
+        object: part.object.to_string(),
+        bytes: part.length,
+    });
     Ok(())
 }
 
@@ -186,16 +196,17 @@ pub async fn restore_parts(
             Some(store) => Some(reader_copy(platform, settings, store, checkpoint).await),
         },
     };
-    let reader_ref = &reader;
-    let results: Vec<_> = stream::iter(&order.snapshot.parts)
-        .map(|part| async move { (part, reader_ref.read(part).await) })
-        .buffered(PARALLEL)
-        .collect()
-        .await;
+    // Boxed before they are streamed, as in `upload_all`.
+    let reads = order.snapshot.parts.iter().map(|part| {
+        let read: Fut<'_, _> = Box::pin(reader.read(part));
+        read
+    });
+    let reads: Vec<_> = reads.collect();
+    let results: Vec<_> = stream::iter(reads).buffered(PARALLEL).collect().await;
     let mut restored = RestoredState { parts: Vec::new(), inline: order.snapshot.inline.clone() };
     let (mut local_parts, mut primary_parts) = (0, 0);
     let mut failure = None;
-    for (part, result) in results {
+    for (part, result) in order.snapshot.parts.iter().zip(results) {
         match result {
             Ok((bytes, from_local)) => {
                 *(if from_local { &mut local_parts } else { &mut primary_parts }) += 1;
