@@ -4,7 +4,6 @@ pub mod alignment;
 mod barriers;
 pub mod chain;
 pub mod channel;
-mod durable;
 pub mod frame;
 mod intake;
 pub mod merge_log;
@@ -14,5 +13,9 @@ mod sink_log;
 mod snapshotting;
 mod source_driver;
 pub mod subtask;
+#[cfg(test)]
+mod subtask_tests;
 pub mod task;
 mod task_set;
+#[cfg(test)]
+mod test_world;

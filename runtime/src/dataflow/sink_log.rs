@@ -14,9 +14,12 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{chain::SinkData, durable, task::SubtaskSpec, task_set::TaskSet};
+use super::{chain::SinkData, task::SubtaskSpec, task_set::TaskSet};
 use crate::{
-    checkpoint::types::{OutputDigest, PrecommittedObject, SinkAck},
+    checkpoint::{
+        primary::Primary,
+        types::{OutputDigest, PrecommittedObject, SinkAck},
+    },
     ids::{CheckpointId, OperatorUid},
     layout::Layout,
     platform::{ObjectName, Platform},
@@ -165,6 +168,8 @@ impl SinkLog {
             self.in_flight += 1;
             let platform = self.platform.clone();
             let spec = Arc::clone(&self.spec);
+            let settings = &spec.settings;
+            let primary = Primary::new(&platform, settings.store_operation_timeout, settings.store_total_timeout);
             let done = self.on_done.clone();
             // The checkpoint that the data belongs to is known at its barrier only; the name says which it is likely to be.
             let checkpoint = self.last_snapshot.next();
@@ -180,9 +185,9 @@ impl SinkLog {
                             spec.subtask.index,
                             platform.entropy.next_u64("sink-object"),
                         );
-                        let created = durable::create(&platform, &spec.settings, &object, bytes.clone()).await;
+                        let created = primary.create(&object, vec![bytes.clone()]).await;
                         let durable = created.is_ok();
-                        upload.settle(created.map(|()| object));
+                        upload.settle(created.map_err(|e| format!("{object}: {e}")).map(|()| object));
                         if durable {
                             // Nobody counts any more once the subtask has stopped.
                             let _ = done.send(());

@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 
 use super::{
     chain::ChainSnapshot,
-    durable::{self, LocalStateStore},
     sink_log::SinkSnapshot,
     task::{SubtaskReport, SubtaskSpec},
     task_set::TaskSet,
@@ -20,6 +19,10 @@ use crate::{
     ids::CheckpointId,
     journal::Event,
     platform::Platform,
+    recovery::{
+        local_store::LocalStateStore,
+        snapshot_io::{SnapshotContext, write_snapshot},
+    },
 };
 
 /// What the synchronous part leaves to be written.
@@ -60,15 +63,31 @@ impl Snapshotter {
     pub fn start(&mut self, parts: SnapshotParts) {
         let shared = Arc::clone(&self.shared);
         let name = format!("snapshot {} of {}", parts.checkpoint, shared.name);
-        let spawner = Arc::clone(&shared.platform.spawner);
-        self.tasks.add(spawner.control(&name, Box::pin(async move { shared.run(parts).await })));
+        self.run(&name, async move { shared.run(parts).await });
     }
 
-    /// The checkpoint has completed.
-    pub fn completed(&mut self, _checkpoint: CheckpointId) {}
+    /// The checkpoint has completed: older local copies can go.
+    pub fn completed(&mut self, checkpoint: CheckpointId) {
+        if self.shared.spec.settings.local_recovery {
+            let local = Arc::clone(&self.shared.local);
+            let name = format!("confirm local copy {checkpoint} of {}", self.shared.name);
+            self.run(&name, async move { local.confirm(checkpoint).await });
+        }
+    }
 
-    /// The checkpoint was given up.
-    pub fn aborted(&mut self, _checkpoint: CheckpointId) {}
+    /// The checkpoint was given up, and with it its local copy. Its asynchronous part, if it still runs, goes on: the late
+    /// acknowledgement names the objects that the coordinator then deletes.
+    pub fn aborted(&mut self, checkpoint: CheckpointId) {
+        if self.shared.spec.settings.local_recovery {
+            let local = Arc::clone(&self.shared.local);
+            let name = format!("drop local copy {checkpoint} of {}", self.shared.name);
+            self.run(&name, async move { local.abort(checkpoint).await });
+        }
+    }
+
+    fn run(&mut self, name: &str, body: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.add(self.shared.platform.spawner.control(name, Box::pin(body)));
+    }
 
     /// Ends all asynchronous parts and waits until none runs any more.
     pub async fn stop(&mut self) {
@@ -98,10 +117,18 @@ impl Shared {
 
     async fn write(&self, parts: SnapshotParts) -> Result<CheckpointAck, String> {
         let SnapshotParts { checkpoint, chain, merges, sinks, exhausted } = parts;
-        let state = durable::write_snapshot(&self.platform, &self.spec, checkpoint, chain.parts);
+        let context = SnapshotContext {
+            job: self.spec.job,
+            subtask: self.spec.subtask,
+            name: self.name.clone(),
+            attempt: self.spec.attempt,
+            checkpoint,
+        };
+        let settings = &self.spec.settings;
+        let local = settings.local_recovery.then(|| self.local.begin(checkpoint));
+        let state = write_snapshot(&self.platform, &context, settings, chain.parts, local);
         let (state, sinks) = futures::future::join(state, sinks.complete()).await;
         let (state, sinks) = (state?, sinks?);
-        let _ = &self.local;
         if !sinks.is_empty() {
             let of_this = || sinks.values().flat_map(|s| &s.objects).filter(|o| o.snapshot == checkpoint);
             self.platform.journal.emit(Event::SinkPrecommitted {

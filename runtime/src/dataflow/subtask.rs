@@ -17,7 +17,6 @@ use super::{
     alignment::Alignment,
     chain::{Chain, ChainError},
     channel::{ChannelError, InputChannel, OutputChannel},
-    durable::{self, LocalStateStore},
     intake::{Replay, Work},
     merge_log::MergeRecorder,
     outputs::Outputs,
@@ -31,6 +30,7 @@ use crate::{
     graph::{ChainContext, Job},
     ids::CheckpointId,
     platform::{Clock, Mono, Platform, Timer},
+    recovery::{local_store::LocalStateStore, snapshot_io::restore_parts},
     sabotage::Sabotage,
 };
 
@@ -91,10 +91,7 @@ async fn start(
         parallelism: vertex.parallelism,
         max_parallelism: vertex.max_parallelism,
     });
-    let mut restored = commands.unless_cancelled(durable::restore_parts(&platform, &spec)).await?;
-    if settings.sabotage.is(Sabotage::RestoreDropsKeyGroup) {
-        restored.parts.pop();
-    }
+    let restored = commands.unless_cancelled(restore_parts(&platform, &spec, &name, Some(&local))).await?;
     chain.open(restored).map_err(user)?;
     let replaying = !spec.replay.epochs.is_empty();
     chain.set_muted(replaying && !settings.sabotage.is(Sabotage::ReplayUnmuted));
