@@ -65,11 +65,8 @@ impl Driver {
         };
         for id in job.graph.subtasks() {
             let vertex = job.graph.vertex(id.vertex);
-            let context = ChainContext {
-                subtask: id,
-                parallelism: vertex.parallelism,
-                max_parallelism: vertex.max_parallelism,
-            };
+            let context =
+                ChainContext { subtask: id, parallelism: vertex.parallelism, max_parallelism: vertex.max_parallelism };
             let mut chain = job.chains[id.vertex.0 as usize](&context);
             chain.open(restored.subtasks.get(&id).cloned().unwrap_or_default())?;
             driver.chains.insert(id, chain);

@@ -41,12 +41,7 @@ impl KeyedProcess for Sum {
         Ok(())
     }
 
-    fn process(
-        &mut self,
-        value: u64,
-        ctx: &mut KeyedContext<'_, u64>,
-        out: &mut Vec<String>,
-    ) -> Result<(), UserError> {
+    fn process(&mut self, value: u64, ctx: &mut KeyedContext<'_, u64>, out: &mut Vec<String>) -> Result<(), UserError> {
         let key = *ctx.key();
         let (count, sum) = self.sum.get_or_default_mut(ctx);
         *count += 1;
@@ -92,12 +87,8 @@ fn operators_joined_by_forward_edges_share_a_vertex() {
             ("narrow", 1, "narrow".to_string()),
         ]
     );
-    let edges: Vec<(u32, u32, Partitioning)> =
-        graph.edges.iter().map(|e| (e.from.0, e.to.0, e.partitioning)).collect();
-    assert_eq!(
-        edges,
-        [(0, 1, Partitioning::Hash), (0, 2, Partitioning::Rebalance), (0, 3, Partitioning::Rebalance)]
-    );
+    let edges: Vec<(u32, u32, Partitioning)> = graph.edges.iter().map(|e| (e.from.0, e.to.0, e.partitioning)).collect();
+    assert_eq!(edges, [(0, 1, Partitioning::Hash), (0, 2, Partitioning::Rebalance), (0, 3, Partitioning::Rebalance)]);
     assert_eq!(uids(&graph.vertices[1].keyed), "sum");
     assert_eq!(uids(&graph.vertices[1].sinks), "lengths");
     assert_eq!(graph.vertices[0].splits.as_ref().unwrap().len(), 4);
@@ -249,12 +240,7 @@ proptest! {
 fn round_robin_goes_on_where_it_was() {
     let job = || {
         let builder = JobBuilder::new("spread");
-        builder
-            .source("numbers", numbers(1, 50))
-            .rebalance()
-            .map(|n| n)
-            .parallelism(3)
-            .sink("out", write_number);
+        builder.source("numbers", numbers(1, 50)).rebalance().map(|n| n).parallelism(3).sink("out", write_number);
         builder.build().unwrap()
     };
     let mut driver = Driver::open(&job(), &JobSnapshot::default()).unwrap();
@@ -289,8 +275,7 @@ fn a_snapshot_holds_the_positions_of_own_splits_only() {
     driver.step(4).unwrap();
     let first = SubtaskId { vertex: VertexId(0), index: 0 };
     let snapshot = driver.chains.get_mut(&first).unwrap().snapshot(CheckpointId(3)).unwrap();
-    let expected: BTreeMap<_, _> =
-        [0, 2, 4].map(|i| (crate::ids::SplitId(format!("numbers#{i}/5")), 4)).into();
+    let expected: BTreeMap<_, _> = [0, 2, 4].map(|i| (crate::ids::SplitId(format!("numbers#{i}/5")), 4)).into();
     assert_eq!(snapshot.positions, expected);
     assert_eq!(snapshot.inline[&OperatorUid("numbers".into())], postcard::to_allocvec(&expected).unwrap());
 }
@@ -299,7 +284,10 @@ fn a_snapshot_holds_the_positions_of_own_splits_only() {
 fn errors_name_the_operator() {
     let builder = JobBuilder::new("errors");
     let source = builder.source("numbers", numbers(1, 10));
-    source.try_map(|n| if n == 3 { Err(UserError::new("three")) } else { Ok(n) }).uid("no-three").sink("out", write_number);
+    source
+        .try_map(|n| if n == 3 { Err(UserError::new("three")) } else { Ok(n) })
+        .uid("no-three")
+        .sink("out", write_number);
     let mut driver = Driver::open(&builder.build().unwrap(), &JobSnapshot::default()).unwrap();
     assert_eq!(driver.run(10).unwrap_err().to_string(), "no-three: three");
 

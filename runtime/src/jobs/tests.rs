@@ -54,10 +54,8 @@ fn flights_of_january_are_counted_whatever_the_parallelism() {
                 assert_eq!(f.sequence, before + 1, "{}: no gap", f.key);
                 last.insert(f.key.clone(), f);
             }
-            let found: BTreeMap<String, (u64, u64, u64, i64)> = last
-                .iter()
-                .map(|(key, f)| (key.clone(), (f.sequence, f.count, f.cancelled, f.delay_sum)))
-                .collect();
+            let found: BTreeMap<String, (u64, u64, u64, i64)> =
+                last.iter().map(|(key, f)| (key.clone(), (f.sequence, f.count, f.cancelled, f.delay_sum))).collect();
             assert_eq!(found, totals);
             // Counted in the file by hand: 521 of the 27,004 flights were cancelled.
             assert_eq!(found.values().map(|total| total.2).sum::<u64>(), 521);

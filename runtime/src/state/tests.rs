@@ -347,3 +347,16 @@ fn a_handle_that_was_never_declared_says_so() {
     let ctx = operator.backend.context(&key).unwrap();
     ValueState::<u64>::default().get(&ctx);
 }
+
+#[cfg(feature = "sabotage")]
+#[test]
+fn the_sabotaged_part_restores_without_one_key_group() {
+    let mut operator = Operator::open(&Parts::new()).unwrap();
+    for n in 0..500 {
+        operator.apply(&format!("k{n}"), &Change::Set(n));
+    }
+    let mut parts = operator.snapshot();
+    parts[1].1 = without_one_key_group(&parts[1].1).unwrap();
+    let entries = Operator::open(&parts).unwrap().backend.entries();
+    assert!(entries < 500 && entries > 450, "{entries}");
+}
