@@ -25,6 +25,9 @@ use crate::{
 /// A consumer keeps no more frames than this in memory; the rest waits in the network. Bounds what frames that need no
 /// credit, or many tiny ones, can occupy.
 const MAX_RECEIVED_FRAMES: usize = 32;
+/// The same in a replay, where the recorded order may ask for records behind a great many small frames; credit still
+/// bounds their bytes.
+const MAX_RECEIVED_FRAMES_IN_REPLAY: usize = 4096;
 
 /// A channel that can no longer be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -276,8 +279,9 @@ impl InputChannel {
     /// # Errors
     /// [`ChannelError`] once the channel is lost; frames received before are then still there.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), ChannelError> {
-        while self.received.len() < MAX_RECEIVED_FRAMES {
-            let room = MAX_RECEIVED_FRAMES - self.received.len();
+        let most = if self.grants.replaying { MAX_RECEIVED_FRAMES_IN_REPLAY } else { MAX_RECEIVED_FRAMES };
+        while self.received.len() < most {
+            let room = most - self.received.len();
             match self.receiver.poll_recv(cx, &mut self.received, room) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(_)) => {}

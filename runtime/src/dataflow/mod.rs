@@ -18,4 +18,6 @@ mod subtask_tests;
 pub mod task;
 mod task_set;
 #[cfg(test)]
+mod test_job;
+#[cfg(test)]
 mod test_world;
