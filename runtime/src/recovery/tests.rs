@@ -1,24 +1,19 @@
-//! Writing and restoring state through both stores, with everything going wrong that may; and the restore choice.
+//! Writing and restoring state through both stores, with everything going wrong that may.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{
     allocations::{StoredAllocation, release, scan, write_slot},
-    choice::*,
     local_store::{LocalManifest, LocalStateStore},
     snapshot_io::{SnapshotContext, restore_parts, write_snapshot},
 };
 use crate::{
     checkpoint::{
         fake::{Kind, World},
-        head::{HeadEntry, HeadState},
-        types::{LedgerEpoch, MergeRun, OutputDigest, ReplayPlan, RestoreOrder, StatePart, SubtaskSnapshot},
+        types::{ReplayPlan, RestoreOrder, StatePart, SubtaskSnapshot},
     },
     dataflow::{
         chain::{PartSource, RestoredState},
@@ -94,7 +89,8 @@ fn spec(checkpoint: u64, parts: &[StatePart]) -> SubtaskSpec {
 fn restore(world: &World, checkpoint: u64, parts: &[StatePart]) -> Result<(RestoredState, usize), TaskFailure> {
     let before = count(world, EventKind::PartRestoredLocally);
     let local = store(world);
-    let state = world.run(restore_parts(&world.platform("tm-1"), &spec(checkpoint, parts), "count[0]", Some(&local)))?;
+    let state =
+        world.run(restore_parts(&world.platform("tm-1"), &spec(checkpoint, parts), "count[0]", Some(&local)))?;
     Ok((state, count(world, EventKind::PartRestoredLocally) - before))
 }
 
@@ -220,7 +216,8 @@ fn a_local_copy_that_lags_behind_is_given_up() {
     let world = World::default();
     world.set_latency(Duration::from_millis(20), Duration::from_secs(5));
     let parts = snapshot(&world, 3, &store(&world)).unwrap();
-    let done = world.events().iter().any(|e| matches!(e, Event::LocalCopyFailed { reason, .. } if reason.contains("slow")));
+    let done =
+        world.events().iter().any(|e| matches!(e, Event::LocalCopyFailed { reason, .. } if reason.contains("slow")));
     assert!(done && parts.len() == PARTS);
     assert!(world.files().is_empty());
 }
@@ -299,7 +296,8 @@ fn confirmations_and_aborts_clear_the_local_store() {
 #[test]
 fn allocations_are_found_again_and_rubbish_is_named() {
     let world = World::default();
-    let slots: Vec<_> = (0..3).map(|slot| StoredAllocation { allocation: AllocationId(slot.into()), slot, group: 2 - slot }).collect();
+    let slots: Vec<_> =
+        (0..3).map(|slot| StoredAllocation { allocation: AllocationId(slot.into()), slot, group: 2 - slot }).collect();
     world.run(async {
         for slot in &slots {
             write_slot(&world, *slot).await.unwrap();
@@ -340,132 +338,24 @@ proptest! {
     }
 }
 
-// ---- the choice
-
-fn head(ids: &[u64], retained: usize) -> HeadState {
-    let mut head = HeadState::default();
-    for (position, id) in ids.iter().enumerate() {
-        let kept = &ids[(position + 1).saturating_sub(retained)..=position];
-        let merges = BTreeMap::from([((1, 0), vec![MergeRun { input: 0, records: *id as u32 }])]);
-        let entry = HeadEntry::Completed {
-            attempt: attempt(),
-            checkpoint: CheckpointId(*id),
-            metadata: ObjectName::new(format!("metadata-{id}")).unwrap(),
-            objects: Vec::new(),
-            ledger: LedgerEpoch {
-                checkpoint: CheckpointId(*id),
-                previous: position.checked_sub(1).map(|p| CheckpointId(ids[p])),
-                merges,
-                ..LedgerEpoch::default()
-            },
-            sinks: BTreeMap::new(),
-            exhausted: false,
-            retained: kept.iter().map(|id| CheckpointId(*id)).collect(),
-            dropped: Vec::new(),
-        };
-        head.apply(head.next_sequence, &entry);
-    }
-    head
-}
-
-fn condemned(ids: &[u64]) -> BTreeMap<CheckpointId, String> {
-    ids.iter().map(|id| (CheckpointId(*id), "part-1 is gone".to_string())).collect()
-}
-
-fn replayed(choice: &RestoreChoice) -> Vec<u64> {
-    choice.replay.iter().map(|e| e.checkpoint.0).collect()
-}
-
+/// The deliberate faults of this module do what they say, so that the invariants have something to find.
+#[cfg(feature = "sabotage")]
 #[test]
-fn nothing_completed_means_a_fresh_start_and_the_newest_is_restored_otherwise() {
-    let fresh = choose(&HeadState::default(), &condemned(&[]), &ChoiceSettings::default()).unwrap();
-    assert_eq!((fresh.checkpoint, fresh.continues), (None, None));
-    let newest = choose(&head(&[1, 2, 5], 2), &condemned(&[]), &ChoiceSettings::default()).unwrap();
-    assert_eq!((newest.checkpoint, newest.continues), (Some(CheckpointId(5)), Some(CheckpointId(5))));
-    assert!(newest.replay.is_empty());
-}
-
-/// R203: the next older whole checkpoint, with a replay of what was committed behind it.
-#[test]
-fn a_lost_checkpoint_is_skipped_and_its_epoch_replayed() {
-    let head = head(&[1, 2, 5, 6], 3);
-    let choice = choose(&head, &condemned(&[6, 5]), &ChoiceSettings::default()).unwrap();
-    assert_eq!(choice.checkpoint, Some(CheckpointId(2)));
-    assert_eq!(replayed(&choice), [5, 6]);
-    assert_eq!((choice.continues, choice.replay_to()), (Some(CheckpointId(6)), Some(CheckpointId(6))));
-    let plan = replay_plan(&choice, SUBTASK);
-    assert_eq!(plan.epochs.iter().map(|e| e.merges[0].records).collect::<Vec<_>>(), [5, 6]);
-    let fail = ChoiceSettings { fallback: FallbackBehindCommit::Fail, ..ChoiceSettings::default() };
-    assert_eq!(choose(&head, &condemned(&[6]), &fail).unwrap_err().tried.len(), 4);
-    let duplicate = ChoiceSettings { fallback: FallbackBehindCommit::Duplicate, ..ChoiceSettings::default() };
-    let choice = choose(&head, &condemned(&[6]), &duplicate).unwrap();
-    assert!(choice.duplicates && choice.replay.is_empty());
-    assert_eq!((choice.checkpoint, choice.continues), (Some(CheckpointId(5)), Some(CheckpointId(5))));
-}
-
-/// R202, R203: if none is whole, it is named what was tried and why each is impossible.
-#[test]
-fn with_everything_lost_only_a_whole_ledger_helps() {
-    let all = choose(&head(&[1, 2, 5], 3), &condemned(&[1, 2, 5]), &ChoiceSettings::default()).unwrap();
-    assert_eq!((all.checkpoint, replayed(&all)), (None, vec![1, 2, 5]));
-    let error = choose(&head(&[1, 2, 5], 2), &condemned(&[2, 5]), &ChoiceSettings::default()).unwrap_err();
-    let text = error.to_string();
-    assert_eq!(error.tried.len(), 3);
-    assert!(text.contains("checkpoint 5: lost: part-1 is gone") && text.contains("epoch 1"), "{text}");
-}
-
-#[test]
-fn an_epoch_missing_in_the_ledger_makes_the_choices_behind_it_impossible() {
-    let mut head = head(&[1, 2, 3, 4], 4);
-    head.ledger.remove(&CheckpointId(3));
-    let choice = choose(&head, &condemned(&[4]), &ChoiceSettings::default()).unwrap();
-    assert_eq!((choice.checkpoint, replayed(&choice)), (Some(CheckpointId(3)), vec![4]));
-    assert_eq!(choose(&head, &condemned(&[4, 3]), &ChoiceSettings::default()).unwrap_err().tried.len(), 5);
-}
-
-proptest! {
-    /// The choice is the newest whole checkpoint, and the replay leads exactly from it to the newest committed one.
-    #[test]
-    fn the_choice_is_the_newest_whole_one(gaps in proptest::collection::vec(1u64..4, 1..10), retained in 1usize..5, lost in any::<u16>()) {
-        let ids: Vec<u64> = gaps.iter().scan(0, |id, gap| { *id += gap; Some(*id) }).collect();
-        let head = head(&ids, retained);
-        let gone: Vec<u64> = ids.iter().copied().filter(|id| lost >> (id % 16) & 1 == 1).collect();
-        let whole = head.retained.keys().rev().find(|id| !gone.contains(&id.0)).copied();
-        match choose(&head, &condemned(&gone), &ChoiceSettings::default()) {
-            Ok(choice) => {
-                prop_assert_eq!(choice.checkpoint, whole);
-                prop_assert_eq!(choice.continues, head.newest);
-                let from = whole.unwrap_or_default().0;
-                let expected: Vec<u64> = ids.iter().copied().filter(|id| *id > from).collect();
-                prop_assert_eq!(replayed(&choice), expected);
-            }
-            Err(impossible) => {
-                prop_assert!(whole.is_none() && ids.len() > retained);
-                prop_assert_eq!(impossible.tried.len(), head.retained.len() + 1);
-            }
-        }
-    }
-}
-
-#[test]
-fn a_replay_must_give_the_committed_digests() {
-    let out = OperatorUid("out".into());
-    let digest = |n: u64| BTreeMap::from([(out.clone(), OutputDigest { sum: n.into(), records: n })]);
-    let mut head = head(&[1, 2], 2);
-    for epoch in head.ledger.values_mut() {
-        epoch.digests = digest(5);
-    }
-    let choice = choose(&head, &condemned(&[2]), &ChoiceSettings::default()).unwrap();
-    let sinks: BTreeSet<_> = (0..2).map(|index| SubtaskId { vertex: VertexId(2), index }).collect();
-    let [a, b] = sinks.iter().copied().collect::<Vec<_>>()[..] else { panic!() };
-    let epoch = CheckpointId(2);
-    let mut good = ReplayVerification::new(&choice, &sinks);
-    assert_eq!(good.report(a, epoch, &digest(3)), Ok(false));
-    assert_eq!(good.report(a, epoch, &digest(3)), Ok(false), "a repetition");
-    assert!(!good.is_done());
-    assert_eq!(good.report(b, epoch, &digest(2)), Ok(true));
-    assert!(good.is_done());
-    let mut bad = ReplayVerification::new(&choice, &sinks);
-    bad.report(a, epoch, &digest(3)).unwrap();
-    assert_eq!(bad.report(b, epoch, &digest(3)).unwrap_err().sink, out);
+fn sabotage_breaks_what_it_says() {
+    use crate::sabotage::{Sabotage, SabotageSet};
+    let with = |what| TaskSettings { sabotage: SabotageSet([what].into()), ..settings() };
+    let world = World::default();
+    let local = store(&world);
+    let (platform, writer) = (world.platform("tm-1"), Some(local.begin(CheckpointId(3))));
+    let lying = with(Sabotage::AckWithoutUpload);
+    let parts = world.run(write_snapshot(&platform, &context(3), &lying, sources(3), writer)).unwrap();
+    assert_eq!((parts.len(), world.objects().len()), (PARTS, PARTS - 1));
+    world.edit_file("part-0", |b| b[0] ^= 1);
+    let trusting = SubtaskSpec { settings: with(Sabotage::TrustLocalPart), ..spec(3, &parts) };
+    let state = world.run(restore_parts(&platform, &trusting, "count[0]", Some(&local))).unwrap();
+    assert_ne!(state.parts[0].2, content(3, 0));
+    let parts = snapshot(&world, 4, &local).unwrap();
+    let dropping = SubtaskSpec { settings: with(Sabotage::RestoreDropsKeyGroup), ..spec(4, &parts) };
+    let state = world.run(restore_parts(&platform, &dropping, "count[0]", Some(&local))).unwrap();
+    assert_eq!(state.parts.len(), PARTS - 1);
 }
