@@ -4,6 +4,8 @@ pub mod alignment;
 mod barriers;
 pub mod chain;
 pub mod channel;
+#[cfg(test)]
+mod channel_tests;
 pub mod frame;
 mod intake;
 pub mod merge_log;
