@@ -12,6 +12,7 @@ mod clock;
 mod disk;
 mod entropy;
 mod input;
+mod probe;
 mod reactor;
 mod spawner;
 mod store;
@@ -25,6 +26,8 @@ use std::{
 };
 
 use self::reactor::Reactor;
+pub use probe::{prepare_root, probe_input};
+
 use super::Platform;
 use crate::journal::{Journal, JournalListener};
 
