@@ -63,7 +63,10 @@ impl Layout {
         subtask_index: u32,
         nonce: u64,
     ) -> ObjectName {
-        object(format!("output/{sink}/data/{checkpoint:010}-{subtask_index}-{attempt}-{nonce:016x}", checkpoint = checkpoint.0))
+        object(format!(
+            "output/{sink}/data/{checkpoint:010}-{subtask_index}-{attempt}-{nonce:016x}",
+            checkpoint = checkpoint.0
+        ))
     }
 
     /// `output/<sink>/_committed/<epoch>`: commit manifest or void marker, whichever was created first.

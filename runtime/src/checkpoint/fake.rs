@@ -446,9 +446,7 @@ impl LocalDisk for World {
     }
     fn remove(&self, path: &RelPath) -> Fut<'_, Result<(), DiskError>> {
         let file = path.clone();
-        self.disk_operation("remove", path, move |s| {
-            s.files.remove(&file).map(|_| ()).ok_or(DiskError::NotFound(file))
-        })
+        self.disk_operation("remove", path, move |s| s.files.remove(&file).map(|_| ()).ok_or(DiskError::NotFound(file)))
     }
     fn remove_tree(&self, path: &RelPath) -> Fut<'_, Result<(), DiskError>> {
         let directory = path.clone();

@@ -230,10 +230,7 @@ fn metadata_comes_back_or_says_whether_it_is_lost_or_only_out_of_reach() {
         assert_eq!(found.subtasks, some_metadata().subtasks);
         let order = found.restore_order(SubtaskId { vertex: VertexId(0), index: 0 }).unwrap();
         assert_eq!(order.checkpoint, CheckpointId(4));
-        assert!(matches!(
-            metadata::read(&p, LAYOUT, CheckpointId(5), &name).await,
-            Err(MetadataError::Lost { .. })
-        ));
+        assert!(matches!(metadata::read(&p, LAYOUT, CheckpointId(5), &name).await, Err(MetadataError::Lost { .. })));
         world.store_fault("read", "_metadata", Kind::Before, 1000);
         assert!(matches!(
             metadata::read(&p, LAYOUT, CheckpointId(4), &name).await,
@@ -241,10 +238,7 @@ fn metadata_comes_back_or_says_whether_it_is_lost_or_only_out_of_reach() {
         ));
         world.heal();
         world.lose_object(&name);
-        assert!(matches!(
-            metadata::read(&p, LAYOUT, CheckpointId(4), &name).await,
-            Err(MetadataError::Lost { .. })
-        ));
+        assert!(matches!(metadata::read(&p, LAYOUT, CheckpointId(4), &name).await, Err(MetadataError::Lost { .. })));
     });
 }
 
@@ -270,9 +264,22 @@ pub(super) fn completed(id: u64, previous: Option<u64>, retained: &[u64], droppe
         attempt: attempt(1, 1),
         checkpoint: CheckpointId(id),
         metadata: LAYOUT.metadata(CheckpointId(id), attempt(1, 1), id),
-        objects: vec![LAYOUT.state_part(CheckpointId(id), attempt(1, 1), SubtaskId { vertex: VertexId(0), index: 0 }, "p", id)],
-        ledger: LedgerEpoch { checkpoint: CheckpointId(id), previous: previous.map(CheckpointId), ..Default::default() },
-        sinks: BTreeMap::from([(OperatorUid("out".into()), vec![precommitted(LAYOUT.sink_data("out", CheckpointId(id), attempt(1, 1), 0, id), id)])]),
+        objects: vec![LAYOUT.state_part(
+            CheckpointId(id),
+            attempt(1, 1),
+            SubtaskId { vertex: VertexId(0), index: 0 },
+            "p",
+            id,
+        )],
+        ledger: LedgerEpoch {
+            checkpoint: CheckpointId(id),
+            previous: previous.map(CheckpointId),
+            ..Default::default()
+        },
+        sinks: BTreeMap::from([(
+            OperatorUid("out".into()),
+            vec![precommitted(LAYOUT.sink_data("out", CheckpointId(id), attempt(1, 1), 0, id), id)],
+        )]),
         exhausted: false,
         retained: ids(retained),
         dropped: ids(dropped),
@@ -326,7 +333,14 @@ fn the_sweep_takes_orphans_and_leaves_what_is_referenced_or_of_a_later_leader() 
         let report = sweep(&p, LAYOUT, &head, std::slice::from_ref(&sink)).await.unwrap();
         let mut expected = orphans.to_vec();
         expected.sort();
-        assert_eq!({ let mut d = report.deleted; d.sort(); d }, expected);
+        assert_eq!(
+            {
+                let mut d = report.deleted;
+                d.sort();
+                d
+            },
+            expected
+        );
         assert_eq!(report.left, [later.clone(), stranger.clone()]);
     });
     for name in keep.iter().chain([&newest_output, &old_output, &later]) {

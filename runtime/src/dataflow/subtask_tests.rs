@@ -713,7 +713,7 @@ fn a_rate_limited_source_takes_its_time() {
     let behaviour = Behaviour { rate: Some(RECORDS_PER_SPLIT as f64 * 2.0), ..Behaviour::default() };
     let mut job = deploy(&mut world, 1, &Plan { behaviour, ..plan() });
     job.run_to_exhausted(&mut world);
-        let took = world.now().since(Mono(0));
+    let took = world.now().since(Mono(0));
     assert!(took > Duration::from_millis(900) && took < Duration::from_millis(1300), "{took:?}");
 }
 

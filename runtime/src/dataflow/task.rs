@@ -125,9 +125,15 @@ pub enum SubtaskReport {
     /// A source has read all its splits to their ends.
     Exhausted,
     Ack(Box<CheckpointAck>),
-    Decline { checkpoint: CheckpointId, reason: String },
+    Decline {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
     /// A sink subtask finished the replay of an epoch with these digests.
-    ReplayedEpoch { epoch: CheckpointId, digests: BTreeMap<OperatorUid, OutputDigest> },
+    ReplayedEpoch {
+        epoch: CheckpointId,
+        digests: BTreeMap<OperatorUid, OutputDigest>,
+    },
     /// The subtask's whole replay plan is done.
     ReplayFinished,
     Failed(TaskFailure),

@@ -58,9 +58,9 @@ impl RelPath {
 
 pub(super) fn is_plain(path: &str) -> bool {
     !path.is_empty()
-        && path.split('/').all(|c| {
-            !c.is_empty() && c != "." && c != ".." && !c.contains(|ch: char| ch.is_control() || ch == '\\')
-        })
+        && path
+            .split('/')
+            .all(|c| !c.is_empty() && c != "." && c != ".." && !c.contains(|ch: char| ch.is_control() || ch == '\\'))
 }
 
 impl TryFrom<String> for RelPath {
