@@ -3,6 +3,8 @@
 
 pub mod api;
 pub mod checkpoint;
+#[cfg(feature = "real")]
+pub mod cli;
 pub mod cluster;
 pub mod connectors;
 pub mod dataflow;
@@ -15,5 +17,3 @@ pub mod platform;
 pub mod recovery;
 pub mod sabotage;
 pub mod state;
-#[cfg(feature = "real")]
-pub mod cli;

@@ -6,16 +6,21 @@
 )]
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    future::pending,
     net::{SocketAddr, TcpListener},
+    rc::Rc,
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use runtime::platform::{
-    Address,
+    Address, Platform, TaskEnd,
     real::{RealConfig, RealWorld},
     timeout,
 };
+use sim::{Direction, World, WorldConfig};
 use socket2::{Domain, Socket, Type};
 use weir_tests::{
     contracts::{self, INPUT, Stage},
@@ -71,6 +76,65 @@ mod real {
                 let address = address.as_socket().expect("an internet address").to_string();
                 return (Address(address), kept);
             }
+        }
+    }
+
+    macro_rules! tests {
+        ($($module:ident :: $name:ident),* $(,)?) => {$(
+            #[test]
+            fn $name() {
+                run(|stage| Box::pin(contracts::$module::$name(stage)));
+            }
+        )*};
+    }
+    every_contract!(tests);
+}
+
+mod simulated {
+    use super::*;
+
+    /// Runs a body on two processes of a simulated world, as a task of the first.
+    fn run(body: fn(Stage) -> BoxFuture<'static, ()>) {
+        let config = WorldConfig { seed: 7, time_limit: PATIENCE, ..WorldConfig::default() };
+        let outcome = sim::run(config, move |world| {
+            Box::pin(async move {
+                let stage = stage(&world).await;
+                stage.here.spawner.clone().control("contract", body(stage)).await
+            })
+        });
+        match outcome.value {
+            Ok(end) => assert_eq!(end, TaskEnd::Done),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+
+    async fn stage(world: &World) -> Stage {
+        let platforms: Rc<RefCell<BTreeMap<&str, Platform>>> = Rc::default();
+        for process in ["here", "there", "silent"] {
+            let machine = format!("machine-of-{process}");
+            world.add_machine(&machine);
+            let platforms = platforms.clone();
+            let entry = move |platform| {
+                platforms.borrow_mut().insert(process, platform);
+                Box::pin(pending()) as BoxFuture<'static, ()>
+            };
+            world.add_process(process, &machine, Rc::new(entry));
+            world.start(process);
+        }
+        world.partition("here", "silent", Direction::Both);
+        world.inputs().put("input.txt", INPUT);
+        while platforms.borrow().len() < 3 {
+            world.sleep(Duration::from_millis(1)).await;
+        }
+        let platform = |process| platforms.borrow()[process].clone();
+        Stage {
+            here: platform("here"),
+            there: platform("there"),
+            place: |process, service| Address(format!("{process}/{service}")),
+            nobody: Address("there/nobody".to_string()),
+            silent: Address("silent/service".to_string()),
+            input: "input.txt".to_string(),
+            no_input: "no-input.txt".to_string(),
         }
     }
 

@@ -10,10 +10,7 @@ use std::{
 use clap::Args;
 use futures::{FutureExt, channel::oneshot};
 
-use super::{
-    progress::Progress,
-    summary::summarise,
-};
+use super::{progress::Progress, summary::summarise};
 use crate::{
     checkpoint::primary::Primary,
     cluster::{
@@ -117,11 +114,12 @@ pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
         task_managers.push(world);
     }
     let (answer, outcome) = oneshot::channel();
-    let body = jobmanager::run(jm_platform.clone(), job.clone(), JobManagerConfig { rpc_address, cluster: cluster.clone() })
-        .map(|outcome| {
-            // The receiver waits below.
-            let _ = answer.send(outcome);
-        });
+    let body =
+        jobmanager::run(jm_platform.clone(), job.clone(), JobManagerConfig { rpc_address, cluster: cluster.clone() })
+            .map(|outcome| {
+                // The receiver waits below.
+                let _ = answer.send(outcome);
+            });
     jm_platform.spawner.control("jobmanager", body.boxed());
     let outcome = jm_world
         .block_on(outcome)

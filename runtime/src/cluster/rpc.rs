@@ -52,15 +52,36 @@ pub enum ToJobManager {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToTaskManager {
     /// Answers a registration.
-    Welcome { leader: LeaderEpoch },
-    Heartbeat { leader: LeaderEpoch },
-    Deploy { leader: LeaderEpoch, slot: u32, group: u32, spec: Box<SubtaskSpec> },
+    Welcome {
+        leader: LeaderEpoch,
+    },
+    Heartbeat {
+        leader: LeaderEpoch,
+    },
+    Deploy {
+        leader: LeaderEpoch,
+        slot: u32,
+        group: u32,
+        spec: Box<SubtaskSpec>,
+    },
     /// Stop every task of this and of earlier attempts, then say so.
-    Cancel { leader: LeaderEpoch, attempt: AttemptId },
+    Cancel {
+        leader: LeaderEpoch,
+        attempt: AttemptId,
+    },
     /// For the named subtasks of an attempt.
-    Command { leader: LeaderEpoch, attempt: AttemptId, subtasks: Vec<SubtaskId>, command: SubtaskCommand },
+    Command {
+        leader: LeaderEpoch,
+        attempt: AttemptId,
+        subtasks: Vec<SubtaskId>,
+        command: SubtaskCommand,
+    },
     /// The allocation is no longer wanted: free the slot and drop its local state.
-    ReleaseSlot { leader: LeaderEpoch, slot: u32, allocation: AllocationId },
+    ReleaseSlot {
+        leader: LeaderEpoch,
+        slot: u32,
+        allocation: AllocationId,
+    },
 }
 
 impl ToTaskManager {
@@ -100,8 +121,7 @@ pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, DecodeError> {
     if *version != PROTOCOL_VERSION {
         return Err(DecodeError::Version(*version));
     }
-    let (message, rest) =
-        postcard::take_from_bytes(body).map_err(|e| DecodeError::Malformed(e.to_string()))?;
+    let (message, rest) = postcard::take_from_bytes(body).map_err(|e| DecodeError::Malformed(e.to_string()))?;
     if rest.is_empty() { Ok(message) } else { Err(DecodeError::Malformed(format!("{} trailing bytes", rest.len()))) }
 }
 

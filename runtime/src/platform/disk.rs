@@ -108,6 +108,7 @@ pub struct DeviceId(pub u64);
 /// A directory of the real file system in which native code (RocksDB) works. Scratch: worthless after a crash. Removed
 /// when the last clone is dropped.
 #[derive(Clone, Debug)]
+#[allow(clippy::disallowed_types, reason = "native code needs a real directory; this handle is how it gets one")]
 pub struct NativeDir(pub std::sync::Arc<tempfile::TempDir>);
 
 impl NativeDir {

@@ -24,7 +24,12 @@ pub struct ExecutionState {
 }
 
 impl ExecutionState {
-    pub fn new(graph: &ExecutionGraph, attempt: AttemptId, slots: BTreeMap<u32, Assigned>, choice: RestoreChoice) -> Self {
+    pub fn new(
+        graph: &ExecutionGraph,
+        attempt: AttemptId,
+        slots: BTreeMap<u32, Assigned>,
+        choice: RestoreChoice,
+    ) -> Self {
         let subtasks: BTreeSet<_> = graph.subtasks().collect();
         let of = |wanted: fn(&crate::graph::Vertex) -> bool| {
             subtasks.iter().copied().filter(|s| wanted(graph.vertex(s.vertex))).collect::<BTreeSet<_>>()

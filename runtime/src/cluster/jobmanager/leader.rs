@@ -67,11 +67,20 @@ enum Phase {
     /// The manifests of the newest checkpoint are made sure of.
     Committing,
     /// Tasks are being cancelled; TaskManagers that do not confirm by the deadline are given up.
-    Stopping { deadline: Mono, then: Then },
-    Delay { until: Mono },
+    Stopping {
+        deadline: Mono,
+        then: Then,
+    },
+    Delay {
+        until: Mono,
+    },
     Preparing,
     /// A restore is ready and waits for slots. Before `settled`, only a full set of previous allocations will do.
-    Slots { prepared: Box<Prepared>, settled: Mono, deadline: Mono },
+    Slots {
+        prepared: Box<Prepared>,
+        settled: Mono,
+        deadline: Mono,
+    },
     Deployed(Box<ExecutionState>),
     Ending,
 }
@@ -137,12 +146,10 @@ impl Leader {
         epoch: LeaderEpoch,
     ) -> Leader {
         let now = platform.clock.now();
-        let primary =
-            Primary::new(&platform, config.task.store_operation_timeout, config.task.store_total_timeout);
+        let primary = Primary::new(&platform, config.task.store_operation_timeout, config.task.store_total_timeout);
         let participants = Participants::of(&job.graph);
         let sinks = Arc::new(participants.sinks.iter().cloned().collect());
-        let coordinator_config =
-            config.checkpoint.coordinator(job.id, job.name.clone(), config.task.sabotage.clone());
+        let coordinator_config = config.checkpoint.coordinator(job.id, job.name.clone(), config.task.sabotage.clone());
         let coordinator = Coordinator::new(coordinator_config, participants, &head.state(), now);
         let (events, inbox) = mpsc::unbounded();
         let durable = Durable { primary, layout: Layout { job: job.id }, head, sinks };

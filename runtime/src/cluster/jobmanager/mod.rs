@@ -103,7 +103,11 @@ async fn lead_until_the_end(
                     Term::Ended(outcome) => return Ok(outcome),
                     Term::SteppedDown { reason } => {
                         let process = platform.process.to_string();
-                        platform.journal.emit(Event::LeaderSteppedDown { process, leader: epoch, reason: reason.clone() });
+                        platform.journal.emit(Event::LeaderSteppedDown {
+                            process,
+                            leader: epoch,
+                            reason: reason.clone(),
+                        });
                         reason
                     }
                 }

@@ -346,3 +346,82 @@ impl FrameReceiver for TcpFrameReceiver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! What a hostile or dying peer may send, byte by byte.
+
+    use std::{
+        io::Write,
+        net::{Shutdown, TcpStream},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::platform::{
+        Platform,
+        real::{RealConfig, RealWorld},
+        recv, send,
+    };
+
+    /// What the receiver says to these bytes: the frames it got, and the error after them.
+    fn received(bytes: &[u8], reset: bool) -> (Vec<Bytes>, NetError) {
+        let root = tempfile::tempdir().expect("a directory");
+        let world = RealWorld::new("p", RealConfig::below(root.path(), "p")).expect("the real world");
+        let Platform { transport, .. } = world.platform();
+        world.block_on(async {
+            let mut listener = transport.listen(&Address("127.0.0.1:0".into())).await.expect("listens");
+            let mut peer = TcpStream::connect(&listener.address().0).expect("connects");
+            let mut connection = listener.accept().await.expect("accepts");
+            if reset {
+                // A close with unread bytes waiting is a reset.
+                send(&mut *connection.sender, Bytes::from_static(b"unread")).await.expect("sends");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            peer.write_all(bytes).expect("writes");
+            if reset {
+                drop(peer);
+            } else {
+                peer.shutdown(Shutdown::Write).expect("shuts down");
+            }
+            let mut frames = Vec::new();
+            loop {
+                match recv(&mut *connection.receiver).await {
+                    Ok(frame) => frames.push(frame),
+                    Err(error) => {
+                        assert_eq!(recv(&mut *connection.receiver).await, Err(error.clone()), "it stays so");
+                        return (frames, error);
+                    }
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_malformed_after_the_good_frames() {
+        let mut bytes = b"\x02\0\0\0ok\0\0\0\0".to_vec();
+        bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+        bytes.extend_from_slice(&[7; 1_000]);
+        let (frames, error) = received(&bytes, false);
+        assert_eq!(frames, [Bytes::from_static(b"ok"), Bytes::new()]);
+        assert!(matches!(error, NetError::Malformed(_)), "{error:?}");
+        let limit = u32::try_from(MAX_FRAME_BYTES).expect("fits") + 1;
+        assert!(matches!(received(&limit.to_le_bytes(), false).1, NetError::Malformed(_)));
+    }
+
+    #[test]
+    fn an_end_within_a_frame_is_malformed() {
+        for bytes in [&b"\x05\0"[..], b"\x05\0\0\0", b"\x05\0\0\0four"] {
+            assert!(
+                matches!(received(bytes, false), (frames, NetError::Malformed(_)) if frames.is_empty()),
+                "{bytes:?}"
+            );
+        }
+        assert_eq!(received(b"", false), (vec![], NetError::Closed));
+    }
+
+    #[test]
+    fn a_reset_is_not_an_orderly_close() {
+        assert_eq!(received(b"\x05\0", true).1, NetError::Reset);
+    }
+}
