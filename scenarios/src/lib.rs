@@ -3,4 +3,5 @@
 //! `seed -> Plan -> run -> RunRecord`. Nothing in a run may depend on anything but the plan; whatever reads a real clock, starts
 //! processes or prints (`sweep`, `audit`, `replay`, `cli`) stays outside of the run.
 
+pub mod plan;
 pub mod violation;
