@@ -3,5 +3,11 @@
 //! `seed -> Plan -> run -> RunRecord`. Nothing in a run may depend on anything but the plan; whatever reads a real clock, starts
 //! processes or prints (`sweep`, `audit`, `replay`, `cli`) stays outside of the run.
 
+pub mod nemesis;
+pub mod phase;
 pub mod plan;
+pub mod record;
+pub mod rehearsal;
+pub mod run;
 pub mod violation;
+pub mod worker;
