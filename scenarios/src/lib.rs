@@ -3,11 +3,17 @@
 //! `seed -> Plan -> run -> RunRecord`. Nothing in a run may depend on anything but the plan; whatever reads a real clock, starts
 //! processes or prints (`sweep`, `audit`, `replay`, `cli`) stays outside of the run.
 
+pub mod audit;
+pub mod child;
+pub mod cli;
+pub mod confirm;
 pub mod nemesis;
 pub mod phase;
 pub mod plan;
 pub mod record;
 pub mod rehearsal;
+pub mod replay;
 pub mod run;
+pub mod sweep;
 pub mod violation;
 pub mod worker;
