@@ -8,7 +8,8 @@ const SCREEN: usize = 25;
 const WIDTH: usize = 180;
 
 fn cut(text: &str) -> String {
-    let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // A line of what the run said must stay one line; the column of the label stays as it is.
+    let one_line = text.replace(['\n', '\r', '\t'], " ");
     if one_line.chars().count() <= WIDTH {
         return one_line;
     }

@@ -106,7 +106,7 @@ pub fn command(what: &What, profile: &str, plan_file: Option<&str>) -> String {
         (What::Plan(_), None) => "./weir replay --plan <the plan>".to_string(),
         (What::Seed { seed, job, parameters, .. }, None) => {
             let mut command = format!("./weir replay --seed {seed} --profile {profile}");
-            for job in job {
+            if let Some(job) = job {
                 command.push_str(&format!(" --job {job}"));
             }
             for (name, value) in parameters {

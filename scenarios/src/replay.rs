@@ -101,13 +101,18 @@ impl Observer for Teller {
 /// # Errors
 /// A line that says what of the environment failed.
 pub fn replay(plan: &Plan, what: &What, plan_file: Option<&str>, quiet: bool, colour: bool) -> Result<Exit, String> {
-    let write = |text: &str| {
-        writeln!(std::io::stdout(), "{text}").map_err(|error| format!("cannot write to standard output: {error}"))
+    let write = |text: &str| match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
+        _ => Ok(()),
     };
     if !quiet {
         write(&plan.to_toml())?;
         tracing_subscriber::fmt()
             .with_ansi(colour)
+            // Somebody who has read enough closes the pipe.
+            .log_internal_errors(false)
             .event_format(StoryFormat)
             .with_writer(std::io::stdout)
             .try_init()

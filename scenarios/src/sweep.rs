@@ -188,7 +188,13 @@ pub fn sweep(options: &SweepOptions, out: &mut dyn Write) -> Result<Exit, String
             }
         }
     }
-    let mut summary = Summary::new(expectation(options.profile));
+    // A rehearsal has no protocol of its own to cover.
+    let declared = if options.is_rehearsal() {
+        Expectation { profile: rehearsal::NAME.to_string(), ..Expectation::default() }
+    } else {
+        expectation(options.profile)
+    };
+    let mut summary = Summary::new(declared);
     summary.cores = u64::from(options.jobs);
     let started = Instant::now();
     let mut screens = Vec::new();
@@ -221,8 +227,7 @@ pub fn sweep(options: &SweepOptions, out: &mut dyn Write) -> Result<Exit, String
         output.file("summary.json", &text)?;
         say(out, &format!("wrote  {}", output.directory.display()))?;
     }
-    // A rehearsal has no protocol of its own to cover.
-    if let (Judgement::Blind(missing), false) = (summary.judgement(), options.is_rehearsal()) {
+    if let Judgement::Blind(missing) = summary.judgement() {
         blind.extend(missing);
     }
     for reason in &blind {

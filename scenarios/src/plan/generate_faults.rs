@@ -66,7 +66,11 @@ pub fn faults(plan: &Plan, swarm: &Swarm, workload_ms: u64) -> Vec<FaultSpec> {
     for class in &swarm.classes {
         let mut draw = Draw::new(plan.seed, &format!("faults/{}", class.name()));
         // Few classes on: more of each, so that a run always has something to survive.
-        let most = if swarm.classes.len() <= 3 { 3 } else { 2 };
+        let most = match swarm.classes.len() {
+            0..=2 => 3,
+            3..=4 => 2,
+            _ => 1,
+        };
         for _ in 0..draw.within(1, most) {
             maker.add(*class, &mut draw);
         }
