@@ -15,3 +15,5 @@ pub mod platform;
 pub mod recovery;
 pub mod sabotage;
 pub mod state;
+#[cfg(feature = "real")]
+pub mod cli;

@@ -1,0 +1,8 @@
+//! What Weir's tests share.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a harness prepares and inspects the real machine; the law holds for the runtime"
+)]
+
+pub mod contracts;

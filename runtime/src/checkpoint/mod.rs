@@ -1,3 +1,19 @@
 //! Checkpoints: who decides that one is complete, where that is recorded, what it consists of.
+//!
+//! The decision is the pure state machine [`coordinator`]; the place is the head log ([`head`]), whose `Completed` entry is
+//! the one commit point of a checkpoint; [`metadata`] says what it consists of; [`commit`] makes its output visible; [`sweep`]
+//! removes what nothing refers to. All of them reach primary storage through [`primary`].
 
+pub mod commit;
+pub mod coordinator;
+pub mod frame;
+pub mod head;
+pub mod metadata;
+pub mod primary;
+pub mod sweep;
 pub mod types;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,21 @@
 //! Records in motion: channels with credit, barriers and their alignment, and the loop of one subtask.
 
+pub mod alignment;
+mod barriers;
 pub mod chain;
+pub mod channel;
+pub mod frame;
+mod intake;
+pub mod merge_log;
 pub mod outputs;
+mod setup;
+mod sink_log;
+mod snapshotting;
+mod source_driver;
+pub mod subtask;
+#[cfg(test)]
+mod subtask_tests;
 pub mod task;
+mod task_set;
+#[cfg(test)]
+mod test_world;

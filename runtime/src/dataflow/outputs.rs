@@ -1,5 +1,7 @@
 //! Where a chain puts its records: one growing buffer per output channel, emptied by the subtask loop.
 
+use std::collections::VecDeque;
+
 use serde::Serialize;
 
 /// Encoded records of one channel that were not handed to the network yet.
@@ -7,18 +9,36 @@ use serde::Serialize;
 pub struct PendingBuffer {
     pub bytes: Vec<u8>,
     pub records: u32,
+    /// Buffers that were cut because they reached the size of a frame, oldest first; they precede `bytes`.
+    pub full: VecDeque<(Vec<u8>, u32)>,
+}
+
+impl PendingBuffer {
+    /// Moves what was written so far behind the full buffers, if there is any.
+    pub fn cut(&mut self) {
+        if self.records > 0 {
+            let capacity = self.bytes.len();
+            let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(capacity));
+            self.full.push_back((bytes, std::mem::take(&mut self.records)));
+        }
+    }
 }
 
 /// All output channels of a subtask: by output edge, then by downstream subtask.
 #[derive(Debug, Default)]
 pub struct Outputs {
     pub edges: Vec<Vec<PendingBuffer>>,
+    /// A buffer that reaches so many bytes is cut; never if zero.
+    pub cut_at_bytes: usize,
 }
 
 impl Outputs {
     /// `channels[e]` downstream channels on edge e.
     pub fn new(channels: &[usize]) -> Outputs {
-        Outputs { edges: channels.iter().map(|n| (0..*n).map(|_| PendingBuffer::default()).collect()).collect() }
+        Outputs {
+            edges: channels.iter().map(|n| (0..*n).map(|_| PendingBuffer::default()).collect()).collect(),
+            cut_at_bytes: 0,
+        }
     }
 
     pub fn channels(&self, edge: usize) -> usize {
@@ -32,11 +52,15 @@ impl Outputs {
         // postcard extends the vector in place: no intermediate allocation per record.
         buffer.bytes = postcard::to_extend(record, std::mem::take(&mut buffer.bytes))?;
         buffer.records += 1;
+        if self.cut_at_bytes != 0 && buffer.bytes.len() >= self.cut_at_bytes {
+            buffer.cut();
+        }
         Ok(())
     }
 
     /// Bytes waiting in all channels.
     pub fn pending_bytes(&self) -> usize {
-        self.edges.iter().flatten().map(|b| b.bytes.len()).sum()
+        let buffered = |b: &PendingBuffer| b.bytes.len() + b.full.iter().map(|(bytes, _)| bytes.len()).sum::<usize>();
+        self.edges.iter().flatten().map(buffered).sum()
     }
 }

@@ -16,6 +16,8 @@ mod clock;
 mod disk;
 mod entropy;
 mod input;
+#[cfg(feature = "real")]
+pub mod real;
 mod spawner;
 mod store;
 mod transport;
@@ -24,7 +26,7 @@ pub use clock::{Clock, Mono, TimedOut, Timer, Wall, timeout};
 pub use disk::{AdoptMethod, DeviceId, DiskError, DiskFile, Linked, LocalDisk, NativeDir, PathError, RelPath};
 pub use entropy::Entropy;
 pub use input::InputFiles;
-pub use spawner::{NativeError, NativeOp, Spawner, Task, TaskEnd};
+pub use spawner::{NativeError, NativeOp, Spawner, Task, TaskBody, TaskEnd};
 pub use store::{ObjectMeta, ObjectName, ObjectNameError, PrimaryStorage, StoreError};
 pub use transport::{
     Address, Connection, FrameReceiver, FrameSender, Listener, MAX_FRAME_BYTES, NetError, Transport, recv, send,

@@ -11,7 +11,7 @@ use std::{
 use futures::{
     FutureExt,
     channel::oneshot,
-    future::{AbortHandle, Abortable, BoxFuture, LocalBoxFuture},
+    future::{AbortHandle, AbortRegistration, Abortable, BoxFuture, LocalBoxFuture},
 };
 
 use super::Fut;
@@ -36,19 +36,16 @@ pub struct Task {
 impl Task {
     /// Wraps `body` so that a panic is contained and an abort takes effect; both worlds build their tasks with it.
     pub fn wrap<F: Future<Output = ()>>(body: F) -> (Task, impl Future<Output = ()> + use<F>) {
+        let (task, wrapper) = Task::prepare();
+        (task, wrapper.wrap(body))
+    }
+
+    /// A handle now, for a body that will be made elsewhere: a `!Send` body has to be made on the thread that runs it.
+    /// Dropping the [`TaskBody`] ends the task as aborted.
+    pub fn prepare() -> (Task, TaskBody) {
         let (abort, registration) = AbortHandle::new_pair();
         let (report, end) = oneshot::channel();
-        let body = Abortable::new(AssertUnwindSafe(body).catch_unwind(), registration);
-        let wrapped = async move {
-            let how = match body.await {
-                Ok(Ok(())) => TaskEnd::Done,
-                Ok(Err(panic)) => TaskEnd::Panicked(panic_message(panic.as_ref())),
-                Err(futures::future::Aborted) => TaskEnd::Aborted,
-            };
-            // The handle may be detached.
-            let _ = report.send(how);
-        };
-        (Task { end, abort }, wrapped)
+        (Task { end, abort }, TaskBody { report, registration })
     }
 
     /// Ends the task at its next suspension point. Idempotent.
@@ -59,6 +56,34 @@ impl Task {
     /// A handle that can abort the task after the task itself was moved elsewhere.
     pub fn abort_handle(&self) -> AbortHandle {
         self.abort.clone()
+    }
+}
+
+/// The running side of a [`Task`].
+pub struct TaskBody {
+    report: oneshot::Sender<TaskEnd>,
+    registration: AbortRegistration,
+}
+
+impl TaskBody {
+    /// `body`, with panics contained, open to [`Task::abort`], and its end reported.
+    pub fn wrap<F: Future<Output = ()>>(self, body: F) -> impl Future<Output = ()> + use<F> {
+        let TaskBody { report, registration } = self;
+        let body = Abortable::new(AssertUnwindSafe(body).catch_unwind(), registration);
+        async move {
+            let how = match body.await {
+                Ok(Ok(())) => TaskEnd::Done,
+                Ok(Err(panic)) => TaskEnd::Panicked(panic_message(panic.as_ref())),
+                Err(futures::future::Aborted) => TaskEnd::Aborted,
+            };
+            // The handle may be detached.
+            let _ = report.send(how);
+        }
+    }
+
+    /// Ends a task that never came to run.
+    pub fn end(self, how: TaskEnd) {
+        let _ = self.report.send(how);
     }
 }
 

@@ -1,1 +1,7 @@
-//! Placeholder.
+//! Recovery: which checkpoint to go back to, and how a subtask gets its state from there: from its local copy where that is
+//! exactly what is being restored, else from primary storage.
+
+pub mod allocations;
+pub mod choice;
+pub mod local_store;
+pub mod snapshot_io;

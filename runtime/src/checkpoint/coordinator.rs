@@ -1,0 +1,394 @@
+//! Who decides when a checkpoint is taken and when it is complete: a plain state machine. An event goes in, commands come out;
+//! the caller executes them in order and reports back.
+//!
+//! The life of a checkpoint: `Trigger` → acknowledgements of all subtasks → `WriteMetadata` → `AppendCompleted` (the head entry is
+//! the commit point: before it nothing of the checkpoint counts, after it everything does) → `CommitSinks` and `NotifyComplete`
+//! → `Discard` of the checkpoints no longer retained. One checkpoint is finalised at a time and the next one not before the
+//! output of the previous is committed, because what belongs to its epoch depends on which one completed before it.
+//!
+//! What the caller owes:
+//! * Each command is answered where an answer exists (`NeedIds`, `WriteMetadata`, `AppendCompleted`, `CommitSinks`).
+//! * When an append is fenced the caller steps down at once: no answer, no further command is executed.
+//! * On a failover: `Stopped` first; then, **before** the restore choice, wait until [`Coordinator::is_finalizing`] is false,
+//!   still delivering answers. An append whose outcome is unknown may still complete its checkpoint; `HeadLog::append`
+//!   goes on until the outcome is definite, so waiting for its answer is all that is needed.
+//! * Events of older executions must not reach it, except acknowledgements: those are discarded here, with their objects.
+//! * Manifests of a completed checkpoint are committed until that succeeds; under a new leader first those of
+//!   `HeadState::newest_sinks`.
+//!
+//! It must never: hand out an id twice or out of order; complete a checkpoint that it aborted or that lacks an acknowledgement;
+//! discard an object of a retained checkpoint, or any object before the entry that drops it is durable.
+//!
+//! Data objects of sinks are never discarded here: those of an aborted checkpoint belong to the next one's manifest, and what
+//! remains after a failover is removed by the orphan sweep.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+mod finalize;
+mod protocol;
+mod trigger;
+
+pub use protocol::{CoordinatorCommand, CoordinatorConfig, CoordinatorEvent, Participants};
+
+use super::{
+    head::HeadState,
+    types::{CheckpointAck, PrecommittedObject},
+};
+use crate::{
+    ids::{AttemptId, CheckpointId, OperatorUid, SubtaskId},
+    journal::Event,
+    platform::{Mono, ObjectName},
+    sabotage::Sabotage,
+};
+
+/// The shortest pause between a failed attempt at something and the next.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Outcomes of so many past checkpoints are remembered, to recognise repeated acknowledgements.
+const REMEMBERED: usize = 256;
+
+use CoordinatorCommand as Command;
+use CoordinatorEvent as Input;
+
+struct Pending {
+    attempt: AttemptId,
+    deadline: Mono,
+    acks: BTreeMap<SubtaskId, CheckpointAck>,
+    /// Triggered after all sources were exhausted.
+    last: bool,
+}
+
+enum Stage {
+    Metadata,
+    Append,
+    Commit,
+}
+
+/// The one checkpoint that has all acknowledgements and is being made durable.
+struct Finalizing {
+    checkpoint: CheckpointId,
+    stage: Stage,
+    pending: Pending,
+    /// State objects; from the stage `Append` on with the metadata object in front.
+    objects: Vec<ObjectName>,
+    sinks: BTreeMap<OperatorUid, Vec<PrecommittedObject>>,
+    retained: Vec<CheckpointId>,
+    dropped: Vec<CheckpointId>,
+    exhausted: bool,
+}
+
+enum Ids {
+    Enough,
+    Asked,
+    AskAgain(Mono),
+}
+
+/// How a past checkpoint ended.
+enum Settled {
+    Completed,
+    /// With the acknowledgements whose objects were discarded.
+    Aborted(BTreeSet<(SubtaskId, AttemptId)>),
+}
+
+pub struct Coordinator {
+    config: CoordinatorConfig,
+    participants: Participants,
+    running: Option<AttemptId>,
+    next_id: u64,
+    /// Ids below this may be handed out.
+    ids_end: u64,
+    ids: Ids,
+    /// When the next periodic checkpoint is due.
+    due: Mono,
+    /// The due checkpoint could not be triggered, and that was said.
+    skipped: bool,
+    requested: bool,
+    exhausted: bool,
+    /// When the last checkpoint may be tried (again).
+    last_at: Mono,
+    finished: bool,
+    pending: BTreeMap<CheckpointId, Pending>,
+    finalizing: Option<Finalizing>,
+    last_completion: Option<Mono>,
+    failures: u32,
+    continues: Option<CheckpointId>,
+    newest: Option<CheckpointId>,
+    /// Retained checkpoints with all their objects.
+    retained: BTreeMap<CheckpointId, Vec<ObjectName>>,
+    condemned: BTreeSet<CheckpointId>,
+    settled: BTreeMap<CheckpointId, Settled>,
+}
+
+impl Coordinator {
+    /// A coordinator under the leader that wrote the last claim of `head`. It lives as long as that leader leads.
+    pub fn new(config: CoordinatorConfig, participants: Participants, head: &HeadState, now: Mono) -> Coordinator {
+        // Ids of blocks granted to earlier leaders may have been used; they are never handed out again.
+        let next_id = head.granted.0 + 1;
+        Coordinator {
+            config,
+            participants,
+            running: None,
+            next_id,
+            ids_end: next_id,
+            ids: Ids::Enough,
+            due: now,
+            skipped: false,
+            requested: false,
+            exhausted: false,
+            last_at: now,
+            finished: false,
+            pending: BTreeMap::new(),
+            finalizing: None,
+            last_completion: None,
+            failures: 0,
+            continues: head.newest,
+            newest: head.newest,
+            retained: head.retained.iter().map(|(id, c)| (*id, c.all_objects().cloned().collect())).collect(),
+            condemned: head.condemned.keys().copied().collect(),
+            settled: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a head append or a sink commit is under way. No restore may be chosen until it is false.
+    pub fn is_finalizing(&self) -> bool {
+        matches!(&self.finalizing, Some(f) if !matches!(f.stage, Stage::Metadata))
+    }
+
+    /// The lowest id that was certainly not handed out, for `HeadState::voidable`.
+    pub fn first_unused_id(&self) -> CheckpointId {
+        CheckpointId(self.next_id)
+    }
+
+    /// The execution being checkpointed.
+    pub fn running(&self) -> Option<AttemptId> {
+        self.running
+    }
+
+    /// Checkpoints triggered and neither completed nor aborted.
+    pub fn pending(&self) -> impl Iterator<Item = CheckpointId> {
+        let finalizing = self.finalizing.iter().filter(|f| !matches!(f.stage, Stage::Commit)).map(|f| f.checkpoint);
+        self.pending.keys().copied().chain(finalizing)
+    }
+
+    /// Takes in what happened and says what to do, in order.
+    pub fn handle(&mut self, event: CoordinatorEvent, now: Mono) -> Vec<CoordinatorCommand> {
+        let mut out = Vec::new();
+        match event {
+            Input::Started { attempt, continues, condemned } => self.started(attempt, continues, condemned, now),
+            Input::Stopped => self.stopped(now, &mut out),
+            Input::Tick => {}
+            Input::Ack(ack) => self.acked(*ack, &mut out),
+            Input::Decline { subtask, checkpoint, reason } => {
+                if self.pending.contains_key(&checkpoint) {
+                    let name = self.name(subtask);
+                    let event = Event::CheckpointDeclined { subtask: name.clone(), checkpoint, reason: reason.clone() };
+                    out.push(Command::Journal(event));
+                    self.abort(checkpoint, &format!("declined by {name}: {reason}"), true, now, &mut out);
+                }
+            }
+            Input::AllSourcesExhausted => {
+                self.exhausted = true;
+                self.last_at = now;
+            }
+            Input::TriggerNow => {
+                if self.running.is_some() {
+                    self.requested = true;
+                } else {
+                    self.skip("not all subtasks run", &mut out);
+                }
+            }
+            Input::IdsGranted { from, to } => {
+                // A block that is not above everything used so far would repeat ids.
+                if from.0 >= self.ids_end && to >= from {
+                    self.next_id = from.0;
+                    self.ids_end = to.0 + 1;
+                }
+                self.ids = Ids::Enough;
+            }
+            Input::IdsUnavailable { reason } => {
+                self.ids = Ids::AskAgain(now + self.retry_pause());
+                self.skip(&format!("no checkpoint ids: {reason}"), &mut out);
+            }
+            Input::MetadataWritten { checkpoint, result } => self.metadata_written(checkpoint, result, now, &mut out),
+            Input::HeadAppended { checkpoint, result } => self.head_appended(checkpoint, result, now, &mut out),
+            Input::SinksCommitted { checkpoint } => self.sinks_committed(checkpoint, &mut out),
+        }
+        self.expire(now, &mut out);
+        self.finalize_next(now, &mut out);
+        self.trigger(now, &mut out);
+        out
+    }
+
+    fn name(&self, subtask: SubtaskId) -> String {
+        self.participants.subtasks.get(&subtask).cloned().unwrap_or_else(|| subtask.to_string())
+    }
+
+    fn retry_pause(&self) -> Duration {
+        self.config.interval.min(self.config.min_pause).max(RETRY_PAUSE)
+    }
+
+    fn skip(&self, reason: &str, out: &mut Vec<Command>) {
+        let job = self.config.job_name.clone();
+        out.push(Command::Journal(Event::CheckpointSkipped { job, reason: reason.to_string() }));
+    }
+
+    fn started(
+        &mut self,
+        attempt: AttemptId,
+        continues: Option<CheckpointId>,
+        condemned: BTreeSet<CheckpointId>,
+        now: Mono,
+    ) {
+        if self.config.sabotage.is(Sabotage::ReuseCheckpointIds)
+            && let Some(newest) = self.newest
+        {
+            self.next_id = newest.0;
+        }
+        self.running = Some(attempt);
+        self.continues = continues;
+        self.condemned.extend(condemned);
+        self.due = now + self.config.interval;
+        self.last_at = now;
+        self.skipped = false;
+        self.requested = false;
+        self.failures = 0;
+    }
+
+    fn stopped(&mut self, now: Mono, out: &mut Vec<Command>) {
+        self.running = None;
+        self.exhausted = false;
+        self.requested = false;
+        for checkpoint in self.pending.keys().copied().collect::<Vec<_>>() {
+            self.abort(checkpoint, "the execution was stopped", false, now, out);
+        }
+        if let Some(finalizing) = self.finalizing.take_if(|f| matches!(f.stage, Stage::Metadata)) {
+            // Its metadata, when it arrives, belongs to nothing and is discarded then.
+            let checkpoint = finalizing.checkpoint;
+            self.aborted(checkpoint, finalizing.pending, "the execution was stopped", false, now, out);
+        }
+    }
+
+    fn acked(&mut self, ack: CheckpointAck, out: &mut Vec<Command>) {
+        let known = self.participants.subtasks.contains_key(&ack.subtask);
+        let checkpoint = ack.checkpoint;
+        let current = |p: &Pending| known && p.attempt == ack.attempt;
+        if let Some(finalizing) = &self.finalizing
+            && finalizing.checkpoint == checkpoint
+            && current(&finalizing.pending)
+        {
+            return; // a repetition
+        }
+        match self.pending.get_mut(&checkpoint) {
+            Some(pending) if known && pending.attempt == ack.attempt => {
+                if !pending.acks.contains_key(&ack.subtask) {
+                    let subtask = ack.subtask;
+                    pending.acks.insert(subtask, ack);
+                    out.push(Command::Journal(Event::CheckpointAcked { subtask: self.name(subtask), checkpoint }));
+                }
+            }
+            _ => self.discard_late(ack, out),
+        }
+    }
+
+    /// Discards the objects of an acknowledgement that came too late, from the wrong execution or from nobody we know.
+    fn discard_late(&mut self, ack: CheckpointAck, out: &mut Vec<Command>) {
+        let (checkpoint, who) = (ack.checkpoint, (ack.subtask, ack.attempt));
+        let repeated = match self.settled.get_mut(&checkpoint) {
+            Some(Settled::Completed) => true,
+            Some(Settled::Aborted(discarded)) => !discarded.insert(who),
+            None => {
+                self.settled.insert(checkpoint, Settled::Aborted(BTreeSet::from([who])));
+                false
+            }
+        };
+        if repeated {
+            return;
+        }
+        out.push(Command::Journal(Event::LateAckDiscarded { subtask: self.name(ack.subtask), checkpoint }));
+        let objects = ack.snapshot.parts.into_iter().map(|p| p.object).filter(|o| !self.is_in_use(o)).collect();
+        self.discard(checkpoint, objects, out);
+        self.forget_old();
+    }
+
+    /// Whether a retained checkpoint, or one that is under way, consists of it.
+    fn is_in_use(&self, object: &ObjectName) -> bool {
+        let acked = |p: &Pending| p.acks.values().flat_map(|a| &a.snapshot.parts).any(|p| p.object == *object);
+        self.retained.values().flatten().any(|o| o == object)
+            || self.finalizing.as_ref().is_some_and(|f| f.objects.contains(object))
+            || self.pending.values().any(acked)
+    }
+
+    fn discard(&self, checkpoint: CheckpointId, objects: Vec<ObjectName>, out: &mut Vec<Command>) {
+        if !objects.is_empty() {
+            let count = objects.len() as u64;
+            out.push(Command::Discard { checkpoint, objects });
+            out.push(Command::Journal(Event::CheckpointDiscarded { checkpoint, objects: count }));
+        }
+    }
+
+    fn forget_old(&mut self) {
+        while self.settled.len() > REMEMBERED {
+            self.settled.pop_first();
+        }
+    }
+
+    /// Aborts a pending checkpoint. `failure`: it counts as one.
+    fn abort(&mut self, checkpoint: CheckpointId, reason: &str, failure: bool, now: Mono, out: &mut Vec<Command>) {
+        if let Some(pending) = self.pending.remove(&checkpoint) {
+            self.aborted(checkpoint, pending, reason, failure, now, out);
+        }
+    }
+
+    fn aborted(
+        &mut self,
+        checkpoint: CheckpointId,
+        pending: Pending,
+        reason: &str,
+        failure: bool,
+        now: Mono,
+        out: &mut Vec<Command>,
+    ) {
+        out.push(Command::Journal(Event::CheckpointAborted { checkpoint, reason: reason.to_string() }));
+        if self.running.is_some() {
+            out.push(Command::NotifyAborted { checkpoint, reason: reason.to_string() });
+        }
+        let acked = pending.acks.values().map(|a| (a.subtask, a.attempt)).collect();
+        self.settled.insert(checkpoint, Settled::Aborted(acked));
+        self.forget_old();
+        let parts = pending.acks.into_values().flat_map(|a| a.snapshot.parts);
+        self.discard(checkpoint, parts.map(|p| p.object).collect(), out);
+        if pending.last {
+            self.last_at = now + self.retry_pause();
+        }
+        if failure {
+            self.failures = self.failures.saturating_add(1);
+            if let Some(tolerable) = self.config.tolerable_failures
+                && self.failures > tolerable
+                && self.running.is_some()
+            {
+                let count = self.failures;
+                let reason =
+                    format!("{count} checkpoints failed in a row, {tolerable} are tolerated; the last: {reason}");
+                out.push(Command::FailJob { reason });
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Mono, out: &mut Vec<Command>) {
+        let all = self.participants.subtasks.len();
+        let expired: Vec<_> =
+            self.pending.iter().filter(|(_, p)| p.deadline <= now && p.acks.len() < all).map(|(id, _)| *id).collect();
+        for checkpoint in expired {
+            let missing: Vec<_> = match self.pending.get(&checkpoint) {
+                Some(p) => self.participants.subtasks.iter().filter(|(id, _)| !p.acks.contains_key(id)).collect(),
+                None => continue,
+            };
+            let shown = missing.iter().take(3).map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", ");
+            let reason = format!("expired: {} of {all} acknowledgements missing, from {shown}", missing.len());
+            out.push(Command::Journal(Event::CheckpointExpired { checkpoint }));
+            self.abort(checkpoint, &reason, true, now, out);
+        }
+    }
+}

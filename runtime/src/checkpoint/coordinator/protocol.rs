@@ -1,0 +1,154 @@
+//! What goes into the coordinator and what comes out of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    checkpoint::{
+        head::HeadEntry,
+        metadata::CheckpointMetadata,
+        types::{CheckpointAck, PrecommittedObject},
+    },
+    graph::ExecutionGraph,
+    ids::{AttemptId, CheckpointId, JobId, OperatorUid, SubtaskId},
+    journal::Event,
+    platform::ObjectName,
+    sabotage::SabotageSet,
+};
+
+#[derive(Clone, Debug)]
+pub struct CoordinatorConfig {
+    pub job: JobId,
+    pub job_name: String,
+    /// From one periodic trigger to the next.
+    pub interval: Duration,
+    /// From the last completion to the next periodic trigger, at least.
+    pub min_pause: Duration,
+    /// A checkpoint that has not all acknowledgements after this time is aborted.
+    pub timeout: Duration,
+    /// Checkpoints under way at the same time (0 counts as 1).
+    pub max_concurrent: u32,
+    /// Completed checkpoints to keep (0 counts as 1).
+    pub retained: u32,
+    /// So many checkpoints may fail in a row; one more fails the job. None: any number.
+    pub tolerable_failures: Option<u32>,
+    pub sabotage: SabotageSet,
+}
+
+/// The subtasks that take part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Participants {
+    /// All of them, with their names.
+    pub subtasks: BTreeMap<SubtaskId, String>,
+    pub sources: BTreeSet<SubtaskId>,
+    /// Each of them has a manifest for each checkpoint, an empty one if need be.
+    pub sinks: BTreeSet<OperatorUid>,
+}
+
+impl Participants {
+    pub fn of(graph: &ExecutionGraph) -> Participants {
+        Participants {
+            subtasks: graph.subtasks().map(|id| (id, graph.subtask_name(id))).collect(),
+            sources: graph.subtasks().filter(|id| graph.vertex(id.vertex).splits.is_some()).collect(),
+            sinks: graph.vertices.iter().flat_map(|v| v.sinks.iter().cloned()).collect(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CoordinatorEvent {
+    /// All subtasks of `attempt` run, and what had to be replayed is replayed.
+    Started {
+        attempt: AttemptId,
+        /// The checkpoint whose state the execution had when it began anew: `RestoreChoice::continues`.
+        continues: Option<CheckpointId>,
+        /// Checkpoints known to be lost; they are dropped with the next completion.
+        condemned: BTreeSet<CheckpointId>,
+    },
+    /// A failover begins, or the job ends.
+    Stopped,
+    /// Time has passed; to be sent at [`Coordinator::next_deadline`].
+    Tick,
+    Ack(Box<CheckpointAck>),
+    Decline {
+        subtask: SubtaskId,
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    /// Every source subtask of the current execution has read everything. May come before `Started`.
+    AllSourcesExhausted,
+    /// Somebody wants a checkpoint now.
+    TriggerNow,
+    /// Answers `NeedIds`: the block is in the head log.
+    IdsGranted {
+        from: CheckpointId,
+        to: CheckpointId,
+    },
+    /// Answers `NeedIds`: not now.
+    IdsUnavailable {
+        reason: String,
+    },
+    /// Answers `WriteMetadata`.
+    MetadataWritten {
+        checkpoint: CheckpointId,
+        result: Result<ObjectName, String>,
+    },
+    /// Answers `AppendCompleted` with the sequence number of the entry, or the reason why it definitely was not written.
+    HeadAppended {
+        checkpoint: CheckpointId,
+        result: Result<u64, String>,
+    },
+    /// Answers `CommitSinks`: all manifests exist.
+    SinksCommitted {
+        checkpoint: CheckpointId,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CoordinatorCommand {
+    /// Append `HeadState::next_id_block`.
+    NeedIds,
+    /// Tell these source subtasks to take a snapshot and emit the barrier.
+    Trigger {
+        checkpoint: CheckpointId,
+        attempt: AttemptId,
+        sources: Vec<SubtaskId>,
+    },
+    /// Tell all subtasks.
+    NotifyAborted {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    /// `metadata::write`.
+    WriteMetadata(Box<CheckpointMetadata>),
+    /// `HeadLog::append`; the entry is a `Completed`.
+    AppendCompleted {
+        checkpoint: CheckpointId,
+        entry: Box<HeadEntry>,
+    },
+    /// `commit::commit` for each sink, until it succeeds.
+    CommitSinks {
+        checkpoint: CheckpointId,
+        sinks: BTreeMap<OperatorUid, Vec<PrecommittedObject>>,
+    },
+    /// Tell all subtasks.
+    NotifyComplete {
+        checkpoint: CheckpointId,
+    },
+    /// Delete, in the background, best effort.
+    Discard {
+        checkpoint: CheckpointId,
+        objects: Vec<ObjectName>,
+    },
+    /// All input is in this checkpoint and its output is committed: the job is finished.
+    FinalCompleted {
+        checkpoint: CheckpointId,
+    },
+    /// Too many checkpoints failed in a row.
+    FailJob {
+        reason: String,
+    },
+    Journal(Event),
+}

@@ -1,0 +1,129 @@
+//! The metadata object of a checkpoint: everything needed to restore it, in one object that is written last.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    frame::{self, FrameError},
+    primary::{Primary, ReadError},
+    types::{RestoreOrder, SubtaskKey, SubtaskSnapshot},
+};
+use crate::{
+    ids::{AttemptId, CheckpointId, JobId, SubtaskId},
+    layout::Layout,
+    platform::{ObjectName, StoreError, Wall},
+};
+
+const MAGIC: [u8; 4] = *b"WEMD";
+/// The version of the metadata format that this program writes and reads.
+pub const VERSION: u16 = 1;
+
+/// What a checkpoint consists of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointMetadata {
+    pub job: JobId,
+    pub job_name: String,
+    pub checkpoint: CheckpointId,
+    /// The execution it is a checkpoint of.
+    pub attempt: AttemptId,
+    /// When it was written down; for people.
+    pub written_at: Wall,
+    pub subtasks: BTreeMap<SubtaskKey, SubtaskSnapshot>,
+}
+
+impl CheckpointMetadata {
+    /// # Errors
+    /// [`FrameError::Content`] if it cannot be serialized.
+    pub fn encode(&self) -> Result<Bytes, FrameError> {
+        frame::encode_value(MAGIC, VERSION, self)
+    }
+
+    /// # Errors
+    /// [`FrameError`] for bytes that are not exactly one metadata object of a version that this program reads.
+    pub fn decode(bytes: &[u8]) -> Result<CheckpointMetadata, FrameError> {
+        frame::decode_value(MAGIC, VERSION, bytes)
+    }
+
+    /// All state objects it refers to, in a fixed order.
+    pub fn objects(&self) -> Vec<ObjectName> {
+        self.subtasks.values().flat_map(|s| &s.parts).map(|p| p.object.clone()).collect()
+    }
+
+    /// What `subtask` is told to restore; None if it is not in the checkpoint.
+    pub fn restore_order(&self, subtask: SubtaskId) -> Option<RestoreOrder> {
+        let snapshot = self.subtasks.get(&subtask.into())?.clone();
+        Some(RestoreOrder { checkpoint: self.checkpoint, snapshot })
+    }
+}
+
+/// Why a checkpoint's metadata could not be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// Gone or damaged: the checkpoint cannot be restored, now or later. Condemn it and choose again.
+    #[error("metadata {object} is lost: {reason}")]
+    Lost { object: ObjectName, reason: String },
+    /// The store cannot be used now; try again later.
+    #[error("metadata {object} cannot be read now: {error}")]
+    Unavailable { object: ObjectName, error: StoreError },
+}
+
+/// Writes the metadata object under a name of its own. On a failure tries to remove what may have been written; what cannot
+/// be removed is left to the orphan sweep.
+///
+/// # Errors
+/// Why it could not be written, for people. The checkpoint must then be aborted.
+pub async fn write(primary: &Primary, layout: Layout, mut metadata: CheckpointMetadata) -> Result<ObjectName, String> {
+    let platform = primary.platform();
+    metadata.written_at = platform.clock.wall();
+    let nonce = platform.entropy.next_u64("object-nonce");
+    let object = layout.metadata(metadata.checkpoint, metadata.attempt, nonce);
+    let bytes = metadata.encode().map_err(|e| format!("metadata of checkpoint {}: {e}", metadata.checkpoint))?;
+    match primary.create(&object, vec![bytes]).await {
+        Ok(()) => Ok(object),
+        Err(error) => {
+            if error == StoreError::Ambiguous {
+                // The outcome of the removal does not matter: nobody refers to the name.
+                let _ = primary.delete(&object).await;
+            }
+            Err(format!("metadata {object} cannot be written: {error}"))
+        }
+    }
+}
+
+/// Reads the metadata object of `checkpoint`.
+///
+/// # Errors
+/// [`MetadataError`].
+pub async fn read(
+    primary: &Primary,
+    layout: Layout,
+    checkpoint: CheckpointId,
+    object: &ObjectName,
+) -> Result<CheckpointMetadata, MetadataError> {
+    let lost = |reason: String| MetadataError::Lost { object: object.clone(), reason };
+    // Bytes damaged on the way are good at the second reading.
+    let mut first = true;
+    loop {
+        let reason = match primary.read_whole(object).await {
+            Ok(bytes) => match CheckpointMetadata::decode(&bytes) {
+                Ok(found) if found.checkpoint != checkpoint => {
+                    return Err(lost(format!("it is of checkpoint {}, not {checkpoint}", found.checkpoint)));
+                }
+                Ok(found) if found.job != layout.job => {
+                    return Err(lost(format!("it is of job {}, not {}", found.job, layout.job)));
+                }
+                Ok(found) => return Ok(found),
+                Err(error) => error.to_string(),
+            },
+            Err(ReadError::Store(StoreError::Absent)) => return Err(lost(StoreError::Absent.to_string())),
+            Err(ReadError::Store(error)) => return Err(MetadataError::Unavailable { object: object.clone(), error }),
+            Err(error @ ReadError::Length { .. }) => error.to_string(),
+        };
+        if !first {
+            return Err(lost(reason));
+        }
+        first = false;
+    }
+}

@@ -1,0 +1,306 @@
+//! Primary storage with patience: every operation is tried again, with a growing and jittered pause, until it succeeded, is
+//! definitely refused, or its total time is over; an outcome that is unknown is resolved by reading back.
+//!
+//! It must never report an object as created that holds other bytes, nor report "definitely not created" after an attempt
+//! whose outcome stayed unknown.
+
+use std::{future::Future, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    journal::Event,
+    platform::{Fut, Mono, ObjectMeta, ObjectName, Platform, StoreError, timeout},
+};
+
+/// The first pause between two attempts; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long after its own deadline an operation may still be silent before it is given up.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Why an object's bytes could not be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The object is there, but not of the expected length. Definite.
+    #[error("the object has {found} bytes, {expected} were expected")]
+    Length { expected: u64, found: u64 },
+}
+
+impl ReadError {
+    /// The object cannot be read now nor later: it is gone, or it is not what was written.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, ReadError::Store(StoreError::Absent) | ReadError::Length { .. })
+    }
+}
+
+/// A process's patient access to primary storage. Cheap to clone.
+#[derive(Clone)]
+pub struct Primary {
+    platform: Platform,
+    operation_timeout: Duration,
+    total_timeout: Duration,
+}
+
+/// Counts the attempts of one operation and waits between them.
+struct Attempts<'a> {
+    primary: &'a Primary,
+    object: &'a str,
+    operation: &'static str,
+    deadline: Mono,
+    pause: Duration,
+}
+
+impl Attempts<'_> {
+    /// Waits before the next attempt; false when the total time is over.
+    async fn again(&mut self, error: &StoreError) -> bool {
+        let platform = &self.primary.platform;
+        let half = self.pause / 2;
+        let jitter = platform.entropy.next_u64("primary-backoff") % (half.as_nanos() as u64 + 1);
+        let mut pause = half + Duration::from_nanos(jitter);
+        if let StoreError::Throttled(asked) = error {
+            pause = pause.max(*asked);
+        }
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        let now = platform.clock.now();
+        if now + pause >= self.deadline {
+            return false;
+        }
+        platform.journal.emit(Event::PrimaryRetried {
+            object: self.object.to_string(),
+            operation: self.operation.to_string(),
+            error: error.to_string(),
+        });
+        platform.clock.sleep(pause).await;
+        true
+    }
+}
+
+impl Primary {
+    pub fn new(platform: &Platform, operation_timeout: Duration, total_timeout: Duration) -> Primary {
+        Primary { platform: platform.clone(), operation_timeout, total_timeout }
+    }
+
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    fn attempts<'a>(&'a self, object: &'a str, operation: &'static str) -> Attempts<'a> {
+        let deadline = self.platform.clock.now() + self.total_timeout;
+        Attempts { primary: self, object, operation, deadline, pause: FIRST_PAUSE }
+    }
+
+    /// When the next attempt must be done by.
+    fn by(&self) -> Mono {
+        self.platform.clock.now() + self.operation_timeout
+    }
+
+    /// One attempt, with a guard against a store that does not keep its deadline.
+    async fn attempt<T>(&self, by: Mono, operation: Fut<'_, Result<T, StoreError>>) -> Result<T, StoreError> {
+        match timeout(self.platform.clock.as_ref(), by + GRACE, operation).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Ambiguous),
+        }
+    }
+
+    /// Tries until success, a definite refusal, or the end of the total time.
+    async fn retried<'a, T, F>(
+        &'a self,
+        object: &'a str,
+        operation: &'static str,
+        mut run: impl FnMut(Mono) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut attempts = self.attempts(object, operation);
+        loop {
+            match run(self.by()).await {
+                Err(error) if error.is_retryable() => {
+                    if !attempts.again(&error).await {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Creates `name` with the concatenation of `parts`. Succeeds as well if the object exists with exactly these bytes: an
+    /// earlier attempt of ours, or the same thing said by somebody else.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`]: the name holds other bytes, definitely. [`StoreError::Ambiguous`]: the outcome stayed
+    /// unknown for the whole total time. Every other error: definitely not created by this call.
+    pub async fn create(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        let bytes = parts.iter().map(|p| p.len() as u64).sum();
+        let created = || self.platform.journal.emit(Event::ObjectCreated { object: name.to_string(), bytes });
+        let mut attempts = self.attempts(name.as_str(), "create");
+        // An attempt went out of which we do not know whether it took, or will take, effect.
+        let mut in_doubt = false;
+        loop {
+            let by = self.by();
+            let error = match self.attempt(by, self.platform.primary.create(name, parts.clone(), by)).await {
+                Ok(()) => {
+                    created();
+                    return Ok(());
+                }
+                Err(StoreError::Exists) => match self.holds(name, &parts).await {
+                    Ok(true) => {
+                        if in_doubt {
+                            created();
+                        }
+                        return Ok(());
+                    }
+                    Ok(false) => return Err(StoreError::Exists),
+                    Err(StoreError::Dead) => return Err(StoreError::Dead),
+                    // It exists, ours or not: unknown until it can be read.
+                    Err(_) => {
+                        in_doubt = true;
+                        StoreError::Ambiguous
+                    }
+                },
+                Err(StoreError::Dead) => return Err(StoreError::Dead),
+                Err(error) => {
+                    in_doubt |= error == StoreError::Ambiguous;
+                    error
+                }
+            };
+            if !error.is_retryable() || !attempts.again(&error).await {
+                return Err(if in_doubt { StoreError::Ambiguous } else { error });
+            }
+        }
+    }
+
+    /// Whether `name` holds exactly the concatenation of `parts`; one look, not repeated.
+    async fn holds(&self, name: &ObjectName, parts: &[Bytes]) -> Result<bool, StoreError> {
+        let by = self.by();
+        let Some(length) = self.length_once(name, by).await? else {
+            return Err(StoreError::Absent);
+        };
+        if length != parts.iter().map(|p| p.len() as u64).sum::<u64>() {
+            return Ok(false);
+        }
+        let found = match self.read_once(name, length).await {
+            Ok(found) => found,
+            Err(ReadError::Store(error)) => return Err(error),
+            Err(ReadError::Length { .. }) => return Err(StoreError::Ambiguous),
+        };
+        let mut rest = &found[..];
+        for part in parts {
+            match rest.strip_prefix(&part[..]) {
+                Some(tail) => rest = tail,
+                None => return Ok(false),
+            }
+        }
+        Ok(rest.is_empty())
+    }
+
+    async fn length_once(&self, name: &ObjectName, by: Mono) -> Result<Option<u64>, StoreError> {
+        let found = self.attempt(by, self.platform.primary.list(name.as_str(), by)).await?;
+        Ok(found.into_iter().find(|m| m.name == *name).map(|m| m.length))
+    }
+
+    /// Exactly `length` bytes, continuing after short reads.
+    async fn read_once(&self, name: &ObjectName, length: u64) -> Result<Bytes, ReadError> {
+        let mut collected = BytesMut::new();
+        loop {
+            let have = collected.len() as u64;
+            let by = self.by();
+            if have < length {
+                let read = self.platform.primary.read(name, Some(have..length), by);
+                match self.attempt(by, read).await {
+                    Ok(bytes) if !bytes.is_empty() => {
+                        let room = usize::try_from(length - have).unwrap_or(usize::MAX);
+                        if have == 0 && bytes.len() == room {
+                            return Ok(bytes);
+                        }
+                        collected.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                        continue;
+                    }
+                    // Nothing more, or the store does not like the range: what is the object's length in truth?
+                    Ok(_) | Err(StoreError::Permanent(_)) => {
+                        return Err(match self.length_once(name, by).await? {
+                            None => StoreError::Absent.into(),
+                            Some(found) if found != length => ReadError::Length { expected: length, found },
+                            Some(_) => StoreError::Unavailable("read gave no bytes".into()).into(),
+                        });
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if length == 0 && self.length_once(name, by).await?.is_none() {
+                return Err(StoreError::Absent.into());
+            }
+            return Ok(collected.freeze());
+        }
+    }
+
+    /// Reads exactly `length` bytes.
+    ///
+    /// # Errors
+    /// [`ReadError`]; lost ones ([`ReadError::is_lost`]) are definite, retryable ones persisted for the whole total time.
+    pub async fn read_exact(&self, name: &ObjectName, length: u64) -> Result<Bytes, ReadError> {
+        let mut attempts = self.attempts(name.as_str(), "read");
+        loop {
+            match self.read_once(name, length).await {
+                Err(ReadError::Store(error)) if error.is_retryable() => {
+                    if !attempts.again(&error).await {
+                        return Err(error.into());
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads the whole object, whatever its length.
+    ///
+    /// # Errors
+    /// As [`Self::read_exact`].
+    pub async fn read_whole(&self, name: &ObjectName) -> Result<Bytes, ReadError> {
+        let length = self.length(name).await?.ok_or(StoreError::Absent)?;
+        self.read_exact(name, length).await
+    }
+
+    /// The length of an object; None if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] that persisted for the whole total time.
+    pub async fn length(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+        self.retried(name.as_str(), "list", |by| self.length_once(name, by)).await
+    }
+
+    /// All objects whose name starts with `prefix`, sorted.
+    ///
+    /// # Errors
+    /// [`StoreError`] that persisted for the whole total time.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+        self.retried(prefix, "list", |by| self.attempt(by, self.platform.primary.list(prefix, by))).await
+    }
+
+    /// Deletes; fine if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] that persisted for the whole total time; the object may be there or not.
+    pub async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.retried(name.as_str(), "delete", |by| self.attempt(by, self.platform.primary.delete(name, by))).await?;
+        self.platform.journal.emit(Event::ObjectDeleted { object: name.to_string() });
+        Ok(())
+    }
+
+    /// Deletes all, going on after errors; says how many could not be deleted and the last error. What stays is found by
+    /// the orphan sweep.
+    pub async fn delete_all(&self, names: &[ObjectName]) -> Result<(), (usize, StoreError)> {
+        let mut failed = None;
+        for name in names {
+            if let Err(error) = self.delete(name).await {
+                let count = failed.map_or(1, |(n, _)| n + 1);
+                failed = Some((count, error));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}

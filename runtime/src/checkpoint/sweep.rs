@@ -1,0 +1,109 @@
+//! The orphan sweep: deletes what no retained checkpoint and no manifest refers to: files of checkpoints that never completed,
+//! of tasks that died before they acknowledged, of deletions that failed.
+//!
+//! It may run only while this leader has no execution running, and after the manifests of the newest checkpoint exist. It
+//! touches nothing written under a later leader: a leader that was replaced without knowing can therefore do no harm.
+
+use std::collections::BTreeSet;
+
+use super::{
+    commit::{self, CommitError},
+    head::HeadState,
+    primary::Primary,
+};
+use crate::{
+    ids::{LeaderEpoch, OperatorUid},
+    journal::Event,
+    layout::Layout,
+    platform::{ObjectName, StoreError},
+};
+
+/// What a sweep did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    pub deleted: Vec<ObjectName>,
+    /// Unreferenced, but could not be deleted now.
+    pub failed: Vec<(ObjectName, StoreError)>,
+    /// Left alone: written under a later leader, or the name is not one of ours.
+    pub left: Vec<ObjectName>,
+    /// Sinks that were not swept because their manifests could not be read, and why.
+    pub skipped_sinks: Vec<(OperatorUid, CommitError)>,
+}
+
+/// The leader under which an object was written: names end in `-<leader>.<execution>-<nonce>`.
+fn leader_of(name: &ObjectName) -> Option<LeaderEpoch> {
+    let mut fields = name.as_str().rsplit('-');
+    let nonce = fields.next()?;
+    let (leader, execution) = fields.next()?.split_once('.')?;
+    u64::from_str_radix(nonce, 16).ok()?;
+    execution.parse::<u32>().ok()?;
+    leader.parse().ok().map(LeaderEpoch)
+}
+
+/// What `head` says must stay, whatever the manifests say.
+fn referenced(head: &HeadState) -> BTreeSet<ObjectName> {
+    let checkpoints = head.retained.values().flat_map(|c| c.all_objects().cloned());
+    let output = head.newest_sinks.values().flatten().map(|o| o.object.clone());
+    checkpoints.chain(output).collect()
+}
+
+/// Deletes all unreferenced objects of the job's checkpoints and of `sinks` that were written under the leader of `head` or
+/// an earlier one.
+///
+/// # Errors
+/// [`StoreError`] if the checkpoints' objects could not be listed; nothing was deleted then.
+pub async fn sweep(
+    primary: &Primary,
+    layout: Layout,
+    head: &HeadState,
+    sinks: &[OperatorUid],
+) -> Result<SweepReport, StoreError> {
+    let mut report = SweepReport::default();
+    let keep = referenced(head);
+    let listed = primary.list(&layout.checkpoints_prefix()).await?;
+    delete_unreferenced(primary, head.leader, listed.into_iter().map(|m| m.name), &keep, &mut report).await;
+    for sink in sinks {
+        // The listing comes first: what is committed after it was written after it, or is in the manifests read below.
+        let listed = match primary.list(&layout.sink_data_prefix(&sink.0)).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                let object = layout.sink_commit(&sink.0, head.newest.unwrap_or_default());
+                report.skipped_sinks.push((sink.clone(), CommitError::Store { object, error }));
+                continue;
+            }
+        };
+        let manifests = match commit::read_committed(primary, layout, sink).await {
+            Ok(manifests) => manifests,
+            Err(error) => {
+                report.skipped_sinks.push((sink.clone(), error));
+                continue;
+            }
+        };
+        let mut keep = keep.clone();
+        keep.extend(manifests.into_iter().flat_map(|m| m.objects).map(|o| o.name));
+        delete_unreferenced(primary, head.leader, listed.into_iter().map(|m| m.name), &keep, &mut report).await;
+    }
+    Ok(report)
+}
+
+async fn delete_unreferenced(
+    primary: &Primary,
+    leader: LeaderEpoch,
+    found: impl Iterator<Item = ObjectName>,
+    keep: &BTreeSet<ObjectName>,
+    report: &mut SweepReport,
+) {
+    for name in found.filter(|name| !keep.contains(name)) {
+        if leader_of(&name).is_none_or(|l| l > leader) {
+            report.left.push(name);
+            continue;
+        }
+        match primary.delete(&name).await {
+            Ok(()) => {
+                primary.platform().journal.emit(Event::OrphanSwept { object: name.to_string() });
+                report.deleted.push(name);
+            }
+            Err(error) => report.failed.push((name, error)),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The command line of the binary `weir`: jobs for real, on this machine.
+//!
+//! Exit status: 0 the job finished, 1 it failed, 20 the environment does not allow it (files, ports), 64 usage.
+
+mod progress;
+mod run;
+mod summary;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+pub use self::run::{RunArguments, RunError, run};
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_ENVIRONMENT: u8 = 20;
+const EXIT_USAGE: u8 = 64;
+
+#[derive(Parser)]
+#[command(name = "weir", version, about = "Runs streaming jobs with exactly-once checkpoints.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a job on this machine: an in-process cluster over loopback TCP, with checkpoints, to its end.
+    Run(RunArguments),
+    /// List the jobs that come with Weir.
+    Jobs,
+}
+
+/// Parses and executes a command line; prints what went wrong in one line.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            print!("{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            // Clap's first line says what is wrong; the usage that follows it is for --help.
+            let message = error.to_string();
+            eprintln!("{}", message.lines().next().unwrap_or("error: bad command line"));
+            eprintln!("See `weir --help`.");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match arguments.command {
+        Command::Jobs => {
+            for job in crate::jobs::ALL {
+                println!("{:<12} {}", job.name, job.description);
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Run(arguments) => match run(&arguments) {
+            Ok(report) => {
+                println!("{report}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::from(match error {
+                    RunError::Usage(_) => EXIT_USAGE,
+                    RunError::Environment(_) => EXIT_ENVIRONMENT,
+                    RunError::Job(_) => EXIT_FAILED,
+                })
+            }
+        },
+    }
+}

@@ -1,0 +1,68 @@
+//! What a person sees while a job runs: one line that moves, fed by the journals.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::journal::{Event, JournalListener};
+
+/// Counts what the journals of all processes say.
+pub struct Progress {
+    bar: ProgressBar,
+    checkpoints: AtomicU64,
+    output_records: AtomicU64,
+    restarts: AtomicU64,
+}
+
+impl Progress {
+    /// A spinner on the terminal; nothing where there is none, or if `quiet`.
+    pub fn new(quiet: bool) -> Progress {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        // A template of our own is always valid.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Progress { bar, checkpoints: AtomicU64::new(0), output_records: AtomicU64::new(0), restarts: AtomicU64::new(0) }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.bar.elapsed()
+    }
+
+    pub fn checkpoints(&self) -> u64 {
+        self.checkpoints.load(Ordering::Relaxed)
+    }
+
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+}
+
+impl JournalListener for Progress {
+    fn on_event(&self, _process: &str, event: &Event) {
+        let counter = match event {
+            Event::CheckpointCompleted { .. } => &self.checkpoints,
+            Event::SinkPrecommitted { records, .. } => {
+                self.output_records.fetch_add(*records, Ordering::Relaxed);
+                return;
+            }
+            Event::JobStateChanged { to, .. } if to == "FAILING" => &self.restarts,
+            Event::JobStateChanged { .. } => return,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.bar.set_message(format!(
+            "{} checkpoints, {} output records",
+            self.checkpoints(),
+            self.output_records.load(Ordering::Relaxed),
+        ));
+    }
+}

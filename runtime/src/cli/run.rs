@@ -1,0 +1,218 @@
+//! `weir run`: a job on an in-process cluster. Every JobManager and TaskManager has a platform of its own, and they talk
+//! over loopback TCP as they would over any network.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use futures::{FutureExt, channel::oneshot};
+
+use super::{
+    progress::Progress,
+    summary::summarise,
+};
+use crate::{
+    checkpoint::primary::Primary,
+    cluster::{
+        config::{CheckpointConfig, ClusterConfig},
+        jobmanager::{self, JobManagerConfig, JobOutcome},
+        taskmanager::{self, TaskManagerConfig},
+    },
+    dataflow::task::TaskSettings,
+    graph::Job,
+    jobs::{self, InputFile, JobParams},
+    journal::JournalListener,
+    layout::Layout,
+    platform::{
+        Address, Platform,
+        real::{RealConfig, RealWorld},
+    },
+};
+
+/// Events a process remembers, for the report of a failure.
+const JOURNAL_CAPACITY: usize = 256;
+
+#[derive(Args, Debug)]
+pub struct RunArguments {
+    /// The job; see `weir jobs`.
+    pub job: String,
+    /// Where checkpoints and output go. The output is below `output/<sink>`; only what `_committed` lists counts.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// An input file; may be given several times. Default for `flights`: the sample that comes with Weir.
+    #[arg(long)]
+    pub input: Vec<PathBuf>,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub parallelism: u32,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub task_managers: u32,
+    /// Splits each input file is read in.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub splits: u32,
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub checkpoint_interval_ms: u64,
+    /// Limit the source, to watch checkpoints go by.
+    #[arg(long)]
+    pub records_per_second: Option<f64>,
+    /// Go on with a run that was interrupted, from its last checkpoint.
+    #[arg(long)]
+    pub resume: bool,
+    /// No progress line.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Environment(String),
+    #[error("the job failed: {0}")]
+    Job(String),
+}
+
+/// Runs a job to its end and reports on it.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
+    let job = build_job(arguments)?;
+    let root = prepare_output(&arguments.output, arguments.resume)?;
+    let progress = Arc::new(Progress::new(arguments.quiet));
+    let world = |process: &str| {
+        let listener = Arc::clone(&progress) as Arc<dyn JournalListener>;
+        let config = RealConfig {
+            // What a reader looks for lies directly in the directory that was asked for.
+            primary_root: root.clone(),
+            journal_capacity: JOURNAL_CAPACITY,
+            journal_listener: Some(listener),
+            ..RealConfig::below(&root, process)
+        };
+        RealWorld::new(process, config).map_err(|e| RunError::Environment(e.to_string()))
+    };
+    let cluster = cluster_config(arguments);
+    let jm_world = world("jobmanager")?;
+    let jm_platform = jm_world.platform();
+    let rpc_address = free_address(&jm_platform)?;
+    let mut task_managers = Vec::new();
+    let slots = job.graph.slots_needed().div_ceil(arguments.task_managers);
+    for number in 1..=arguments.task_managers {
+        let world = world(&format!("tm-{number}"))?;
+        let platform = world.platform();
+        let config = TaskManagerConfig {
+            job_manager: rpc_address.clone(),
+            data_address: Address("127.0.0.1:0".to_string()),
+            slots,
+            cluster: cluster.clone(),
+        };
+        let body = taskmanager::run(platform.clone(), job.clone(), config).map(|_| ());
+        platform.spawner.control("taskmanager", body.boxed());
+        task_managers.push(world);
+    }
+    let (answer, outcome) = oneshot::channel();
+    let body = jobmanager::run(jm_platform.clone(), job.clone(), JobManagerConfig { rpc_address, cluster: cluster.clone() })
+        .map(|outcome| {
+            // The receiver waits below.
+            let _ = answer.send(outcome);
+        });
+    jm_platform.spawner.control("jobmanager", body.boxed());
+    let outcome = jm_world
+        .block_on(outcome)
+        .map_err(|_| RunError::Job("the JobManager ended without an outcome".to_string()))?
+        .map_err(|e| RunError::Environment(e.to_string()))?;
+    progress.finish();
+    if let JobOutcome::Failed { reason } = outcome {
+        return Err(RunError::Job(reason));
+    }
+    let settings = &cluster.task;
+    let primary = Primary::new(&jm_platform, settings.store_operation_timeout, settings.store_total_timeout);
+    let summary = jm_world
+        .block_on(summarise(&primary, Layout { job: job.id }, &job))
+        .map_err(|e| RunError::Environment(format!("the output cannot be read back: {e}")))?;
+    Ok(format!(
+        "{} finished in {:.2} s: {} checkpoints, {} restarts, {} TaskManagers, {} subtasks\noutput: {}\n{summary}",
+        job.name,
+        progress.elapsed().as_secs_f64(),
+        progress.checkpoints(),
+        progress.restarts(),
+        arguments.task_managers,
+        job.graph.subtasks().count(),
+        root.join("output").display(),
+    ))
+}
+
+fn build_job(arguments: &RunArguments) -> Result<Job, RunError> {
+    let registered = jobs::by_name(&arguments.job).ok_or_else(|| {
+        let names: Vec<_> = jobs::ALL.iter().map(|j| j.name).collect();
+        RunError::Usage(format!("no job named {:?}; there are: {}", arguments.job, names.join(", ")))
+    })?;
+    let mut inputs = arguments.input.clone();
+    if inputs.is_empty() && registered.name == "flights" {
+        inputs.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/flights-2013-01.csv"));
+    }
+    if inputs.is_empty() {
+        return Err(RunError::Usage(format!("job {} needs at least one --input FILE", registered.name)));
+    }
+    let inputs = inputs.iter().map(|path| input_file(path)).collect::<Result<Vec<_>, _>>()?;
+    if arguments.records_per_second.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+        return Err(RunError::Usage("--records-per-second must be a positive number".to_string()));
+    }
+    let params = JobParams {
+        inputs,
+        splits_per_file: arguments.splits,
+        parallelism: arguments.parallelism,
+        records_per_second: arguments.records_per_second,
+        ..JobParams::default()
+    };
+    (registered.job)(&params).map_err(|e| RunError::Usage(e.to_string()))
+}
+
+fn input_file(path: &Path) -> Result<InputFile, RunError> {
+    let cannot = |e: String| RunError::Environment(format!("cannot read input {}: {e}", path.display()));
+    let (path_text, length) = crate::platform::real::probe_input(path).map_err(cannot)?;
+    Ok(InputFile { path: path_text, length })
+}
+
+/// The output directory, created; refused if another run's state is in it and that was not asked for.
+fn prepare_output(path: &Path, resume: bool) -> Result<PathBuf, RunError> {
+    let used = crate::platform::real::prepare_root(path)
+        .map_err(|e| RunError::Environment(format!("cannot use output directory {}: {e}", path.display())))?;
+    if used && !resume {
+        let path = path.display();
+        return Err(RunError::Usage(format!(
+            "{path} holds an earlier run; choose an empty directory, or go on with that run by --resume"
+        )));
+    }
+    Ok(path.to_path_buf())
+}
+
+/// A free port for the JobManager, which its TaskManagers must know before it listens.
+fn free_address(platform: &Platform) -> Result<Address, RunError> {
+    let any = Address("127.0.0.1:0".to_string());
+    let listening = futures::executor::block_on(platform.transport.listen(&any));
+    listening
+        .map(|listener| listener.address())
+        .map_err(|e| RunError::Environment(format!("cannot open a port on 127.0.0.1: {e}")))
+}
+
+fn cluster_config(arguments: &RunArguments) -> ClusterConfig {
+    ClusterConfig {
+        heartbeat_interval: Duration::from_secs(1),
+        heartbeat_timeout: Duration::from_secs(10),
+        restart_attempts: Some(10),
+        restart_delay: Duration::from_millis(100),
+        slot_request_timeout: Duration::from_secs(30),
+        cancellation_timeout: Duration::from_secs(30),
+        checkpoint: CheckpointConfig {
+            interval: Duration::from_millis(arguments.checkpoint_interval_ms),
+            retained: 2,
+            ..CheckpointConfig::default()
+        },
+        task: TaskSettings { local_recovery: true, ..TaskSettings::default() },
+        ..ClusterConfig::default()
+    }
+}

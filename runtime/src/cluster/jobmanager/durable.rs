@@ -1,0 +1,153 @@
+//! The steps of a leader that touch primary storage. Each runs in a task of its own and answers with an event; none of them
+//! decides anything.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    checkpoint::{
+        commit::{self, CommitOutcome},
+        head::{HeadEntry, HeadError, HeadLog},
+        metadata::{self, CheckpointMetadata, MetadataError},
+        primary::Primary,
+        sweep,
+        types::PrecommittedObject,
+    },
+    ids::{AttemptId, CheckpointId, OperatorUid},
+    journal::Event,
+    layout::Layout,
+    platform::ObjectName,
+    recovery::choice::{ChoiceSettings, Impossible, RestoreChoice, choose},
+};
+
+/// What durable steps work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Durable {
+    pub primary: Primary,
+    pub layout: Layout,
+    pub head: HeadLog,
+    pub sinks: Arc<Vec<OperatorUid>>,
+}
+
+/// A restore that is ready to be deployed.
+#[derive(Debug)]
+pub struct Prepared {
+    pub attempt: AttemptId,
+    pub choice: RestoreChoice,
+    pub metadata: Option<CheckpointMetadata>,
+    /// Checkpoints found lost on the way.
+    pub condemned: BTreeMap<CheckpointId, String>,
+}
+
+#[derive(Debug)]
+pub enum PrepareError {
+    Impossible(Impossible),
+    Head(HeadError),
+    /// The store cannot be used now.
+    Unavailable(String),
+    /// A committed manifest is not what this job committed.
+    Manifest(String),
+}
+
+impl Durable {
+    /// Makes the output of a completed checkpoint visible; goes on until it is.
+    ///
+    /// # Errors
+    /// If a manifest of another content stands where this one belongs.
+    pub async fn commit_sinks(
+        &self,
+        checkpoint: CheckpointId,
+        sinks: &BTreeMap<OperatorUid, Vec<PrecommittedObject>>,
+    ) -> Result<(), String> {
+        for (sink, objects) in sinks {
+            loop {
+                match commit::commit(&self.primary, self.layout, sink, checkpoint, objects).await {
+                    Ok(CommitOutcome::Done) => break,
+                    Ok(CommitOutcome::Other(manifest)) => {
+                        return Err(format!(
+                            "sink {sink}: checkpoint {checkpoint} completed, but its manifest is a {:?} of {} objects",
+                            manifest.kind,
+                            manifest.objects.len()
+                        ));
+                    }
+                    Err(error) if error.is_retryable() => self.pause().await,
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn pause(&self) {
+        self.primary.platform().clock.sleep(std::time::Duration::from_millis(200)).await;
+    }
+
+    /// Chooses what to restore, reads its metadata, fences the checkpoints that will never complete, and records it all.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub async fn prepare_restore(
+        &self,
+        attempt: AttemptId,
+        first_unused: CheckpointId,
+        mut condemned: BTreeMap<CheckpointId, String>,
+        settings: &ChoiceSettings,
+    ) -> Result<Prepared, PrepareError> {
+        let state = self.head.state();
+        let journal = &self.primary.platform().journal;
+        let (choice, metadata) = loop {
+            let choice = choose(&state, &condemned, settings).map_err(PrepareError::Impossible)?;
+            let Some(checkpoint) = choice.checkpoint else { break (choice, None) };
+            // `choose` picks from the retained checkpoints of the same state.
+            let Some(retained) = state.retained.get(&checkpoint) else { break (choice, None) };
+            match metadata::read(&self.primary, self.layout, checkpoint, &retained.metadata).await {
+                Ok(metadata) => break (choice, Some(metadata)),
+                Err(error @ MetadataError::Lost { .. }) => {
+                    let reason = error.to_string();
+                    journal.emit(Event::CheckpointCondemned { checkpoint, reason: reason.clone() });
+                    condemned.insert(checkpoint, reason);
+                }
+                Err(error @ MetadataError::Unavailable { .. }) => {
+                    return Err(PrepareError::Unavailable(error.to_string()));
+                }
+            }
+        };
+        for checkpoint in state.voidable(first_unused, choice.checkpoint) {
+            for sink in self.sinks.iter() {
+                match commit::void(&self.primary, self.layout, sink, checkpoint).await {
+                    Ok(CommitOutcome::Done) => {}
+                    Ok(CommitOutcome::Other(_)) => {
+                        return Err(PrepareError::Manifest(format!(
+                            "sink {sink}: checkpoint {checkpoint} is committed although it never completed"
+                        )));
+                    }
+                    Err(error) => return Err(PrepareError::Unavailable(error.to_string())),
+                }
+            }
+        }
+        let entry = HeadEntry::Restored { attempt, checkpoint: choice.checkpoint, condemned: condemned.clone() };
+        self.head.append(entry).await.map_err(PrepareError::Head)?;
+        Ok(Prepared { attempt, choice, metadata, condemned })
+    }
+
+    /// Deletes; what cannot be deleted now is left to the orphan sweep.
+    pub async fn discard(&self, checkpoint: CheckpointId, objects: &[ObjectName]) {
+        // The orphan sweep takes what this leaves.
+        let _ = self.primary.delete_all(objects).await;
+        let objects = objects.len() as u64;
+        self.primary.platform().journal.emit(Event::CheckpointDiscarded { checkpoint, objects });
+    }
+
+    /// The last steps of a job whose tasks have stopped: its end is recorded, then everything unreferenced is removed.
+    ///
+    /// # Errors
+    /// If the end could not be recorded.
+    pub async fn end(&self, entry: HeadEntry) -> Result<(), HeadError> {
+        if self.head.state().end.is_none() {
+            self.head.append(entry).await?;
+        }
+        let state = self.head.state();
+        // A sweep that could not be finished costs space, not correctness.
+        let _ = sweep::sweep(&self.primary, self.layout, &state, &self.sinks).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! One execution of the job: where its subtasks run and how far they have come. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    cluster::slots::Assigned,
+    graph::ExecutionGraph,
+    ids::{AttemptId, SubtaskId},
+    recovery::choice::{ReplayVerification, RestoreChoice},
+};
+
+pub struct ExecutionState {
+    pub attempt: AttemptId,
+    /// By slot sharing group.
+    pub slots: BTreeMap<u32, Assigned>,
+    subtasks: BTreeSet<SubtaskId>,
+    sources: BTreeSet<SubtaskId>,
+    running: BTreeSet<SubtaskId>,
+    replaying: BTreeSet<SubtaskId>,
+    exhausted: BTreeSet<SubtaskId>,
+    /// Compares what sinks replay with what was committed.
+    pub verification: ReplayVerification,
+    pub choice: RestoreChoice,
+}
+
+impl ExecutionState {
+    pub fn new(graph: &ExecutionGraph, attempt: AttemptId, slots: BTreeMap<u32, Assigned>, choice: RestoreChoice) -> Self {
+        let subtasks: BTreeSet<_> = graph.subtasks().collect();
+        let of = |wanted: fn(&crate::graph::Vertex) -> bool| {
+            subtasks.iter().copied().filter(|s| wanted(graph.vertex(s.vertex))).collect::<BTreeSet<_>>()
+        };
+        let sinks = of(|v| !v.sinks.is_empty());
+        ExecutionState {
+            attempt,
+            slots,
+            sources: of(|v| v.splits.is_some()),
+            running: BTreeSet::new(),
+            replaying: if choice.replay.is_empty() { BTreeSet::new() } else { subtasks.clone() },
+            exhausted: BTreeSet::new(),
+            verification: ReplayVerification::new(&choice, &sinks),
+            choice,
+            subtasks,
+        }
+    }
+
+    /// The TaskManager that runs `subtask`.
+    pub fn task_manager(&self, subtask: SubtaskId) -> Option<&str> {
+        self.slots.get(&subtask.index).map(|a| a.slot.task_manager.as_str())
+    }
+
+    pub fn uses(&self, task_manager: &str) -> bool {
+        self.slots.values().any(|a| a.slot.task_manager == task_manager)
+    }
+
+    /// Subtasks grouped by the TaskManager that runs them.
+    pub fn by_task_manager(&self, subtasks: impl IntoIterator<Item = SubtaskId>) -> BTreeMap<String, Vec<SubtaskId>> {
+        let mut grouped: BTreeMap<String, Vec<SubtaskId>> = BTreeMap::new();
+        for subtask in subtasks {
+            if let Some(task_manager) = self.task_manager(subtask) {
+                grouped.entry(task_manager.to_string()).or_default().push(subtask);
+            }
+        }
+        grouped
+    }
+
+    pub fn subtasks(&self) -> impl Iterator<Item = SubtaskId> + '_ {
+        self.subtasks.iter().copied()
+    }
+
+    pub fn subtask_running(&mut self, subtask: SubtaskId) {
+        self.running.insert(subtask);
+    }
+
+    pub fn subtask_replayed(&mut self, subtask: SubtaskId) {
+        self.replaying.remove(&subtask);
+    }
+
+    /// All subtasks run and nothing is left to replay: checkpoints may be taken.
+    pub fn is_up(&self) -> bool {
+        self.running.len() == self.subtasks.len() && self.replaying.is_empty()
+    }
+
+    /// Whether this was the last source to run dry.
+    pub fn source_exhausted(&mut self, subtask: SubtaskId) -> bool {
+        self.exhausted.insert(subtask) && self.exhausted.is_superset(&self.sources)
+    }
+}

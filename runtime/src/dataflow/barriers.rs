@@ -1,0 +1,109 @@
+//! What a running subtask does about checkpoints: triggers, barriers, snapshots, notifications.
+
+use super::{
+    alignment::{AlignmentCommand, AlignmentEvent},
+    snapshotting::SnapshotParts,
+    source_driver::SourceDriver,
+    subtask::{Subtask, user},
+    task::{SubtaskCommand, SubtaskReport, TaskFailure},
+};
+use crate::{ids::CheckpointId, journal::Event};
+
+impl Subtask {
+    /// Carries out a command other than cancel.
+    pub(super) fn obey(&mut self, command: SubtaskCommand) -> Result<(), TaskFailure> {
+        match command {
+            SubtaskCommand::Cancel => {}
+            SubtaskCommand::TriggerCheckpoint(checkpoint) => self.triggered(checkpoint)?,
+            SubtaskCommand::NotifyComplete(checkpoint) => {
+                self.merges.completed(checkpoint);
+                self.sinks.completed(checkpoint);
+                let subtask = self.name.clone();
+                self.platform.journal.emit(Event::TaskNotifiedComplete { subtask, checkpoint });
+                self.snapshotter.completed(checkpoint);
+            }
+            SubtaskCommand::NotifyAborted(checkpoint) => {
+                let subtask = self.name.clone();
+                self.platform.journal.emit(Event::TaskNotifiedAborted { subtask, checkpoint });
+                let commands = self.alignment.handle(AlignmentEvent::Aborted(checkpoint));
+                self.align(commands)?;
+                self.snapshotter.aborted(checkpoint);
+            }
+        }
+        Ok(())
+    }
+
+    fn triggered(&mut self, checkpoint: CheckpointId) -> Result<(), TaskFailure> {
+        if checkpoint <= self.last_triggered {
+            return Ok(());
+        }
+        let refused = match (&self.source, &self.replay) {
+            (None, _) => Some("only sources are triggered"),
+            (Some(_), Some(_)) => Some("an epoch is being replayed"),
+            (Some(_), None) => None,
+        };
+        if let Some(reason) = refused {
+            self.report(SubtaskReport::Decline { checkpoint, reason: format!("{}: {reason}", self.name) });
+            return Ok(());
+        }
+        self.last_triggered = checkpoint;
+        self.snapshot(checkpoint)
+    }
+
+    /// A barrier was taken from an input channel.
+    pub(super) fn barrier_received(&mut self, position: usize, checkpoint: CheckpointId) -> Result<(), TaskFailure> {
+        let channel = self.inputs[position].name.clone();
+        self.platform.journal.emit(Event::BarrierReceived { channel, checkpoint });
+        let commands = self.alignment.handle(AlignmentEvent::Barrier { channel: position, checkpoint });
+        self.align(commands)
+    }
+
+    fn align(&mut self, commands: Vec<AlignmentCommand>) -> Result<(), TaskFailure> {
+        let journal = self.platform.journal.clone();
+        for command in commands {
+            let subtask = self.name.clone();
+            match command {
+                AlignmentCommand::Started(checkpoint) => {
+                    journal.emit(Event::AlignmentStarted { subtask, checkpoint });
+                }
+                AlignmentCommand::Block { channel } => self.inputs[channel].blocked = true,
+                AlignmentCommand::UnblockAll => self.inputs.iter_mut().for_each(|i| i.blocked = false),
+                AlignmentCommand::Abandoned(checkpoint) => {
+                    journal.emit(Event::AlignmentAborted { subtask, checkpoint });
+                }
+                AlignmentCommand::Snapshot(checkpoint) => {
+                    journal.emit(Event::AlignmentEnded { subtask, checkpoint });
+                    self.snapshot(checkpoint)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The synchronous part of a snapshot, the barrier to all outputs, and the start of the asynchronous part.
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<(), TaskFailure> {
+        let chain = self.chain.snapshot(checkpoint).map_err(user)?;
+        self.flush_outputs()?;
+        let data = self.chain.take_sink_data(true);
+        self.sinks.add(data);
+        let sinks = self.sinks.cut(checkpoint, self.chain.take_sink_digests());
+        self.merges.cut(checkpoint);
+        let journal = &self.platform.journal;
+        journal.emit(Event::SnapshotSyncDone { subtask: self.name.clone(), checkpoint });
+        if self.source.is_some() {
+            let subtask = self.name.clone();
+            journal.emit(Event::BarrierEmitted { subtask, checkpoint, attempt: self.spec.attempt });
+        }
+        for channel in &mut self.channels {
+            channel.push_barrier(checkpoint);
+        }
+        self.snapshotter.start(SnapshotParts {
+            checkpoint,
+            chain,
+            merges: self.merges.kept().clone(),
+            sinks,
+            exhausted: self.source.as_ref().is_some_and(SourceDriver::is_exhausted),
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! The asynchronous part of a subtask's snapshots: state parts to primary storage and to the local copy, sink objects, the
+//! acknowledgement. Runs in control tasks while the stream goes on.
+//!
+//! An acknowledgement is sent only when everything it names is durable in primary storage; any failure declines this
+//! checkpoint and nothing else.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use super::{
+    chain::ChainSnapshot,
+    sink_log::SinkSnapshot,
+    task::{SubtaskReport, SubtaskSpec},
+    task_set::TaskSet,
+};
+use crate::{
+    checkpoint::types::{CheckpointAck, MergeRun, SubtaskSnapshot},
+    ids::CheckpointId,
+    journal::Event,
+    platform::Platform,
+    recovery::{
+        local_store::LocalStateStore,
+        snapshot_io::{SnapshotContext, write_snapshot},
+    },
+};
+
+/// What the synchronous part leaves to be written.
+pub struct SnapshotParts {
+    pub checkpoint: CheckpointId,
+    pub chain: ChainSnapshot,
+    pub merges: BTreeMap<CheckpointId, Vec<MergeRun>>,
+    pub sinks: SinkSnapshot,
+    pub exhausted: bool,
+}
+
+/// Runs the asynchronous parts of one subtask.
+pub struct Snapshotter {
+    shared: Arc<Shared>,
+    tasks: TaskSet,
+}
+
+struct Shared {
+    platform: Platform,
+    spec: Arc<SubtaskSpec>,
+    name: String,
+    local: Arc<LocalStateStore>,
+    reports: mpsc::UnboundedSender<SubtaskReport>,
+}
+
+impl Snapshotter {
+    pub fn new(
+        platform: Platform,
+        spec: Arc<SubtaskSpec>,
+        name: String,
+        local: Arc<LocalStateStore>,
+        reports: mpsc::UnboundedSender<SubtaskReport>,
+    ) -> Snapshotter {
+        Snapshotter { shared: Arc::new(Shared { platform, spec, name, local, reports }), tasks: TaskSet::default() }
+    }
+
+    /// Starts the asynchronous part; it ends with Ack or Decline.
+    pub fn start(&mut self, parts: SnapshotParts) {
+        let shared = Arc::clone(&self.shared);
+        let name = format!("snapshot {} of {}", parts.checkpoint, shared.name);
+        self.run(&name, async move { shared.run(parts).await });
+    }
+
+    /// The checkpoint has completed: older local copies can go.
+    pub fn completed(&mut self, checkpoint: CheckpointId) {
+        if self.shared.spec.settings.local_recovery {
+            let local = Arc::clone(&self.shared.local);
+            let name = format!("confirm local copy {checkpoint} of {}", self.shared.name);
+            self.run(&name, async move { local.confirm(checkpoint).await });
+        }
+    }
+
+    /// The checkpoint was given up, and with it its local copy. Its asynchronous part, if it still runs, goes on: the late
+    /// acknowledgement names the objects that the coordinator then deletes.
+    pub fn aborted(&mut self, checkpoint: CheckpointId) {
+        if self.shared.spec.settings.local_recovery {
+            let local = Arc::clone(&self.shared.local);
+            let name = format!("drop local copy {checkpoint} of {}", self.shared.name);
+            self.run(&name, async move { local.abort(checkpoint).await });
+        }
+    }
+
+    fn run(&mut self, name: &str, body: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.add(self.shared.platform.spawner.control(name, Box::pin(body)));
+    }
+
+    /// Ends all asynchronous parts and waits until none runs any more.
+    pub async fn stop(&mut self) {
+        self.tasks.stop().await;
+    }
+}
+
+impl Shared {
+    async fn run(&self, parts: SnapshotParts) {
+        let checkpoint = parts.checkpoint;
+        let subtask = || self.name.clone();
+        let journal = &self.platform.journal;
+        journal.emit(Event::SnapshotAsyncStarted { subtask: subtask(), checkpoint });
+        let report = match self.write(parts).await {
+            Ok(ack) => {
+                journal.emit(Event::SnapshotAsyncDone { subtask: subtask(), checkpoint });
+                SubtaskReport::Ack(Box::new(ack))
+            }
+            Err(reason) => {
+                journal.emit(Event::SnapshotFailed { subtask: subtask(), checkpoint, reason: reason.clone() });
+                SubtaskReport::Decline { checkpoint, reason }
+            }
+        };
+        // Nobody listens once the TaskManager has given the subtask up.
+        let _ = self.reports.send(report);
+    }
+
+    async fn write(&self, parts: SnapshotParts) -> Result<CheckpointAck, String> {
+        let SnapshotParts { checkpoint, chain, merges, sinks, exhausted } = parts;
+        let context = SnapshotContext {
+            job: self.spec.job,
+            subtask: self.spec.subtask,
+            name: self.name.clone(),
+            attempt: self.spec.attempt,
+            checkpoint,
+        };
+        let settings = &self.spec.settings;
+        let local = settings.local_recovery.then(|| self.local.begin(checkpoint));
+        let state = write_snapshot(&self.platform, &context, settings, chain.parts, local);
+        let (state, sinks) = futures::future::join(state, sinks.complete()).await;
+        let (state, sinks) = (state?, sinks?);
+        if !sinks.is_empty() {
+            let of_this = || sinks.values().flat_map(|s| &s.objects).filter(|o| o.snapshot == checkpoint);
+            self.platform.journal.emit(Event::SinkPrecommitted {
+                subtask: self.name.clone(),
+                checkpoint,
+                objects: u32::try_from(of_this().count()).unwrap_or(u32::MAX),
+                records: of_this().map(|o| o.records).sum(),
+            });
+        }
+        Ok(CheckpointAck {
+            subtask: self.spec.subtask,
+            attempt: self.spec.attempt,
+            checkpoint,
+            snapshot: SubtaskSnapshot { parts: state, inline: chain.inline },
+            positions: chain.positions,
+            sinks,
+            merges,
+            exhausted,
+        })
+    }
+}

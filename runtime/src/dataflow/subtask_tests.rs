@@ -1,0 +1,812 @@
+//! Stories of whole subtasks in a small world: two sources, two counters, one sink.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{
+    chain::*,
+    frame,
+    outputs::Outputs,
+    subtask::run_subtask,
+    task::*,
+    test_world::{TestWorld, pipe},
+};
+use crate::{
+    checkpoint::types::*,
+    graph::*,
+    ids::*,
+    journal::{Event, EventKind},
+    platform::*,
+    recovery::local_store::LocalStateStore,
+    sabotage::{Sabotage, SabotageSet},
+};
+
+const RECORDS_PER_SPLIT: u64 = 2000;
+const SPLITS: u64 = 4;
+const CHUNK: u64 = 256;
+
+fn uid(name: &str) -> OperatorUid {
+    OperatorUid(name.into())
+}
+
+/// What test chains are told to do wrong, or slowly.
+#[derive(Clone, Default)]
+struct Behaviour {
+    rate: Option<f64>,
+    /// The counter returns an error at this value.
+    poison: Option<u64>,
+    endless: bool,
+}
+
+/// Reads numbers of 8 bytes from the file `in`, a contiguous range per split.
+struct SourceChain {
+    index: u32,
+    offsets: Vec<u64>,
+    buffers: Vec<Bytes>,
+    behaviour: Behaviour,
+}
+
+impl SourceChain {
+    fn split(&self, position: usize) -> u64 {
+        position as u64 * 2 + u64::from(self.index)
+    }
+}
+
+impl Chain for SourceChain {
+    fn open(&mut self, restored: RestoredState) -> Result<(), ChainError> {
+        if let Some(bytes) = restored.inline.get(&uid("source")) {
+            self.offsets = postcard::from_bytes(bytes).unwrap();
+        }
+        Ok(())
+    }
+    fn poll_source(&mut self, split: u32, max_records: u32, out: &mut Outputs) -> Result<SourcePoll, ChainError> {
+        let at = split as usize;
+        if self.behaviour.endless {
+            for _ in 0..max_records {
+                let value = self.split(at) * 1_000_000 + self.offsets[at];
+                out.push(0, (value % 2) as usize, &value).unwrap();
+                self.offsets[at] += 1;
+            }
+            return Ok(SourcePoll::Records(max_records));
+        }
+        if self.offsets[at] == RECORDS_PER_SPLIT {
+            return Ok(SourcePoll::Exhausted);
+        }
+        if self.buffers[at].is_empty() {
+            let start = (self.split(at) * RECORDS_PER_SPLIT + self.offsets[at]) * 8;
+            let end = ((self.split(at) + 1) * RECORDS_PER_SPLIT * 8).min(start + CHUNK);
+            return Ok(SourcePoll::NeedInput { path: "in".into(), range: start..end });
+        }
+        let mut records = 0;
+        while records < max_records && !self.buffers[at].is_empty() {
+            let value = u64::from_le_bytes(self.buffers[at].split_to(8)[..].try_into().unwrap());
+            out.push(0, (value % 2) as usize, &value).unwrap();
+            self.offsets[at] += 1;
+            records += 1;
+        }
+        Ok(SourcePoll::Records(records))
+    }
+    fn feed(&mut self, split: u32, bytes: Bytes) -> Result<(), ChainError> {
+        self.buffers[split as usize] = bytes;
+        Ok(())
+    }
+    fn rate_limit(&self) -> Option<f64> {
+        self.behaviour.rate
+    }
+    fn process(&mut self, _: u32, _: &Bytes, _: u32, _: &mut Outputs) -> Result<Consumed, ChainError> {
+        unreachable!("a source has no inputs")
+    }
+    fn snapshot(&mut self, _: CheckpointId) -> Result<ChainSnapshot, ChainError> {
+        let mut snapshot = ChainSnapshot::default();
+        snapshot.inline.insert(uid("source"), postcard::to_stdvec(&self.offsets).unwrap());
+        for (position, offset) in self.offsets.iter().enumerate() {
+            snapshot.positions.insert(SplitId(format!("split-{}", self.split(position))), *offset);
+        }
+        Ok(snapshot)
+    }
+    fn set_muted(&mut self, _: bool) {}
+    fn take_sink_data(&mut self, _: bool) -> Vec<SinkData> {
+        Vec::new()
+    }
+    fn take_sink_digests(&mut self) -> BTreeMap<OperatorUid, OutputDigest> {
+        BTreeMap::new()
+    }
+}
+
+fn decode_batch<T: serde::de::DeserializeOwned>(payload: &Bytes, max_records: u32) -> (Vec<T>, Consumed) {
+    let mut rest = &payload[..];
+    let mut values = Vec::new();
+    while !rest.is_empty() && (values.len() as u32) < max_records {
+        let (value, tail) = postcard::take_from_bytes(rest).unwrap();
+        values.push(value);
+        rest = tail;
+    }
+    let consumed = Consumed { bytes: payload.len() - rest.len(), records: values.len() as u32 };
+    (values, consumed)
+}
+
+/// Adds up what it sees and emits (value, sum), so that its output shows the order of its input. Its state is a part.
+struct CounterChain {
+    sum: u64,
+    behaviour: Behaviour,
+}
+
+impl Chain for CounterChain {
+    fn open(&mut self, restored: RestoredState) -> Result<(), ChainError> {
+        for (_, _, bytes) in restored.parts {
+            self.sum = postcard::from_bytes(&bytes).unwrap();
+        }
+        Ok(())
+    }
+    fn poll_source(&mut self, _: u32, _: u32, _: &mut Outputs) -> Result<SourcePoll, ChainError> {
+        unreachable!("no source")
+    }
+    fn feed(&mut self, _: u32, _: Bytes) -> Result<(), ChainError> {
+        unreachable!("no source")
+    }
+    fn process(&mut self, _: u32, payload: &Bytes, max: u32, out: &mut Outputs) -> Result<Consumed, ChainError> {
+        let (values, consumed) = decode_batch::<u64>(payload, max);
+        for value in values {
+            if self.behaviour.poison == Some(value) {
+                return Err(ChainError { operator: "counter".into(), message: format!("cannot bear {value}") });
+            }
+            self.sum = self.sum.wrapping_mul(31).wrapping_add(value);
+            out.push(0, 0, &(value, self.sum)).unwrap();
+        }
+        Ok(consumed)
+    }
+    fn snapshot(&mut self, _: CheckpointId) -> Result<ChainSnapshot, ChainError> {
+        let bytes = Bytes::from(postcard::to_stdvec(&self.sum).unwrap());
+        let key_groups = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(127) };
+        let encode = Box::new(move || bytes);
+        let part = PartSource { operator: uid("counter"), key_groups, name: "sum".into(), encode };
+        Ok(ChainSnapshot { parts: vec![part], ..ChainSnapshot::default() })
+    }
+    fn set_muted(&mut self, _: bool) {}
+    fn take_sink_data(&mut self, _: bool) -> Vec<SinkData> {
+        Vec::new()
+    }
+    fn take_sink_digests(&mut self) -> BTreeMap<OperatorUid, OutputDigest> {
+        BTreeMap::new()
+    }
+}
+
+#[derive(Default)]
+struct SinkChain {
+    muted: bool,
+    buffer: Vec<u8>,
+    digest: OutputDigest,
+}
+
+impl Chain for SinkChain {
+    fn open(&mut self, _: RestoredState) -> Result<(), ChainError> {
+        Ok(())
+    }
+    fn poll_source(&mut self, _: u32, _: u32, _: &mut Outputs) -> Result<SourcePoll, ChainError> {
+        unreachable!("no source")
+    }
+    fn feed(&mut self, _: u32, _: Bytes) -> Result<(), ChainError> {
+        unreachable!("no source")
+    }
+    fn process(&mut self, _: u32, payload: &Bytes, max: u32, _: &mut Outputs) -> Result<Consumed, ChainError> {
+        let (values, consumed) = decode_batch::<(u64, u64)>(payload, max);
+        for (value, sum) in values {
+            let record = [value.to_le_bytes(), sum.to_le_bytes()].concat();
+            self.digest.add_record(&record);
+            if !self.muted {
+                self.buffer.extend_from_slice(&record);
+            }
+        }
+        Ok(consumed)
+    }
+    fn snapshot(&mut self, _: CheckpointId) -> Result<ChainSnapshot, ChainError> {
+        Ok(ChainSnapshot::default())
+    }
+    fn set_muted(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+    fn take_sink_data(&mut self, flush: bool) -> Vec<SinkData> {
+        if self.buffer.is_empty() || (!flush && self.buffer.len() < 2048) {
+            return Vec::new();
+        }
+        let bytes = Bytes::from(std::mem::take(&mut self.buffer));
+        vec![SinkData { sink: uid("out"), records: bytes.len() as u64 / 16, bytes }]
+    }
+    fn take_sink_digests(&mut self) -> BTreeMap<OperatorUid, OutputDigest> {
+        BTreeMap::from([(uid("out"), std::mem::take(&mut self.digest))])
+    }
+}
+
+fn job(behaviour: Behaviour) -> Arc<Job> {
+    let vertex = |id: u32, name: &str, parallelism| Vertex {
+        id: VertexId(id),
+        name: name.into(),
+        parallelism,
+        max_parallelism: 128,
+        operators: vec![uid(name)],
+        keyed: Vec::new(),
+        splits: None,
+        sinks: Vec::new(),
+    };
+    let mut source = vertex(0, "read", 2);
+    source.splits = Some((0..SPLITS).map(|s| SplitId(format!("split-{s}"))).collect());
+    let mut sink = vertex(2, "sink", 1);
+    sink.sinks = vec![uid("out")];
+    let edge =
+        |id, from, to, partitioning| Edge { id: EdgeId(id), from: VertexId(from), to: VertexId(to), partitioning };
+    let graph = ExecutionGraph {
+        vertices: vec![source, vertex(1, "count", 2), sink],
+        edges: vec![edge(0, 0, 1, Partitioning::Hash), edge(1, 1, 2, Partitioning::Rebalance)],
+    };
+    let of_source = behaviour.clone();
+    Arc::new(Job {
+        id: JobId(7),
+        name: "story".into(),
+        graph: Arc::new(graph),
+        chains: vec![
+            Arc::new(move |context: &ChainContext| {
+                let behaviour = of_source.clone();
+                let (offsets, buffers) = (vec![0; 2], vec![Bytes::new(); 2]);
+                Box::new(SourceChain { index: context.subtask.index, offsets, buffers, behaviour }) as Box<dyn Chain>
+            }),
+            Arc::new(move |_: &ChainContext| {
+                Box::new(CounterChain { sum: 1, behaviour: behaviour.clone() }) as Box<dyn Chain>
+            }),
+            Arc::new(|_: &ChainContext| Box::<SinkChain>::default() as Box<dyn Chain>),
+        ],
+    })
+}
+
+struct Handle {
+    commands: mpsc::UnboundedSender<SubtaskCommand>,
+    reports: mpsc::UnboundedReceiver<SubtaskReport>,
+}
+
+/// All subtasks of one attempt, and what they reported.
+struct Deployment {
+    handles: BTreeMap<SubtaskKey, Handle>,
+    inbound: BTreeMap<SubtaskKey, mpsc::UnboundedSender<InboundChannel>>,
+    reports: BTreeMap<SubtaskKey, Vec<SubtaskReport>>,
+}
+
+type Restored = (CheckpointId, BTreeMap<SubtaskKey, SubtaskSnapshot>);
+
+fn attempt(execution: u32) -> AttemptId {
+    AttemptId { leader: LeaderEpoch(1), execution: Execution(execution) }
+}
+
+#[derive(Clone, Default)]
+struct Plan {
+    behaviour: Behaviour,
+    settings: TaskSettings,
+    restore: Option<Restored>,
+    replay: BTreeMap<SubtaskKey, ReplayPlan>,
+    /// Subtasks that are not started.
+    without: BTreeSet<SubtaskKey>,
+}
+
+fn small_settings() -> TaskSettings {
+    TaskSettings {
+        buffer_bytes: 64,
+        buffer_timeout: Duration::from_millis(5),
+        channel_window_bytes: 256,
+        source_batch_records: 16,
+        ..TaskSettings::default()
+    }
+}
+
+fn plan() -> Plan {
+    Plan { settings: small_settings(), ..Plan::default() }
+}
+
+fn world() -> TestWorld {
+    let world = TestWorld::new();
+    let numbers: Vec<u8> = (0..SPLITS * RECORDS_PER_SPLIT).flat_map(u64::to_le_bytes).collect();
+    world.inputs.files.lock().unwrap().insert("in".into(), Bytes::from(numbers));
+    world
+}
+
+fn deploy(world: &mut TestWorld, execution: u32, plan: &Plan) -> Deployment {
+    let job = job(plan.behaviour.clone());
+    let address = Address("tm-1/data".into());
+    let (accepted, mut accept) = mpsc::unbounded_channel::<Connection>();
+    world.transport.listening.lock().unwrap().insert(address.clone(), accepted);
+    let mut routes = BTreeMap::new();
+    let mut handles = BTreeMap::new();
+    for subtask in job.graph.subtasks().collect::<Vec<_>>() {
+        let key = SubtaskKey::from(subtask);
+        let (inbound, inbound_rx) = mpsc::unbounded_channel();
+        routes.insert(key, inbound);
+        let (commands, command_rx) = mpsc::unbounded_channel();
+        let (report_tx, reports) = mpsc::unbounded_channel();
+        handles.insert(key, Handle { commands, reports });
+        if plan.without.contains(&key) {
+            continue;
+        }
+        let target = |subtask: SubtaskId| ChannelTarget {
+            subtask,
+            name: job.graph.subtask_name(subtask),
+            process: "tm-1".into(),
+            address: address.clone(),
+        };
+        let spec = SubtaskSpec {
+            job: job.id,
+            subtask,
+            attempt: attempt(execution),
+            allocation: AllocationId(1),
+            outputs: job
+                .graph
+                .outputs(subtask.vertex)
+                .map(|e| job.graph.downstream(e, subtask).into_iter().map(target).collect())
+                .collect(),
+            restore: plan.restore.as_ref().map(|(checkpoint, snapshots)| RestoreOrder {
+                checkpoint: *checkpoint,
+                snapshot: snapshots.get(&key).cloned().unwrap_or_default(),
+            }),
+            replay: plan.replay.get(&key).cloned().unwrap_or_default(),
+            settings: plan.settings.clone(),
+        };
+        let name = job.graph.subtask_name(subtask);
+        let local = Arc::new(LocalStateStore::new(&world.platform, spec.allocation, job.id, subtask, &name));
+        let body = run_subtask(world.platform.clone(), job.clone(), spec, local, inbound_rx, command_rx, report_tx);
+        world.spawn(body);
+    }
+    let inbound = routes.clone();
+    world.spawn(async move {
+        while let Some(mut connection) = accept.recv().await {
+            let Ok(hello) = recv(connection.receiver.as_mut()).await else { continue };
+            let hello = frame::decode_hello(&hello).expect("a hello");
+            let _ = routes[&SubtaskKey::from(hello.to)].send(InboundChannel { hello, connection });
+        }
+    });
+    let reports = handles.keys().map(|k| (*k, Vec::new())).collect();
+    Deployment { handles, inbound, reports }
+}
+
+impl Deployment {
+    fn collect(&mut self) {
+        for (key, handle) in &mut self.handles {
+            while let Ok(report) = handle.reports.try_recv() {
+                self.reports.get_mut(key).unwrap().push(report);
+            }
+        }
+    }
+    fn send(&self, command: SubtaskCommand) {
+        for handle in self.handles.values() {
+            let _ = handle.commands.send(command.clone());
+        }
+    }
+    fn trigger(&self, checkpoint: u64) {
+        for (key, handle) in &self.handles {
+            if key.0 == 0 {
+                let _ = handle.commands.send(SubtaskCommand::TriggerCheckpoint(CheckpointId(checkpoint)));
+            }
+        }
+    }
+    fn count(&mut self, matches: impl Fn(&SubtaskReport) -> bool) -> usize {
+        self.collect();
+        self.reports.values().flatten().filter(|r| matches(r)).count()
+    }
+    fn acks(&mut self, checkpoint: u64) -> BTreeMap<SubtaskKey, CheckpointAck> {
+        self.collect();
+        let acks = self.reports.iter().flat_map(|(key, reports)| reports.iter().map(move |r| (*key, r)));
+        acks.filter_map(|(key, r)| match r {
+            SubtaskReport::Ack(ack) if ack.checkpoint.0 == checkpoint => Some((key, (**ack).clone())),
+            _ => None,
+        })
+        .collect()
+    }
+    fn run_checkpoint(&mut self, world: &mut TestWorld, checkpoint: u64) -> BTreeMap<SubtaskKey, CheckpointAck> {
+        self.trigger(checkpoint);
+        world.run_until("all acknowledgements", || self.acks(checkpoint).len() == 5);
+        self.acks(checkpoint)
+    }
+    fn run_to_running(&mut self, world: &mut TestWorld) {
+        world.run_until("all running", || self.count(|r| *r == SubtaskReport::Running) == 5);
+    }
+    fn run_to_exhausted(&mut self, world: &mut TestWorld) {
+        world.run_until("sources exhausted", || self.count(|r| *r == SubtaskReport::Exhausted) == 2);
+    }
+    fn failures(&mut self) -> Vec<(SubtaskKey, TaskFailure)> {
+        self.collect();
+        let all = self.reports.iter().flat_map(|(key, reports)| reports.iter().map(move |r| (*key, r)));
+        all.filter_map(|(key, r)| match r {
+            SubtaskReport::Failed(failure) => Some((key, failure.clone())),
+            _ => None,
+        })
+        .collect()
+    }
+}
+
+fn sink_objects(acks: &BTreeMap<SubtaskKey, CheckpointAck>) -> &SinkAck {
+    &acks[&(2, 0)].sinks[&uid("out")]
+}
+
+/// The input values in the objects of an acknowledgement, without the sums between them.
+fn written(world: &TestWorld, objects: &[PrecommittedObject]) -> Vec<u64> {
+    let store = world.store.objects.lock().unwrap();
+    let bytes: Vec<u8> = objects.iter().flat_map(|o| store[&o.object].to_vec()).collect();
+    bytes.chunks(16).map(|pair| u64::from_le_bytes(pair[..8].try_into().unwrap())).collect()
+}
+
+fn values_before(acks: &BTreeMap<SubtaskKey, CheckpointAck>) -> Vec<u64> {
+    let positions = acks.values().flat_map(|a| &a.positions);
+    let mut values: Vec<u64> = positions
+        .flat_map(|(split, offset)| {
+            let split: u64 = split.0.strip_prefix("split-").unwrap().parse().unwrap();
+            (0..*offset).map(move |n| split * RECORDS_PER_SPLIT + n)
+        })
+        .collect();
+    values.sort_unstable();
+    values
+}
+
+/// Both hold the same values equally often; shows only what differs.
+fn assert_same(mut found: Vec<u64>, expected: Vec<u64>) {
+    found.sort_unstable();
+    let all: BTreeSet<u64> = found.iter().chain(&expected).copied().collect();
+    let count = |values: &[u64], value| values.iter().filter(|v| **v == value).count();
+    let differing = all.into_iter().map(|v| (v, count(&found, v), count(&expected, v))).filter(|(_, f, e)| f != e);
+    let differing: Vec<_> = differing.take(10).collect();
+    assert!(differing.is_empty(), "(value, times found, times expected): {differing:?}");
+}
+
+#[test]
+fn a_checkpoint_cuts_the_stream_exactly_and_the_end_is_exhausted() {
+    let mut world = world();
+    let mut job = deploy(&mut world, 1, &plan());
+    job.run_to_running(&mut world);
+    world.run_steps(60);
+    let first = job.run_checkpoint(&mut world, 1);
+    assert!(first.values().all(|a| !a.exhausted));
+    let found = written(&world, &sink_objects(&first).objects);
+    assert!(!found.is_empty());
+    assert_same(found, values_before(&first));
+
+    job.run_to_exhausted(&mut world);
+    let second = job.run_checkpoint(&mut world, 2);
+    assert!(second[&(0, 0)].exhausted && second[&(0, 1)].exhausted);
+    // The first was never said to be completed: the second carries everything since the start.
+    let sink = sink_objects(&second);
+    assert_eq!(sink.digests.keys().map(|c| c.0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(second[&(1, 0)].merges.len(), 2);
+    let found = written(&world, &sink.objects);
+    assert_same(found, (0..SPLITS * RECORDS_PER_SPLIT).collect());
+    assert_eq!(sink.digests.values().map(|d| d.records).sum::<u64>(), SPLITS * RECORDS_PER_SPLIT);
+
+    job.send(SubtaskCommand::NotifyComplete(CheckpointId(2)));
+    let third = job.run_checkpoint(&mut world, 3);
+    assert!(sink_objects(&third).objects.is_empty());
+    assert_eq!(third[&(1, 0)].merges.keys().map(|c| c.0).collect::<Vec<_>>(), [3]);
+
+    job.send(SubtaskCommand::Cancel);
+    world.run_until("all stopped", || job.count(|r| *r == SubtaskReport::Stopped) == 5);
+    assert!(job.failures().len() <= 4, "a cancelled neighbour may be seen before the own cancel");
+}
+
+#[test]
+fn what_is_in_flight_stays_within_the_window() {
+    let mut world = world();
+    let mut job = deploy(&mut world, 1, &plan());
+    job.run_to_exhausted(&mut world);
+    job.run_checkpoint(&mut world, 1);
+    assert!(world.peak_in_flight() > 0 && world.peak_in_flight() <= 256, "{}", world.peak_in_flight());
+}
+
+#[test]
+fn restored_from_a_checkpoint_the_rest_follows_without_gap_or_repetition() {
+    let mut world = world();
+    let mut job = deploy(&mut world, 1, &plan());
+    job.run_to_running(&mut world);
+    world.run_steps(80);
+    let first = job.run_checkpoint(&mut world, 1);
+    world.run_steps(100);
+    job.send(SubtaskCommand::Cancel);
+    world.run_until("all stopped", || job.count(|r| *r == SubtaskReport::Stopped) == 5);
+
+    let snapshots = first.iter().map(|(k, a)| (*k, a.snapshot.clone())).collect();
+    let restored = Plan { restore: Some((CheckpointId(1), snapshots)), ..plan() };
+    let mut job = deploy(&mut world, 2, &restored);
+    job.run_to_exhausted(&mut world);
+    let second = job.run_checkpoint(&mut world, 2);
+    let mut found = written(&world, &sink_objects(&first).objects);
+    found.extend(written(&world, &sink_objects(&second).objects));
+    assert_same(found, (0..SPLITS * RECORDS_PER_SPLIT).collect());
+}
+
+/// Epochs 1 to 3 run; the job goes back to checkpoint 1 and replays 2 and 3.
+fn replayed(sabotage: &[Sabotage]) -> (TestWorld, Deployment, BTreeMap<SubtaskKey, CheckpointAck>) {
+    let mut world = world();
+    let mut job = deploy(&mut world, 1, &plan());
+    job.run_to_running(&mut world);
+    let mut acks = Vec::new();
+    for checkpoint in 1..=3 {
+        world.run_steps(70);
+        acks.push(job.run_checkpoint(&mut world, checkpoint));
+    }
+    job.send(SubtaskCommand::Cancel);
+    world.run_until("all stopped", || job.count(|r| *r == SubtaskReport::Stopped) == 5);
+
+    let mut plan = plan();
+    plan.settings.sabotage = SabotageSet(sabotage.iter().copied().collect());
+    plan.restore = Some((CheckpointId(1), acks[0].iter().map(|(k, a)| (*k, a.snapshot.clone())).collect()));
+    let last = acks.pop().unwrap();
+    for (key, ack) in &last {
+        let epochs = ack.merges.range(CheckpointId(2)..);
+        let epochs = epochs.map(|(epoch, merges)| ReplayEpoch { epoch: *epoch, merges: merges.clone() });
+        plan.replay.insert(*key, ReplayPlan { epochs: epochs.collect() });
+    }
+    // Another speed, so that nothing but the plan can make the order the same.
+    plan.settings.source_batch_records = 7;
+    plan.settings.buffer_bytes = 40;
+    let job = deploy(&mut world, 2, &plan);
+    (world, job, last)
+}
+
+#[test]
+fn a_replay_gives_the_same_output_muted_and_then_goes_on() {
+    let (mut world, mut job, third) = replayed(&[]);
+    let objects_before = world.store.objects.lock().unwrap().len();
+    world.run_until("the replay", || job.count(|r| *r == SubtaskReport::ReplayFinished) == 5);
+    assert_eq!(world.store.objects.lock().unwrap().len(), objects_before, "muted");
+    let expected = &sink_objects(&third).digests;
+    let digests = job.reports[&(2, 0)].iter().filter_map(|r| match r {
+        SubtaskReport::ReplayedEpoch { epoch, digests } => Some((*epoch, digests[&uid("out")])),
+        _ => None,
+    });
+    let digests: Vec<_> = digests.collect();
+    assert_eq!(digests, expected.range(CheckpointId(2)..).map(|(e, d)| (*e, *d)).collect::<Vec<_>>());
+    assert!(digests.iter().all(|(_, d)| d.records > 0));
+
+    job.run_to_exhausted(&mut world);
+    let fourth = job.run_checkpoint(&mut world, 4);
+    assert_eq!(sink_objects(&fourth).digests.keys().map(|c| c.0).collect::<Vec<_>>(), [4]);
+    let mut found = written(&world, &sink_objects(&third).objects);
+    found.extend(written(&world, &sink_objects(&fourth).objects));
+    assert_same(found, (0..SPLITS * RECORDS_PER_SPLIT).collect());
+}
+
+#[test]
+fn a_channel_that_breaks_fails_its_subtasks_once() {
+    let mut world = world();
+    let mut job = deploy(&mut world, 1, &plan());
+    job.run_to_running(&mut world);
+    world.transport.wires.lock().unwrap().iter().find(|(l, _)| l == "read[1]->count[0]").unwrap().1.reset();
+    world.run_until("all have failed", || job.count(|r| matches!(r, SubtaskReport::Failed(_))) == 5);
+    world.run_steps(1000);
+    let failures = job.failures();
+    assert_eq!(failures.len(), 5, "each once: {failures:?}");
+    assert!(failures.iter().all(|(_, f)| matches!(f, TaskFailure::Environment(_))));
+}
+
+#[test]
+fn an_error_of_user_code_says_whose() {
+    let mut world = world();
+    let behaviour = Behaviour { poison: Some(123), ..Behaviour::default() };
+    let mut job = deploy(&mut world, 1, &Plan { behaviour, ..plan() });
+    world.run_until("the counter fails", || !job.failures().is_empty());
+    world.run_steps(1000);
+    let failures: BTreeMap<_, _> = job.failures().into_iter().collect();
+    assert_eq!(failures[&(1, 1)], TaskFailure::User("counter: cannot bear 123".into()));
+}
+
+#[test]
+fn a_subtask_can_be_cancelled_while_it_waits_for_its_inputs() {
+    let mut world = world();
+    let without = BTreeSet::from([(0, 1)]);
+    let mut job = deploy(&mut world, 1, &Plan { without, ..plan() });
+    world.run_steps(2000);
+    assert_eq!(job.count(|r| *r == SubtaskReport::Running), 2, "one source and the sink have all they need");
+    job.send(SubtaskCommand::Cancel);
+    world.run_steps(2000);
+    job.collect();
+    assert_eq!(job.reports[&(1, 0)], [SubtaskReport::Stopped]);
+    assert_eq!(job.reports[&(1, 1)], [SubtaskReport::Stopped]);
+}
+
+#[test]
+fn channels_of_another_attempt_are_refused() {
+    let mut world = world();
+    let without = BTreeSet::from([(0, 0), (0, 1)]);
+    let mut job = deploy(&mut world, 2, &Plan { without, ..plan() });
+    let subtask = |vertex, index| SubtaskId { vertex: VertexId(vertex), index };
+    let hello = |execution, from| ChannelHello {
+        job: JobId(7),
+        attempt: attempt(execution),
+        edge: EdgeId(0),
+        from,
+        to: subtask(1, 0),
+    };
+    let kept: Rc<RefCell<Vec<Connection>>> = Rc::default();
+    for hello in [hello(1, subtask(0, 0)), hello(2, subtask(0, 5)), hello(2, subtask(0, 0)), hello(2, subtask(0, 0))] {
+        let (near, far, _) = pipe();
+        kept.borrow_mut().push(near);
+        assert!(job.inbound[&(1, 0)].send(InboundChannel { hello, connection: far }).is_ok());
+    }
+    world.run_steps(100);
+    let refused: Vec<String> = world
+        .events()
+        .into_iter()
+        .filter_map(|e| match e {
+            Event::StaleMessageIgnored { message, .. } => message.rsplit(": ").next().map(str::to_string),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(refused, ["another attempt", "no such input", "connected already"]);
+    assert_eq!(job.count(|r| *r == SubtaskReport::Running), 1, "the sink's counters are connected, the counter waits");
+}
+
+#[test]
+fn hostile_bytes_on_a_channel_fail_the_subtask_and_name_it() {
+    for hostile in [&b"\x2a"[..], b"\x00\x00\x00\x00\x00", b"\x03\x01\x00\x00\x00"] {
+        let mut world = world();
+        let without = BTreeSet::from([(0, 0), (0, 1)]);
+        let mut job = deploy(&mut world, 1, &Plan { without, ..plan() });
+        let mut ends = Vec::new();
+        for index in 0..2 {
+            let (near, far, _) = pipe();
+            ends.push(near);
+            let from = SubtaskId { vertex: VertexId(0), index };
+            let to = SubtaskId { vertex: VertexId(1), index: 0 };
+            let hello = ChannelHello { job: JobId(7), attempt: attempt(1), edge: EdgeId(0), from, to };
+            assert!(job.inbound[&(1, 0)].send(InboundChannel { hello, connection: far }).is_ok());
+        }
+        let mut sender = ends.remove(1);
+        world.spawn(async move {
+            send(sender.sender.as_mut(), Bytes::copy_from_slice(hostile)).await.unwrap();
+            std::future::pending::<()>().await;
+            drop(sender);
+        });
+        world.run_until("the failure", || !job.failures().is_empty());
+        let failures: BTreeMap<_, _> = job.failures().into_iter().collect();
+        let TaskFailure::Environment(message) = &failures[&(1, 0)] else { panic!("{failures:?}") };
+        assert!(message.starts_with("channel read[1]->count[0]: the peer sent "), "{message}");
+    }
+}
+
+#[test]
+fn a_failed_upload_declines_one_checkpoint_and_the_data_is_in_the_next() {
+    let mut world = world();
+    let mut job = deploy(&mut world, 1, &plan());
+    job.run_to_running(&mut world);
+    world.run_steps(100);
+    // One for an upload ahead of the barrier, which nobody waits for, the others for what the barrier cuts off.
+    *world.store.failing.lock().unwrap() = Some(("output/".into(), 3));
+    job.trigger(1);
+    world.run_until("a decline", || job.count(|r| matches!(r, SubtaskReport::Decline { .. })) == 1);
+    job.send(SubtaskCommand::NotifyAborted(CheckpointId(1)));
+    job.run_to_exhausted(&mut world);
+    let second = job.run_checkpoint(&mut world, 2);
+    let found = written(&world, &sink_objects(&second).objects);
+    assert_same(found, (0..SPLITS * RECORDS_PER_SPLIT).collect());
+}
+
+#[test]
+fn an_endless_source_starves_nobody() {
+    let mut world = world();
+    let behaviour = Behaviour { endless: true, ..Behaviour::default() };
+    let mut job = deploy(&mut world, 1, &Plan { behaviour, ..plan() });
+    job.run_to_running(&mut world);
+    for checkpoint in 1..5 {
+        let acks = job.run_checkpoint(&mut world, checkpoint);
+        // Both splits of both sources move.
+        assert!(acks.values().flat_map(|a| a.positions.values()).all(|p| *p > 0));
+        job.send(SubtaskCommand::NotifyComplete(CheckpointId(checkpoint)));
+    }
+    job.send(SubtaskCommand::Cancel);
+    world.run_until("all stopped", || {
+        job.count(|r| matches!(r, SubtaskReport::Stopped | SubtaskReport::Failed(_))) == 5
+    });
+}
+
+#[test]
+fn a_rate_limited_source_takes_its_time() {
+    let mut world = world();
+    let behaviour = Behaviour { rate: Some(RECORDS_PER_SPLIT as f64 * 2.0), ..Behaviour::default() };
+    let mut job = deploy(&mut world, 1, &Plan { behaviour, ..plan() });
+    job.run_to_exhausted(&mut world);
+        let took = world.now().since(Mono(0));
+    assert!(took > Duration::from_millis(900) && took < Duration::from_millis(1300), "{took:?}");
+}
+
+#[test]
+fn a_very_slow_source_still_reads() {
+    let mut world = world();
+    let behaviour = Behaviour { rate: Some(0.5), ..Behaviour::default() };
+    let mut job = deploy(&mut world, 1, &Plan { behaviour, ..plan() });
+    job.run_to_running(&mut world);
+    world.run_steps(400);
+    let acks = job.run_checkpoint(&mut world, 1);
+    assert!(acks.values().flat_map(|a| a.positions.values()).any(|p| *p > 0));
+}
+
+#[test]
+fn inputs_that_fail_for_a_while_are_read_again() {
+    let mut world = world();
+    world.inputs.failing.store(5, std::sync::atomic::Ordering::SeqCst);
+    let mut job = deploy(&mut world, 1, &plan());
+    job.run_to_exhausted(&mut world);
+    assert!(job.failures().is_empty());
+}
+
+#[test]
+fn an_aborted_alignment_lets_the_stream_go_on() {
+    let mut world = world();
+    let mut job = deploy(&mut world, 1, &plan());
+    job.run_to_running(&mut world);
+    // Only one of the two sources is triggered, so nobody downstream can align.
+    let _ = job.handles[&(0, 0)].commands.send(SubtaskCommand::TriggerCheckpoint(CheckpointId(1)));
+    world.run_steps(5000);
+    assert_eq!(job.acks(1).len(), 1);
+    let started = world.events().iter().filter(|e| e.kind() == EventKind::AlignmentStarted).count();
+    assert_eq!(started, 2);
+    job.send(SubtaskCommand::NotifyAborted(CheckpointId(1)));
+    job.run_to_exhausted(&mut world);
+    let second = job.run_checkpoint(&mut world, 2);
+    let found = written(&world, &sink_objects(&second).objects);
+    assert_same(found, (0..SPLITS * RECORDS_PER_SPLIT).collect());
+}
+
+#[test]
+fn two_runs_of_one_story_are_the_same() {
+    let run = || {
+        let mut world = world();
+        let mut job = deploy(&mut world, 1, &plan());
+        job.run_to_running(&mut world);
+        world.run_steps(100);
+        job.run_checkpoint(&mut world, 1);
+        job.run_to_exhausted(&mut world);
+        job.run_checkpoint(&mut world, 2);
+        (format!("{:?}", world.events()), world.now())
+    };
+    assert_eq!(run(), run());
+}
+
+#[cfg(feature = "sabotage")]
+mod sabotaged {
+    use super::*;
+
+    fn run_with(sabotage: Sabotage) -> (TestWorld, BTreeMap<SubtaskKey, CheckpointAck>) {
+        let mut world = world();
+        let mut plan = plan();
+        plan.settings.sabotage = SabotageSet(BTreeSet::from([sabotage]));
+        let mut job = deploy(&mut world, 1, &plan);
+        job.run_to_running(&mut world);
+        world.run_steps(60);
+        // The second source's barrier comes much later than the first's.
+        let _ = job.handles[&(0, 0)].commands.send(SubtaskCommand::TriggerCheckpoint(CheckpointId(1)));
+        world.run_steps(300);
+        let acks = job.run_checkpoint(&mut world, 1);
+        (world, acks)
+    }
+
+    #[test]
+    fn without_alignment_the_cut_is_wrong() {
+        let (world, acks) = run_with(Sabotage::SkipAlignment);
+        let found = written(&world, &sink_objects(&acks).objects);
+        assert!(found != values_before(&acks));
+    }
+
+    #[test]
+    fn without_a_credit_limit_the_window_is_exceeded() {
+        let (world, _) = run_with(Sabotage::UnlimitedCredit);
+        assert!(world.peak_in_flight() > 256, "{}", world.peak_in_flight());
+    }
+
+    #[test]
+    fn an_unmuted_replay_writes_again() {
+        let (mut world, mut job, _) = replayed(&[Sabotage::ReplayUnmuted]);
+        let objects_before = world.store.objects.lock().unwrap().len();
+        world.run_until("the replay", || job.count(|r| *r == SubtaskReport::ReplayFinished) == 5);
+        world.run_steps(1000);
+        assert!(world.store.objects.lock().unwrap().len() > objects_before);
+    }
+}

@@ -1,0 +1,190 @@
+//! Primary storage in a shared directory, through `object_store`'s local file system: an object appears whole, by a hard
+//! link to a synced file, or not at all; two creates of one name cannot both win.
+//!
+//! `object_store` syncs the file and its directory. It does not sync a directory that another, still unfinished create has
+//! just made, so all directories up to the root are synced here before a create is reported.
+
+use std::{
+    error::Error as _,
+    future::Future,
+    io,
+    ops::Range,
+    path::{Path as FilePath, PathBuf},
+};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::{
+    Error, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem, path::Path,
+};
+
+use super::{
+    super::{Fut, Mono, ObjectMeta, ObjectName, PrimaryStorage, StoreError, clock::timeout},
+    RealError,
+    clock::RealClock,
+    disk::sync_up_to,
+    reactor::Reactor,
+};
+
+pub(super) struct FileStore {
+    reactor: Reactor,
+    clock: RealClock,
+    root: PathBuf,
+    store: LocalFileSystem,
+}
+
+impl FileStore {
+    pub(super) fn open(reactor: Reactor, clock: RealClock, root: &FilePath) -> Result<FileStore, RealError> {
+        let failed = |detail: String| RealError::Primary { path: root.to_path_buf(), detail };
+        std::fs::create_dir_all(root).map_err(|e| failed(e.to_string()))?;
+        let canonical = root.canonicalize().map_err(|e| failed(e.to_string()))?;
+        let store = LocalFileSystem::new_with_prefix(&canonical)
+            .map_err(|e| failed(e.to_string()))?
+            .with_fsync(true)
+            // A directory goes with its last object; a create that races with that makes it anew.
+            .with_automatic_cleanup(true);
+        Ok(FileStore { reactor, clock, root: canonical, store })
+    }
+
+    /// Runs `operation` until `by`.
+    fn bounded<'a, T: Send + 'a>(
+        &'a self,
+        by: Mono,
+        late: StoreError,
+        operation: impl Future<Output = Result<T, StoreError>> + Send + 'a,
+    ) -> Fut<'a, Result<T, StoreError>> {
+        self.reactor.within(async move { timeout(&self.clock, by, operation).await.unwrap_or(Err(late)) })
+    }
+
+    async fn create_object(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
+        let path = location(name)?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let payload: PutPayload = parts.into_iter().collect();
+        let failure = match self.store.put_opts(&path, payload, options).await {
+            Ok(_) => return self.make_names_durable(&path).await,
+            Err(failure) => failure,
+        };
+        match store_error(&failure) {
+            StoreError::Exists => {
+                // Whoever reads it back will build on it.
+                self.make_names_durable(&path).await?;
+                Err(StoreError::Exists)
+            }
+            error @ StoreError::Permanent(_) => Err(error),
+            // It may have failed before the object appeared or while making it durable: look.
+            error => match self.store.head(&path).await {
+                Err(Error::NotFound { .. }) => Err(error),
+                _ => Err(StoreError::Ambiguous),
+            },
+        }
+    }
+
+    async fn make_names_durable(&self, path: &Path) -> Result<(), StoreError> {
+        let absolute = self.store.path_to_filesystem(path).map_err(|e| StoreError::Permanent(e.to_string()))?;
+        let root = self.root.clone();
+        let synced = self.reactor.blocking(move || match absolute.parent() {
+            Some(parent) => sync_up_to(&root, parent),
+            None => Ok(()),
+        });
+        // The object is there, only perhaps not for good.
+        synced.await.map_err(|_| StoreError::Ambiguous)
+    }
+
+    async fn read_object(&self, name: &ObjectName, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        let path = location(name)?;
+        let Some(range) = range else {
+            let found = self.store.get(&path).await.map_err(|e| store_error(&e))?;
+            return found.bytes().await.map_err(|e| store_error(&e));
+        };
+        // The library refuses ranges that are empty or begin behind the end; a short read is no error here.
+        let length = self.store.head(&path).await.map_err(|e| store_error(&e))?.size;
+        let range = range.start..range.end.min(length);
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let options = object_store::GetOptions { range: Some(GetRange::Bounded(range)), ..Default::default() };
+        let found = self.store.get_opts(&path, options).await.map_err(|e| store_error(&e))?;
+        found.bytes().await.map_err(|e| store_error(&e))
+    }
+
+    async fn list_objects(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+        // The library lists whole directories only.
+        let directory = match prefix.rsplit_once('/') {
+            Some((directory, _)) => Some(Path::parse(directory).map_err(|e| StoreError::Permanent(e.to_string()))?),
+            None => None,
+        };
+        let found: Vec<_> = self.store.list(directory.as_ref()).try_collect().await.map_err(|e| store_error(&e))?;
+        let mut objects = Vec::new();
+        for object in found {
+            let name = object.location.as_ref();
+            if name.starts_with(prefix) {
+                let name = ObjectName::new(name).map_err(|e| StoreError::Permanent(e.to_string()))?;
+                objects.push(ObjectMeta { name, length: object.size });
+            }
+        }
+        objects.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(objects)
+    }
+}
+
+fn location(name: &ObjectName) -> Result<Path, StoreError> {
+    Path::parse(name.as_str()).map_err(|e| StoreError::Permanent(format!("{name}: {e}")))
+}
+
+fn io_kind(error: &Error) -> Option<io::ErrorKind> {
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<io::Error>() {
+            return Some(io.kind());
+        }
+        cause = current.source();
+    }
+    None
+}
+
+fn store_error(error: &Error) -> StoreError {
+    match error {
+        Error::NotFound { .. } => StoreError::Absent,
+        Error::AlreadyExists { .. } => StoreError::Exists,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreError::Denied,
+        Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
+            StoreError::Permanent(error.to_string())
+        }
+        _ => match io_kind(error) {
+            Some(io::ErrorKind::PermissionDenied) => StoreError::Denied,
+            Some(io::ErrorKind::NotFound) => StoreError::Absent,
+            _ => StoreError::Unavailable(error.to_string()),
+        },
+    }
+}
+
+impl PrimaryStorage for FileStore {
+    fn create(&self, name: &ObjectName, parts: Vec<Bytes>, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        let name = name.clone();
+        self.bounded(by, StoreError::Ambiguous, async move { self.create_object(&name, parts).await })
+    }
+
+    fn read(&self, name: &ObjectName, range: Option<Range<u64>>, by: Mono) -> Fut<'_, Result<Bytes, StoreError>> {
+        let name = name.clone();
+        let late = StoreError::Unavailable(format!("reading {name} took too long"));
+        self.bounded(by, late, async move { self.read_object(&name, range).await })
+    }
+
+    fn list(&self, prefix: &str, by: Mono) -> Fut<'_, Result<Vec<ObjectMeta>, StoreError>> {
+        let prefix = prefix.to_string();
+        let late = StoreError::Unavailable(format!("listing {prefix} took too long"));
+        self.bounded(by, late, async move { self.list_objects(&prefix).await })
+    }
+
+    fn delete(&self, name: &ObjectName, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        let name = name.clone();
+        self.bounded(by, StoreError::Ambiguous, async move {
+            // A name that cannot be an object's is not there.
+            let Ok(path) = location(&name) else { return Ok(()) };
+            match self.store.delete(&path).await.map_err(|e| store_error(&e)) {
+                Ok(()) | Err(StoreError::Absent) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}

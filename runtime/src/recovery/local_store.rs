@@ -1,0 +1,390 @@
+//! Task-local state: second copies of snapshots on the machine that took them (Flink `TaskLocalStateStoreImpl`).
+//!
+//! A copy is a cache of what primary storage holds. Everything here may fail, lag or be lost, and nothing else suffers: a
+//! part that cannot be written is left out, a copy that cannot be finished is removed, and what is read back is believed
+//! only if its manifest names exactly what is being restored and length and checksum agree.
+//!
+//! On disk, per (allocation, job, subtask): `chk_<id>/` with one file per part and, written last, `_manifest`. A directory
+//! without a whole manifest is no copy.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    checkpoint::{
+        frame::{self, FrameError},
+        types::{StatePart, SubtaskKey},
+    },
+    ids::{AllocationId, CheckpointId, JobId, KeyGroupRange, OperatorUid, SubtaskId},
+    journal::Event,
+    layout::LocalLayout,
+    platform::{DiskError, Platform, RelPath},
+};
+
+const MAGIC: [u8; 4] = *b"WELM";
+const VERSION: u16 = 1;
+const MANIFEST: &str = "_manifest";
+
+/// One part in a local copy, and which object of primary storage it mirrors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPart {
+    pub operator: OperatorUid,
+    pub key_groups: KeyGroupRange,
+    pub name: String,
+    pub object: String,
+    pub length: u64,
+    pub crc32c: u32,
+}
+
+/// What a local copy is a copy of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalManifest {
+    pub job: JobId,
+    pub allocation: AllocationId,
+    pub subtask: SubtaskKey,
+    pub checkpoint: CheckpointId,
+    /// The parts that were written whole; perhaps not all of the snapshot.
+    pub parts: Vec<LocalPart>,
+}
+
+impl LocalManifest {
+    /// # Errors
+    /// [`FrameError::Content`] if it cannot be serialized.
+    pub fn encode(&self) -> Result<Bytes, FrameError> {
+        frame::encode_value(MAGIC, VERSION, self)
+    }
+
+    /// # Errors
+    /// [`FrameError`] for bytes that are not exactly one manifest.
+    pub fn decode(bytes: &[u8]) -> Result<LocalManifest, FrameError> {
+        frame::decode_value(MAGIC, VERSION, bytes)
+    }
+}
+
+/// A name that can be a file in a copy's directory: names come back from disks and stores.
+fn is_file_name(name: &str) -> bool {
+    !name.contains('/') && name != MANIFEST && RelPath::new(name).is_ok()
+}
+
+fn parse_copy(name: &str) -> Option<CheckpointId> {
+    let id = CheckpointId(name.strip_prefix("chk_")?.parse().ok()?);
+    (name == format!("chk_{id}")).then_some(id)
+}
+
+/// Which copies must not exist, whatever is still being written.
+#[derive(Default)]
+struct Dropped {
+    below: CheckpointId,
+    exactly: BTreeSet<CheckpointId>,
+    all: bool,
+}
+
+impl Dropped {
+    fn contains(&self, checkpoint: CheckpointId) -> bool {
+        self.all || checkpoint < self.below || self.exactly.contains(&checkpoint)
+    }
+}
+
+/// The local copies of one subtask in one allocation. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalStateStore(Arc<Inner>);
+
+struct Inner {
+    platform: Platform,
+    allocation: AllocationId,
+    job: JobId,
+    subtask: SubtaskId,
+    /// `count[1]`, for the journal.
+    name: String,
+    dropped: Mutex<Dropped>,
+}
+
+impl LocalStateStore {
+    /// The store of `subtask`, called `name`, in `allocation`. Touches nothing.
+    pub fn new(platform: &Platform, allocation: AllocationId, job: JobId, subtask: SubtaskId, name: &str) -> Self {
+        LocalStateStore(Arc::new(Inner {
+            platform: platform.clone(),
+            allocation,
+            job,
+            subtask,
+            name: name.to_string(),
+            dropped: Mutex::default(),
+        }))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn directory(&self, checkpoint: CheckpointId) -> RelPath {
+        LocalLayout::checkpoint(self.0.allocation, self.0.job, self.0.subtask, checkpoint)
+    }
+
+    fn home(&self) -> RelPath {
+        LocalLayout::subtask(self.0.allocation, self.0.job, self.0.subtask)
+    }
+
+    fn dropped<T>(&self, with: impl FnOnce(&mut Dropped) -> T) -> T {
+        with(&mut self.0.dropped.lock().expect("local state store: a holder panicked"))
+    }
+
+    fn is_dropped(&self, checkpoint: CheckpointId) -> bool {
+        self.dropped(|d| d.contains(checkpoint))
+    }
+
+    fn emit(&self, event: Event) {
+        self.0.platform.journal.emit(event);
+    }
+
+    /// Starts a copy of `checkpoint`.
+    pub fn begin(&self, checkpoint: CheckpointId) -> LocalWriter {
+        LocalWriter { store: self.clone(), checkpoint, clean: false, broken: None, parts: Vec::new() }
+    }
+
+    /// `checkpoint` completed: the copies of all older ones go.
+    pub async fn confirm(&self, checkpoint: CheckpointId) {
+        self.dropped(|d| {
+            d.below = d.below.max(checkpoint);
+            let below = d.below;
+            d.exactly.retain(|id| *id >= below);
+        });
+        self.remove_where("subsumed", |id| id < checkpoint).await;
+        self.emit(Event::LocalCopyConfirmed { subtask: self.0.name.clone(), checkpoint });
+    }
+
+    /// `checkpoint` was aborted: its copy goes.
+    pub async fn abort(&self, checkpoint: CheckpointId) {
+        self.dropped(|d| d.exactly.insert(checkpoint));
+        self.remove_where("aborted", |id| id == checkpoint).await;
+    }
+
+    /// Keeps only the copy of `keep`, if any: that of the checkpoint being restored.
+    pub async fn prune(&self, keep: Option<CheckpointId>) {
+        self.remove_where("not the checkpoint being restored", |id| Some(id) != keep).await;
+    }
+
+    /// Removes everything; nothing is stored any more.
+    pub async fn dispose(&self) {
+        self.dropped(|d| d.all = true);
+        // What cannot be removed goes with the allocation's directory, or is found at the next start.
+        let _ = self.0.platform.disk.remove_tree(&self.home()).await;
+    }
+
+    async fn remove_where(&self, reason: &str, which: impl Fn(CheckpointId) -> bool) {
+        let Ok(names) = self.0.platform.disk.list(&self.home()).await else { return };
+        for checkpoint in names.iter().filter_map(|n| parse_copy(n)).filter(|id| which(*id)) {
+            self.remove(checkpoint, reason).await;
+        }
+    }
+
+    async fn remove(&self, checkpoint: CheckpointId, reason: &str) {
+        let reason = match self.0.platform.disk.remove_tree(&self.directory(checkpoint)).await {
+            Ok(()) => reason.to_string(),
+            Err(error) => format!("{reason}; its files could not be removed: {error}"),
+        };
+        self.emit(Event::LocalCopyDiscarded { subtask: self.0.name.clone(), checkpoint, reason });
+    }
+
+    /// Gives up the copy of `checkpoint` that is perhaps still being written; removes it in the background.
+    pub fn give_up(&self, checkpoint: CheckpointId, reason: &str) {
+        self.dropped(|d| d.exactly.insert(checkpoint));
+        let reason = reason.to_string();
+        self.emit(Event::LocalCopyFailed { subtask: self.0.name.clone(), checkpoint, reason: reason.clone() });
+        let store = self.clone();
+        let name = format!("discard local copy {checkpoint} of {}", self.0.name);
+        // Detached: nobody waits for it.
+        drop(self.0.platform.spawner.control(&name, Box::pin(async move { store.remove(checkpoint, &reason).await })));
+    }
+
+    /// The copy of exactly `checkpoint`, if there is one that can be believed.
+    ///
+    /// # Errors
+    /// Why there is none: absent, damaged, or of something else.
+    pub async fn retrieve(&self, checkpoint: CheckpointId) -> Result<LocalCopy, String> {
+        if self.is_dropped(checkpoint) {
+            return Err("the local copy was discarded".to_string());
+        }
+        let path = self.directory(checkpoint).join(MANIFEST);
+        let bytes = match self.0.platform.disk.read(&path, None).await {
+            Ok(bytes) => bytes,
+            Err(DiskError::NotFound(_)) => return Err("there is no local copy".to_string()),
+            Err(error) => return Err(format!("local manifest: {error}")),
+        };
+        let manifest = LocalManifest::decode(&bytes).map_err(|e| format!("local manifest: {e}"))?;
+        let ours = (self.0.job, self.0.allocation, SubtaskKey::from(self.0.subtask), checkpoint);
+        let found = (manifest.job, manifest.allocation, manifest.subtask, manifest.checkpoint);
+        if ours != found {
+            return Err(format!(
+                "local manifest is of checkpoint {} of subtask v{}[{}], job {}, allocation {}",
+                found.3, found.2.0, found.2.1, found.0, found.1
+            ));
+        }
+        Ok(LocalCopy { store: self.clone(), manifest })
+    }
+}
+
+/// Writes one copy. Never fails the snapshot: what goes wrong is journalled.
+pub struct LocalWriter {
+    store: LocalStateStore,
+    checkpoint: CheckpointId,
+    clean: bool,
+    /// Why the copy as a whole cannot be.
+    broken: Option<String>,
+    parts: Vec<LocalPart>,
+}
+
+impl LocalWriter {
+    pub fn store(&self) -> &LocalStateStore {
+        &self.store
+    }
+
+    pub fn checkpoint(&self) -> CheckpointId {
+        self.checkpoint
+    }
+
+    async fn write(&self, name: &str, bytes: Bytes) -> Result<(), DiskError> {
+        let path = self.store.directory(self.checkpoint).join(name);
+        let mut file = self.store.0.platform.disk.create_new(&path).await?;
+        file.append(bytes).await?;
+        file.sync().await
+    }
+
+    /// Stores one part. If it cannot be stored, the copy goes on without it.
+    pub async fn put(&mut self, part: &StatePart, bytes: Bytes) {
+        let store = self.store.clone();
+        let checkpoint = self.checkpoint;
+        if store.is_dropped(checkpoint) || self.broken.is_some() {
+            return;
+        }
+        if !self.clean {
+            // Left over from an earlier process, which died while it wrote.
+            if let Err(error) = store.0.platform.disk.remove_tree(&store.directory(checkpoint)).await {
+                self.broken = Some(format!("left-over files cannot be removed: {error}"));
+                return;
+            }
+            self.clean = true;
+        }
+        let length = bytes.len() as u64;
+        let (subtask, name) = (store.0.name.clone(), part.name.clone());
+        let result = if is_file_name(&part.name) {
+            self.write(&part.name, bytes).await.map_err(|e| e.to_string())
+        } else {
+            Err("not a file name".to_string())
+        };
+        match result {
+            Ok(()) => {
+                self.parts.push(LocalPart {
+                    operator: part.operator.clone(),
+                    key_groups: part.key_groups,
+                    name: part.name.clone(),
+                    object: part.object.to_string(),
+                    length: part.length,
+                    crc32c: part.crc32c,
+                });
+                store.emit(Event::LocalPartStored { subtask, checkpoint, part: name, bytes: length });
+            }
+            Err(reason) => store.emit(Event::LocalPartFailed { subtask, checkpoint, part: name, reason }),
+        }
+    }
+
+    /// Makes the copy whole: manifest, then names. True: it is there.
+    pub async fn finish(mut self) -> bool {
+        let (store, checkpoint) = (self.store.clone(), self.checkpoint);
+        let parts = std::mem::take(&mut self.parts);
+        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+        let result = match self.broken.take() {
+            Some(reason) => Err(reason),
+            None if parts.is_empty() => Err("no part could be stored".to_string()),
+            None => self.finish_with(parts).await,
+        };
+        match result {
+            // An abort or a confirmation may have come while the last bytes were written.
+            Ok(()) if store.is_dropped(checkpoint) => {
+                store.remove(checkpoint, "aborted or subsumed while it was written").await;
+                false
+            }
+            Ok(()) => {
+                store.emit(Event::LocalCopyStored { subtask: store.0.name.clone(), checkpoint, parts: count });
+                true
+            }
+            Err(reason) => {
+                store.emit(Event::LocalCopyFailed {
+                    subtask: store.0.name.clone(),
+                    checkpoint,
+                    reason: reason.clone(),
+                });
+                store.remove(checkpoint, &reason).await;
+                false
+            }
+        }
+    }
+
+    async fn finish_with(&self, parts: Vec<LocalPart>) -> Result<(), String> {
+        let inner = &self.store.0;
+        let manifest = LocalManifest {
+            job: inner.job,
+            allocation: inner.allocation,
+            subtask: inner.subtask.into(),
+            checkpoint: self.checkpoint,
+            parts,
+        };
+        let bytes = manifest.encode().map_err(|e| e.to_string())?;
+        self.write(MANIFEST, bytes).await.map_err(|e| format!("manifest: {e}"))?;
+        let directory = self.store.directory(self.checkpoint);
+        inner.platform.disk.sync_dir(&directory).await.map_err(|e| format!("directory: {e}"))?;
+        inner.platform.disk.sync_dir(&self.store.home()).await.map_err(|e| format!("directory: {e}"))
+    }
+}
+
+/// A copy whose manifest was read and is of the right checkpoint. Its parts are verified as they are read.
+pub struct LocalCopy {
+    store: LocalStateStore,
+    manifest: LocalManifest,
+}
+
+impl LocalCopy {
+    pub fn manifest(&self) -> &LocalManifest {
+        &self.manifest
+    }
+
+    /// Whether the copy has a part of this name at all.
+    pub fn has(&self, part: &StatePart) -> bool {
+        self.manifest.parts.iter().any(|p| p.name == part.name)
+    }
+
+    /// The bytes of `part`, if the copy has exactly it. `trust` skips all verification and is only for a sabotaged run.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub async fn read(&self, part: &StatePart, trust: bool) -> Result<Bytes, String> {
+        let found = self.manifest.parts.iter().find(|p| p.name == part.name).ok_or("not in the local copy")?;
+        let same = found.operator == part.operator
+            && found.key_groups == part.key_groups
+            && found.object == part.object.as_str()
+            && (found.length, found.crc32c) == (part.length, part.crc32c);
+        if !same && !trust {
+            return Err(format!("mirrors {} ({} bytes), not {}", found.object, found.length, part.object));
+        }
+        if !is_file_name(&part.name) {
+            return Err(format!("{:?} is not a file name", part.name));
+        }
+        let path = self.store.directory(self.manifest.checkpoint).join(&part.name);
+        let bytes = self.store.0.platform.disk.read(&path, None).await.map_err(|e| e.to_string())?;
+        if trust {
+            return Ok(bytes);
+        }
+        if bytes.len() as u64 != part.length {
+            return Err(format!("has {} bytes, {} were expected", bytes.len(), part.length));
+        }
+        let crc = crc32c::crc32c(&bytes);
+        if crc != part.crc32c {
+            return Err(format!("checksum {crc:08x}, {:08x} was expected", part.crc32c));
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,336 @@
+//! State between a subtask and its two stores: writing the parts of a snapshot to primary storage and, beside it, to the local
+//! disk; reading them back, each from where it can be had.
+//!
+//! Primary is the truth: a snapshot is written when primary has every part, and not before; the local copy may be missing,
+//! partial or given up, and neither fails the snapshot nor delays it. A restore takes a part from the local copy only if it
+//! is exactly the part asked for, else from primary; it never gives bytes whose length or checksum differ.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, future::Either, stream};
+
+use super::local_store::{LocalCopy, LocalStateStore, LocalWriter};
+use crate::{
+    checkpoint::{
+        primary::{Primary, ReadError},
+        types::StatePart,
+    },
+    dataflow::{
+        chain::{PartSource, RestoredState},
+        task::{SubtaskSpec, TaskFailure, TaskSettings},
+    },
+    ids::{AttemptId, CheckpointId, JobId, SubtaskId},
+    journal::Event,
+    layout::Layout,
+    platform::{Fut, NativeOp, Platform, StoreError, timeout},
+    sabotage::Sabotage,
+};
+
+/// Parts of one subtask that are written, or read, at the same time.
+const PARALLEL: usize = 4;
+/// The local copy may lag behind primary by so much, or by as long as primary took, before it is given up.
+const LOCAL_GRACE: Duration = Duration::from_millis(100);
+
+/// Whose snapshot it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotContext {
+    pub job: JobId,
+    pub subtask: SubtaskId,
+    /// `count[1]`.
+    pub name: String,
+    pub attempt: AttemptId,
+    pub checkpoint: CheckpointId,
+}
+
+/// Writes a snapshot: encodes the parts, uploads them, and writes the local copy alongside.
+///
+/// # Errors
+/// Why a part could not be encoded or is not durable in primary storage; the checkpoint must be declined. The local
+/// copy is given up then. Dropping the future gives up everything that is not written yet; call
+/// [`LocalStateStore::abort`] after that.
+pub async fn write_snapshot(
+    platform: &Platform,
+    context: &SnapshotContext,
+    settings: &TaskSettings,
+    parts: Vec<PartSource>,
+    local: Option<LocalWriter>,
+) -> Result<Vec<StatePart>, String> {
+    let layout = Layout { job: context.job };
+    let mut encoded = Vec::with_capacity(parts.len());
+    for part in parts {
+        let PartSource { operator, key_groups, name, encode } = part;
+        let bytes = match platform.spawner.native_value(NativeOp::Encode, encode).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let reason = format!("{operator}: part {name} could not be encoded: {error}");
+                if let Some(local) = local {
+                    local.store().give_up(context.checkpoint, &reason);
+                }
+                return Err(reason);
+            }
+        };
+        let nonce = platform.entropy.next_u64("object-nonce");
+        let object = layout.state_part(context.checkpoint, context.attempt, context.subtask, &name, nonce);
+        let (length, crc32c) = (bytes.len() as u64, crc32c::crc32c(&bytes));
+        encoded.push((StatePart { operator, key_groups, name, object, length, crc32c }, bytes));
+    }
+    transfer(platform, context, settings, &encoded, local).await?;
+    Ok(encoded.into_iter().map(|(part, _)| part).collect())
+}
+
+/// Uploads the parts, and copies them to the local disk as far as that does not delay the upload.
+async fn transfer(
+    platform: &Platform,
+    context: &SnapshotContext,
+    settings: &TaskSettings,
+    encoded: &[(StatePart, Bytes)],
+    local: Option<LocalWriter>,
+) -> Result<(), String> {
+    let started = platform.clock.now();
+    let upload = upload_all(platform, context, settings, encoded);
+    let Some(writer) = local.filter(|_| !encoded.is_empty()) else {
+        return upload.await;
+    };
+    let store = writer.store().clone();
+    let copy = write_local(writer, encoded);
+    futures::pin_mut!(upload, copy);
+    match futures::future::select(upload, copy).await {
+        Either::Left((uploaded, copy)) => {
+            if let Err(reason) = uploaded {
+                store.give_up(context.checkpoint, &format!("primary failed: {reason}"));
+                return Err(reason);
+            }
+            let now = platform.clock.now();
+            let grace = LOCAL_GRACE.max(now.since(started));
+            if timeout(platform.clock.as_ref(), now + grace, copy).await.is_err() {
+                store.give_up(context.checkpoint, "too slow: primary was done long before");
+            }
+        }
+        Either::Right((_, upload)) => {
+            if let Err(reason) = upload.await {
+                store.give_up(context.checkpoint, &format!("primary failed: {reason}"));
+                return Err(reason);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn upload_all(
+    platform: &Platform,
+    context: &SnapshotContext,
+    settings: &TaskSettings,
+    parts: &[(StatePart, Bytes)],
+) -> Result<(), String> {
+    let primary = Primary::new(platform, settings.store_operation_timeout, settings.store_total_timeout);
+    let skipped = usize::from(settings.sabotage.is(Sabotage::AckWithoutUpload));
+    // Boxed before they are streamed: what a closure makes inside a stream is not known to be `Send`.
+    let uploads = parts.iter().skip(skipped).map(|(part, bytes)| {
+        let upload: Fut<'_, _> = Box::pin(upload_one(platform, context, &primary, part, bytes));
+        upload
+    });
+    let uploads: Vec<_> = uploads.collect();
+    let mut uploads = stream::iter(uploads).buffer_unordered(PARALLEL);
+    while let Some(result) = uploads.next().await {
+        result?;
+    }
+    Ok(())
+}
+
+async fn upload_one(
+    platform: &Platform,
+    context: &SnapshotContext,
+    primary: &Primary,
+    part: &StatePart,
+    bytes: &Bytes,
+) -> Result<(), String> {
+    primary
+        .create(&part.object, vec![bytes.clone()])
+        .await
+        .map_err(|error| format!("part {} could not be written to {}: {error}", part.name, part.object))?;
+    platform.journal.emit(Event::PartUploaded {
+        subtask: context.name.clone(),
+        checkpoint: context.checkpoint,
+        object: part.object.to_string(),
+        bytes: part.length,
+    });
+    Ok(())
+}
+
+async fn write_local(mut writer: LocalWriter, parts: &[(StatePart, Bytes)]) {
+    for (part, bytes) in parts {
+        writer.put(part, bytes.clone()).await;
+    }
+    writer.finish().await;
+}
+
+/// Reads the state that `spec` tells to restore, each part from the local copy if it has exactly that part, else from primary.
+/// Other local copies are removed. `name`: the subtask's, for the journal.
+///
+/// # Errors
+/// [`TaskFailure::StateLost`]: a part is definitely gone or damaged in primary, and locally too.
+/// [`TaskFailure::Environment`]: a part could not be read for as long as allowed.
+pub async fn restore_parts(
+    platform: &Platform,
+    spec: &SubtaskSpec,
+    name: &str,
+    local: Option<&LocalStateStore>,
+) -> Result<RestoredState, TaskFailure> {
+    if let Some(store) = local {
+        store.prune(spec.restore.as_ref().map(|order| order.checkpoint)).await;
+    }
+    let Some(order) = &spec.restore else { return Ok(RestoredState::default()) };
+    let (checkpoint, attempt) = (order.checkpoint, spec.attempt);
+    let settings = &spec.settings;
+    platform.journal.emit(Event::RestoreStarted { subtask: name.to_string(), checkpoint, attempt });
+    let reader = PartReader {
+        platform,
+        primary: Primary::new(platform, settings.store_operation_timeout, settings.store_total_timeout),
+        settings,
+        checkpoint,
+        name,
+        local: match local.filter(|_| settings.local_recovery) {
+            None => None,
+            Some(_) if order.snapshot.parts.is_empty() => None,
+            Some(store) => Some(reader_copy(platform, settings, store, checkpoint).await),
+        },
+    };
+    // Boxed before they are streamed, as in `upload_all`.
+    let reads = order.snapshot.parts.iter().map(|part| {
+        let read: Fut<'_, _> = Box::pin(reader.read(part));
+        read
+    });
+    let reads: Vec<_> = reads.collect();
+    let results: Vec<_> = stream::iter(reads).buffered(PARALLEL).collect().await;
+    let mut restored = RestoredState { parts: Vec::new(), inline: order.snapshot.inline.clone() };
+    let (mut local_parts, mut primary_parts) = (0, 0);
+    let mut failure = None;
+    for (part, result) in order.snapshot.parts.iter().zip(results) {
+        match result {
+            Ok((bytes, from_local)) => {
+                *(if from_local { &mut local_parts } else { &mut primary_parts }) += 1;
+                restored.parts.push((part.operator.clone(), part.key_groups, bytes));
+            }
+            // A definite loss says more than an outage.
+            Err(lost @ TaskFailure::StateLost { .. }) if !matches!(failure, Some(TaskFailure::StateLost { .. })) => {
+                failure = Some(lost);
+            }
+            Err(other) => failure = failure.or(Some(other)),
+        }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if settings.sabotage.is(Sabotage::RestoreDropsKeyGroup) && !restored.parts.is_empty() {
+        restored.parts.remove(0);
+    }
+    let subtask = name.to_string();
+    platform.journal.emit(Event::RestoreFinished { subtask, checkpoint, attempt, local_parts, primary_parts });
+    Ok(restored)
+}
+
+async fn reader_copy(
+    platform: &Platform,
+    settings: &TaskSettings,
+    store: &LocalStateStore,
+    checkpoint: CheckpointId,
+) -> Result<LocalCopy, String> {
+    let by = platform.clock.now() + settings.store_operation_timeout;
+    match timeout(platform.clock.as_ref(), by, store.retrieve(checkpoint)).await {
+        Ok(copy) => copy,
+        Err(_) => Err("the local disk does not answer".to_string()),
+    }
+}
+
+struct PartReader<'a> {
+    platform: &'a Platform,
+    primary: Primary,
+    settings: &'a TaskSettings,
+    checkpoint: CheckpointId,
+    name: &'a str,
+    /// None: local recovery is off.
+    local: Option<Result<LocalCopy, String>>,
+}
+
+impl PartReader<'_> {
+    /// The part's bytes, and whether they are local ones.
+    async fn read(&self, part: &StatePart) -> Result<(Bytes, bool), TaskFailure> {
+        let checkpoint = self.checkpoint;
+        let journal = &self.platform.journal;
+        let (subtask, name) = (self.name.to_string(), part.name.clone());
+        let mut tried = String::new();
+        match self.read_local(part).await {
+            None => {}
+            Some(Ok(bytes)) => {
+                let length = bytes.len() as u64;
+                journal.emit(Event::PartRestoredLocally { subtask, checkpoint, part: name, bytes: length });
+                return Ok((bytes, true));
+            }
+            Some(Err(reason)) => {
+                tried = format!("local: {reason}; ");
+                let subtask = subtask.clone();
+                journal.emit(Event::LocalPartRejected { subtask, checkpoint, part: name.clone(), reason });
+            }
+        }
+        match self.read_primary(part).await {
+            Ok(bytes) => {
+                journal.emit(Event::PartRestoredFromPrimary { subtask, checkpoint, part: name, bytes: part.length });
+                Ok((bytes, false))
+            }
+            Err(PrimaryFailure::Lost(reason)) => {
+                let reason = format!("{tried}primary: {}: {reason}", part.object);
+                let event = Event::RestorePartLost { subtask, checkpoint, part: name.clone(), reason: reason.clone() };
+                journal.emit(event);
+                Err(TaskFailure::StateLost { checkpoint, part: name, reason })
+            }
+            Err(PrimaryFailure::Unavailable(error)) => Err(TaskFailure::Environment(format!(
+                "part {name} of checkpoint {checkpoint} cannot be read now: {tried}primary: {}: {error}",
+                part.object
+            ))),
+        }
+    }
+
+    async fn read_local(&self, part: &StatePart) -> Option<Result<Bytes, String>> {
+        let copy = match self.local.as_ref()? {
+            Ok(copy) => copy,
+            Err(reason) => return Some(Err(reason.clone())),
+        };
+        let by = self.platform.clock.now() + self.settings.store_operation_timeout;
+        let trust = self.settings.sabotage.is(Sabotage::TrustLocalPart);
+        Some(match timeout(self.platform.clock.as_ref(), by, copy.read(part, trust)).await {
+            Ok(result) => result,
+            Err(_) => Err("the local disk does not answer".to_string()),
+        })
+    }
+
+    async fn read_primary(&self, part: &StatePart) -> Result<Bytes, PrimaryFailure> {
+        // Bytes damaged on the way are good at the second reading.
+        let mut first = true;
+        loop {
+            let reason = match self.primary.read_exact(&part.object, part.length).await {
+                Ok(bytes) => {
+                    let crc = crc32c::crc32c(&bytes);
+                    if crc == part.crc32c {
+                        return Ok(bytes);
+                    }
+                    format!("checksum {crc:08x}, {:08x} was expected", part.crc32c)
+                }
+                Err(error @ ReadError::Length { .. }) => error.to_string(),
+                Err(ReadError::Store(StoreError::Absent)) => {
+                    return Err(PrimaryFailure::Lost(StoreError::Absent.to_string()));
+                }
+                Err(ReadError::Store(error)) => return Err(PrimaryFailure::Unavailable(error)),
+            };
+            if !first {
+                return Err(PrimaryFailure::Lost(reason));
+            }
+            first = false;
+        }
+    }
+}
+
+enum PrimaryFailure {
+    Lost(String),
+    Unavailable(StoreError),
+}

@@ -1,0 +1,86 @@
+//! The contracts of the seam, in every world there is.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a harness prepares and inspects the real machine; the law holds for the runtime"
+)]
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use runtime::platform::{
+    Address,
+    real::{RealConfig, RealWorld},
+    timeout,
+};
+use socket2::{Domain, Socket, Type};
+use weir_tests::{
+    contracts::{self, INPUT, Stage},
+    every_contract,
+};
+
+/// A body that is not through by then hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+mod real {
+    use super::*;
+
+    /// Runs a body on two processes of this machine, from a thread that no tokio runtime knows.
+    fn run(body: impl FnOnce(Stage) -> BoxFuture<'static, ()>) {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let open = |process| RealWorld::new(process, RealConfig::below(root.path(), process)).expect("the real world");
+        let (here, there) = (open("here"), open("there"));
+        let input = root.path().join("input.txt");
+        std::fs::write(&input, INPUT).expect("the input is written");
+        let (silent, _keep) = silent_listener();
+        let stage = Stage {
+            here: here.platform(),
+            there: there.platform(),
+            place: |_, _| Address("127.0.0.1:0".to_string()),
+            nobody: free_address(),
+            silent,
+            input: input.display().to_string(),
+            no_input: root.path().join("no-input.txt").display().to_string(),
+        };
+        let clock = here.platform().clock;
+        let deadline = clock.now() + PATIENCE;
+        here.block_on(timeout(&*clock, deadline, body(stage))).expect("the body hangs");
+    }
+
+    /// An address nobody listens at any more.
+    fn free_address() -> Address {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        Address(listener.local_addr().expect("bound").to_string())
+    }
+
+    /// An address that answers no connect: its queue of connections is full and is never emptied.
+    fn silent_listener() -> (Address, Vec<Socket>) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("binds");
+        listener.listen(0).expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let mut kept = vec![listener];
+        loop {
+            let filler = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            let full = filler.connect_timeout(&address, Duration::from_millis(50)).is_err();
+            kept.push(filler);
+            if full {
+                let address = address.as_socket().expect("an internet address").to_string();
+                return (Address(address), kept);
+            }
+        }
+    }
+
+    macro_rules! tests {
+        ($($module:ident :: $name:ident),* $(,)?) => {$(
+            #[test]
+            fn $name() {
+                run(|stage| Box::pin(contracts::$module::$name(stage)));
+            }
+        )*};
+    }
+    every_contract!(tests);
+}
