@@ -1,0 +1,7 @@
+//! The chaos harness: plans drawn from seeds, faults, invariants, and the sweep that runs them by the thousand.
+//!
+//! `seed -> Plan -> run -> RunRecord`. Nothing in a run may depend on anything but the plan; whatever reads a real clock, starts
+//! processes or prints (`sweep`, `audit`, `replay`, `cli`) stays outside of the run.
+
+pub mod plan;
+pub mod violation;
