@@ -3,5 +3,8 @@
 //! `seed -> Plan -> run -> RunRecord`. Nothing in a run may depend on anything but the plan; whatever reads a real clock, starts
 //! processes or prints (`sweep`, `audit`, `replay`, `cli`) stays outside of the run.
 
+pub mod invariants;
+pub mod oracle;
 pub mod plan;
 pub mod violation;
+pub mod workloads;
