@@ -1,0 +1,247 @@
+//! From the plan to the execution graph: which operators share a vertex, which edges remain, and how the code of each vertex is
+//! put together.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    builder::{Body, Exchange, MakeStage, MakeTail, Node, Plan},
+    stage::AnyStage,
+    tails::TailTarget,
+};
+use crate::{
+    graph::{ChainContext, ChainFactory, Edge, ExecutionGraph, Job, Partitioning, Vertex},
+    ids::{EdgeId, JobId, OperatorUid, VertexId},
+    state::{MAX_MAX_PARALLELISM, default_max_parallelism},
+};
+
+/// Why a description is no job.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    #[error("the job has no name")]
+    NoName,
+    #[error("job {0}: there is no source")]
+    NoSource(String),
+    #[error("two operators have the uid {0:?}; name one of them differently")]
+    DuplicateUid(String),
+    #[error(
+        "{0:?} cannot be a uid: it must be a plain name of at most 200 bytes, without `/`, `\\` or control characters"
+    )]
+    BadUid(String),
+    #[error("operator {0}: parallelism 0; it must be at least 1")]
+    ZeroParallelism(String),
+    #[error("operator {uid}: parallelism {parallelism} exceeds its max parallelism {max_parallelism}")]
+    ParallelismAboveMax { uid: String, parallelism: u32, max_parallelism: u16 },
+    #[error("max parallelism {0} is not between 1 and {MAX_MAX_PARALLELISM}")]
+    BadMaxParallelism(u16),
+    #[error("source {0}: no splits; is there no input?")]
+    NoSplits(String),
+    #[error("source {uid}: two splits have the name {split:?}; is an input listed twice?")]
+    DuplicateSplit { uid: String, split: String },
+    #[error("source {uid}: a limit of {rate} records per second; it must be a number above 0")]
+    BadRate { uid: String, rate: String },
+    #[error("job parameters: {0}")]
+    Parameters(String),
+}
+
+/// One operator with all that consumes its records.
+struct Linked {
+    uid: OperatorUid,
+    node: Body,
+    fan_out: fn(Vec<AnyStage>) -> AnyStage,
+    consumers: Vec<Consumer>,
+}
+
+enum Consumer {
+    Chained(Arc<Linked>),
+    Edge { target: TailTarget, partitioning: Partitioning, tail: MakeTail },
+}
+
+impl Linked {
+    /// What follows this operator in its chain.
+    fn next(&self, context: &ChainContext) -> AnyStage {
+        let consumers = self.consumers.iter().map(|consumer| match consumer {
+            Consumer::Chained(linked) => linked.stage(context),
+            Consumer::Edge { target, partitioning, tail } => tail(target.clone(), *partitioning),
+        });
+        (self.fan_out)(consumers.collect())
+    }
+
+    fn stage(&self, context: &ChainContext) -> AnyStage {
+        match &self.node {
+            Body::Operator { make, .. } => self.make(make, context),
+            Body::Source { .. } => unreachable!("a source has no input to be chained to"),
+        }
+    }
+
+    fn make(&self, make: &MakeStage, context: &ChainContext) -> AnyStage {
+        make(&self.uid, context, self.next(context))
+    }
+}
+
+fn factory(head: Arc<Linked>) -> ChainFactory {
+    Arc::new(move |context| match &head.node {
+        Body::Source { splits, make, .. } => make(&head.uid, context, splits, head.next(context)),
+        Body::Operator { make, head: chain } => chain(&head.uid, head.make(make, context)),
+    })
+}
+
+fn check(plan: &Plan) -> Result<(), JobError> {
+    if plan.name.is_empty() {
+        return Err(JobError::NoName);
+    }
+    if let Some(max) = plan.max_parallelism
+        && !(1..=MAX_MAX_PARALLELISM).contains(&max)
+    {
+        return Err(JobError::BadMaxParallelism(max));
+    }
+    let mut seen = BTreeSet::new();
+    for node in &plan.nodes {
+        let uid = &node.uid;
+        let forbidden = |c: char| c.is_control() || matches!(c, '/' | '\\');
+        if uid.is_empty() || uid.len() > 200 || uid == "." || uid == ".." || uid.contains(forbidden) {
+            return Err(JobError::BadUid(uid.clone()));
+        }
+        if !seen.insert(uid) {
+            return Err(JobError::DuplicateUid(uid.clone()));
+        }
+        let Body::Source { splits, records_per_second, .. } = &node.body else { continue };
+        if let Some(rate) = records_per_second
+            && !(rate.is_finite() && *rate > 0.0)
+        {
+            return Err(JobError::BadRate { uid: uid.clone(), rate: rate.to_string() });
+        }
+        if splits.is_empty() {
+            return Err(JobError::NoSplits(uid.clone()));
+        }
+        if let Some(pair) = splits.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(JobError::DuplicateSplit { uid: uid.clone(), split: pair[0].0.0.clone() });
+        }
+    }
+    if !plan.nodes.iter().any(|node| matches!(node.body, Body::Source { .. })) {
+        return Err(JobError::NoSource(plan.name.clone()));
+    }
+    Ok(())
+}
+
+/// Operators without a number of their own: sources and keyed ones have the job's, others that of their first input.
+fn parallelisms(plan: &Plan) -> Result<Vec<(u32, u16)>, JobError> {
+    let mut all: Vec<(u32, u16)> = Vec::with_capacity(plan.nodes.len());
+    for node in &plan.nodes {
+        let inherited = match node.inputs.first() {
+            Some(input) if !node.keyed => all[input.from].0,
+            _ => plan.parallelism,
+        };
+        let parallelism = node.parallelism.unwrap_or(inherited);
+        if parallelism == 0 {
+            return Err(JobError::ZeroParallelism(node.uid.clone()));
+        }
+        let max_parallelism = plan.max_parallelism.unwrap_or_else(|| default_max_parallelism(parallelism));
+        if parallelism > u32::from(max_parallelism) {
+            return Err(JobError::ParallelismAboveMax { uid: node.uid.clone(), parallelism, max_parallelism });
+        }
+        all.push((parallelism, max_parallelism));
+    }
+    Ok(all)
+}
+
+pub(super) fn build(plan: &Plan) -> Result<Job, JobError> {
+    check(plan)?;
+    let parallelism = parallelisms(plan)?;
+    let chained = |node: &Node, to: usize| match node.inputs.as_slice() {
+        [only] => only.exchange == Exchange::Direct && parallelism[only.from].0 == parallelism[to].0,
+        _ => false,
+    };
+
+    // Vertices, in the order of their first operators, which is a topological order.
+    let mut vertices: Vec<Vertex> = Vec::new();
+    let mut heads: Vec<usize> = Vec::new();
+    let mut vertex_of: Vec<usize> = Vec::with_capacity(plan.nodes.len());
+    for (position, node) in plan.nodes.iter().enumerate() {
+        let uid = OperatorUid(node.uid.clone());
+        let vertex = if chained(node, position) {
+            vertex_of[node.inputs[0].from]
+        } else {
+            heads.push(position);
+            vertices.push(Vertex {
+                id: VertexId(count(vertices.len())),
+                name: node.uid.clone(),
+                parallelism: parallelism[position].0,
+                max_parallelism: parallelism[position].1,
+                operators: Vec::new(),
+                keyed: Vec::new(),
+                splits: match &node.body {
+                    Body::Source { splits, .. } => Some(splits.iter().map(|(id, _)| id.clone()).collect()),
+                    Body::Operator { .. } => None,
+                },
+                sinks: Vec::new(),
+            });
+            vertices.len() - 1
+        };
+        vertex_of.push(vertex);
+        let vertex = &mut vertices[vertex];
+        if node.keyed {
+            vertex.keyed.push(uid.clone());
+        }
+        if node.sink {
+            vertex.sinks.push(uid.clone());
+        }
+        vertex.operators.push(uid);
+    }
+
+    // Edges, in the order of the vertices they lead to; and for each operator what follows it.
+    let mut edges: Vec<Edge> = Vec::new();
+    let mut exits: Vec<Vec<Exit>> = plan.nodes.iter().map(|_| Vec::new()).collect();
+    for (to, node) in plan.nodes.iter().enumerate() {
+        if chained(node, to) {
+            exits[node.inputs[0].from].push(Exit::Chained(to));
+            continue;
+        }
+        for input in &node.inputs {
+            let partitioning = match input.exchange {
+                Exchange::Hash => Partitioning::Hash,
+                Exchange::Direct if parallelism[input.from].0 == parallelism[to].0 => Partitioning::Forward,
+                Exchange::Direct | Exchange::Rebalance => Partitioning::Rebalance,
+            };
+            let from = VertexId(count(vertex_of[input.from]));
+            let target = TailTarget {
+                from: OperatorUid(plan.nodes[input.from].uid.clone()),
+                to: OperatorUid(node.uid.clone()),
+                edge: edges.iter().filter(|edge| edge.from == from).count(),
+                parallelism: parallelism[to].0,
+                max_parallelism: parallelism[to].1,
+            };
+            exits[input.from].push(Exit::Edge { target, partitioning, tail: input.tail.clone() });
+            let id = EdgeId(count(edges.len()));
+            edges.push(Edge { id, from, to: VertexId(count(vertex_of[to])), partitioning });
+        }
+    }
+
+    // From the last operator to the first, so that what follows an operator is there when it is linked.
+    let mut linked: Vec<Option<Arc<Linked>>> = plan.nodes.iter().map(|_| None).collect();
+    for (position, node) in plan.nodes.iter().enumerate().rev() {
+        let consumers = std::mem::take(&mut exits[position]).into_iter().filter_map(|exit| match exit {
+            Exit::Chained(next) => linked[next].clone().map(Consumer::Chained),
+            Exit::Edge { target, partitioning, tail } => Some(Consumer::Edge { target, partitioning, tail }),
+        });
+        let consumers = consumers.collect();
+        let uid = OperatorUid(node.uid.clone());
+        linked[position] = Some(Arc::new(Linked { uid, node: node.body.clone(), fan_out: node.fan_out, consumers }));
+    }
+    let chains = heads.iter().filter_map(|head| linked[*head].clone()).map(factory).collect();
+    Ok(Job {
+        id: plan.id.unwrap_or_else(|| JobId(xxhash_rust::xxh3::xxh3_128(plan.name.as_bytes()))),
+        name: plan.name.clone(),
+        graph: Arc::new(ExecutionGraph { vertices, edges }),
+        chains,
+    })
+}
+
+/// What follows an operator.
+enum Exit {
+    Chained(usize),
+    Edge { target: TailTarget, partitioning: Partitioning, tail: MakeTail },
+}
+
+fn count(position: usize) -> u32 {
+    u32::try_from(position).expect("a job has fewer than 2^32 operators")
+}

@@ -1,0 +1,157 @@
+//! Where a job's operators are collected while it is being described: type-erased nodes, in the order of their making.
+
+use std::{cell::RefCell, marker::PhantomData, rc::Rc, sync::Arc};
+
+use super::{
+    build::{self, JobError},
+    chains::{InputChain, SourceChain, SplitPlan},
+    stage::{AnyStage, fan_out, typed},
+    stream::Stream,
+    tails::TailTarget,
+};
+use crate::{
+    connectors::Source,
+    dataflow::chain::Chain,
+    graph::{ChainContext, Job, Partitioning},
+    ids::{JobId, OperatorUid, SplitId},
+    state::Record,
+};
+
+/// Describes a job. Streams made by it refer to it; [`Self::build`] turns what was described into a [`Job`].
+pub struct JobBuilder {
+    plan: SharedPlan,
+}
+
+pub(super) type SharedPlan = Rc<RefCell<Plan>>;
+
+pub(super) struct Plan {
+    pub name: String,
+    pub id: Option<JobId>,
+    pub parallelism: u32,
+    pub max_parallelism: Option<u16>,
+    /// A node's inputs come before it.
+    pub nodes: Vec<Node>,
+}
+
+pub(super) struct Node {
+    pub uid: String,
+    pub parallelism: Option<u32>,
+    pub inputs: Vec<Input>,
+    pub body: Body,
+    /// Joins the stages of all who consume this node's records.
+    pub fan_out: fn(Vec<AnyStage>) -> AnyStage,
+    pub keyed: bool,
+    pub sink: bool,
+}
+
+#[derive(Clone)]
+pub(super) struct Input {
+    pub from: usize,
+    pub exchange: Exchange,
+    pub tail: MakeTail,
+}
+
+/// How records get from one operator to the next, as far as the author said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exchange {
+    /// Chained if possible, spread evenly if parallelism differs.
+    Direct,
+    Rebalance,
+    Hash,
+}
+
+/// Ends a chain towards this input.
+pub(super) type MakeTail = Arc<dyn Fn(TailTarget, Partitioning) -> AnyStage + Send + Sync>;
+/// Puts an operator before the stage that follows it.
+pub(super) type MakeStage = Arc<dyn Fn(&OperatorUid, &ChainContext, AnyStage) -> AnyStage + Send + Sync>;
+/// Puts a source before the stage that follows it; the splits are sorted, each with its position in the source.
+pub(super) type MakeSource =
+    Arc<dyn Fn(&OperatorUid, &ChainContext, &SortedSplits, AnyStage) -> Box<dyn Chain> + Send + Sync>;
+pub(super) type SortedSplits = Arc<Vec<(SplitId, usize)>>;
+/// Makes a chain of the operator that begins it.
+pub(super) type MakeHead = fn(&OperatorUid, AnyStage) -> Box<dyn Chain>;
+
+#[derive(Clone)]
+pub(super) enum Body {
+    Source { splits: SortedSplits, records_per_second: Option<f64>, make: MakeSource },
+    Operator { make: MakeStage, head: MakeHead },
+}
+
+pub(super) fn input_chain<T: Record>(uid: &OperatorUid, head: AnyStage) -> Box<dyn Chain> {
+    Box::new(InputChain::<T> { uid: uid.clone(), head: typed(head), batch: Vec::new() })
+}
+
+impl Plan {
+    /// `<base>`, or `<base>-2`, … if that is taken.
+    pub(super) fn free_uid(&self, base: String) -> String {
+        let taken = |uid: &str| self.nodes.iter().any(|node| node.uid == uid);
+        if !taken(&base) {
+            return base;
+        }
+        (2u32..).map(|n| format!("{base}-{n}")).find(|uid| !taken(uid)).unwrap_or(base)
+    }
+}
+
+impl JobBuilder {
+    pub fn new(name: impl Into<String>) -> JobBuilder {
+        let plan = Plan { name: name.into(), id: None, parallelism: 1, max_parallelism: None, nodes: Vec::new() };
+        JobBuilder { plan: Rc::new(RefCell::new(plan)) }
+    }
+
+    /// The job's identity; without it, it follows from the name.
+    #[must_use]
+    pub fn id(self, id: JobId) -> JobBuilder {
+        self.plan.borrow_mut().id = Some(id);
+        self
+    }
+
+    /// Parallelism of sources and keyed operators that do not say their own. 1 if not called.
+    #[must_use]
+    pub fn parallelism(self, parallelism: u32) -> JobBuilder {
+        self.plan.borrow_mut().parallelism = parallelism;
+        self
+    }
+
+    /// The number of key groups of all keyed operators, and so the highest parallelism the job can ever be given. It cannot
+    /// be changed once there are snapshots. By default it follows from the parallelism, as in Flink.
+    #[must_use]
+    pub fn max_parallelism(self, max_parallelism: u16) -> JobBuilder {
+        self.plan.borrow_mut().max_parallelism = Some(max_parallelism);
+        self
+    }
+
+    /// A source. Positions in its splits are kept under the uid.
+    pub fn source<S: Source>(&self, uid: impl Into<String>, source: S) -> Stream<S::Out> {
+        // In the order of their ids, whatever order the source has: positions and merge orders count them so.
+        let mut splits: Vec<(SplitId, usize)> =
+            source.splits().into_iter().enumerate().map(|(position, id)| (id, position)).collect();
+        splits.sort();
+        let records_per_second = source.records_per_second();
+        let source = Arc::new(source);
+        let make: MakeSource = Arc::new(move |uid, context, splits, next| {
+            let plan = SplitPlan { source: source.clone(), splits: splits.clone() };
+            let (index, parallelism) = (context.subtask.index, context.parallelism);
+            Box::new(SourceChain::new(uid.clone(), plan, index, parallelism, typed(next)))
+        });
+        let node = Node {
+            uid: uid.into(),
+            parallelism: None,
+            inputs: Vec::new(),
+            body: Body::Source { splits: Arc::new(splits), records_per_second, make },
+            fan_out: fan_out::<S::Out>,
+            keyed: false,
+            sink: false,
+        };
+        let mut plan = self.plan.borrow_mut();
+        plan.nodes.push(node);
+        Stream { plan: self.plan.clone(), node: plan.nodes.len() - 1, rebalance: false, of: PhantomData }
+    }
+
+    /// The job. Can be called again; every call gives the same job.
+    ///
+    /// # Errors
+    /// [`JobError`] names what cannot be.
+    pub fn build(&self) -> Result<Job, JobError> {
+        build::build(&self.plan.borrow())
+    }
+}

@@ -1,0 +1,238 @@
+//! Typed streams, the author's view of the operators in a plan.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use super::{
+    builder::{Body, Exchange, Input, MakeStage, MakeTail, Node, SharedPlan, input_chain},
+    operators::{Filter, SinkStage, Transform},
+    process::{ExtractKeys, KeyedProcess, ProcessStage},
+    stage::{erase, fan_out, typed},
+    tails::{AssignGroups, ForwardTail, HashTail, RebalanceTail},
+};
+use crate::{
+    connectors::LineSink,
+    graph::Partitioning,
+    state::{Record, StateKey, UserError, key_group_of},
+};
+
+/// The records that come out of an operator. Can be consumed more than once.
+pub struct Stream<T> {
+    pub(super) plan: SharedPlan,
+    pub(super) node: usize,
+    pub(super) rebalance: bool,
+    pub(super) of: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Stream<T> {
+    fn clone(&self) -> Self {
+        Stream { plan: self.plan.clone(), node: self.node, rebalance: self.rebalance, of: PhantomData }
+    }
+}
+
+impl<T: Record> Stream<T> {
+    /// How many subtasks the operator before this point has.
+    #[must_use]
+    pub fn parallelism(self, parallelism: u32) -> Self {
+        self.plan.borrow_mut().nodes[self.node].parallelism = Some(parallelism);
+        self
+    }
+
+    /// Names the operator before this point. Operators with state must have a name that stays.
+    #[must_use]
+    pub fn uid(self, uid: impl Into<String>) -> Self {
+        self.plan.borrow_mut().nodes[self.node].uid = uid.into();
+        self
+    }
+
+    /// Spreads the records evenly over the subtasks of the next operator, which is not chained then.
+    #[must_use]
+    pub fn rebalance(mut self) -> Self {
+        self.rebalance = true;
+        self
+    }
+
+    pub fn map<U: Record>(&self, function: impl Fn(T) -> U + Send + Sync + 'static) -> Stream<U> {
+        self.transform("map", move |record, made: &mut Vec<U>| {
+            made.push(function(record));
+            Ok(())
+        })
+    }
+
+    pub fn try_map<U: Record>(
+        &self,
+        function: impl Fn(T) -> Result<U, UserError> + Send + Sync + 'static,
+    ) -> Stream<U> {
+        self.transform("map", move |record, made: &mut Vec<U>| {
+            made.push(function(record)?);
+            Ok(())
+        })
+    }
+
+    pub fn flat_map<U: Record, I: IntoIterator<Item = U>>(
+        &self,
+        function: impl Fn(T) -> I + Send + Sync + 'static,
+    ) -> Stream<U> {
+        self.transform("flat-map", move |record, made: &mut Vec<U>| {
+            made.extend(function(record));
+            Ok(())
+        })
+    }
+
+    pub fn try_flat_map<U: Record, I: IntoIterator<Item = U>>(
+        &self,
+        function: impl Fn(T) -> Result<I, UserError> + Send + Sync + 'static,
+    ) -> Stream<U> {
+        self.transform("flat-map", move |record, made: &mut Vec<U>| {
+            made.extend(function(record)?);
+            Ok(())
+        })
+    }
+
+    pub fn filter(&self, function: impl Fn(&T) -> bool + Send + Sync + 'static) -> Stream<T> {
+        let function = Arc::new(function);
+        let make: MakeStage =
+            Arc::new(move |_, _, next| erase::<T>(Box::new(Filter { function: function.clone(), next: typed(next) })));
+        self.next(self.free_uid("filter"), vec![self.input()], make)
+    }
+
+    fn transform<U: Record>(
+        &self,
+        kind: &str,
+        function: impl Fn(T, &mut Vec<U>) -> Result<(), UserError> + Send + Sync + 'static,
+    ) -> Stream<U> {
+        let function = Arc::new(function);
+        let make: MakeStage = Arc::new(move |uid, _, next| {
+            erase::<T>(Box::new(Transform {
+                uid: uid.clone(),
+                function: function.clone(),
+                made: Vec::new(),
+                next: typed::<U>(next),
+                of: PhantomData,
+            }))
+        });
+        self.next(self.free_uid(kind), vec![self.input()], make)
+    }
+
+    /// The records of both streams, in any order. Both belong to the same builder.
+    pub fn union(&self, other: &Stream<T>) -> Stream<T> {
+        let make: MakeStage = Arc::new(|_, _, next| next);
+        self.next(self.free_uid("union"), vec![self.input(), other.input()], make)
+    }
+
+    /// Groups the stream by a key. The function must give the same key whenever it is given the same record.
+    pub fn key_by<K: StateKey>(&self, key: impl Fn(&T) -> K + Send + Sync + 'static) -> KeyedStream<K, T> {
+        let key = Arc::new(key);
+        let extract: ExtractKeys<K, T> = {
+            let key = key.clone();
+            Arc::new(move |records, keys| keys.extend(records.iter().map(|record| key(record))))
+        };
+        let assign: AssignGroups<T> = Arc::new(move |records, max_parallelism, groups| {
+            groups.extend(records.iter().map(|record| key_group_of(key(record).java_hash(), max_parallelism)));
+        });
+        KeyedStream { stream: self.clone(), extract, assign }
+    }
+
+    /// Writes each record as one line to the output of this name. The lines of a checkpoint become visible when it completes.
+    pub fn sink(
+        &self,
+        uid: impl Into<String>,
+        encode: impl Fn(&T, &mut Vec<u8>) + Send + Sync + 'static,
+    ) -> SinkHandle {
+        self.sink_node(uid.into(), encode, false)
+    }
+
+    /// Counts and digests the records, and writes nothing.
+    pub fn discard_sink(&self, uid: impl Into<String>) -> SinkHandle {
+        let encode = |record: &T, line: &mut Vec<u8>| {
+            *line = postcard::to_extend(record, std::mem::take(line))
+                .unwrap_or_else(|error| panic!("a record does not encode: {error}"));
+        };
+        self.sink_node(uid.into(), encode, true)
+    }
+
+    fn sink_node(
+        &self,
+        uid: String,
+        encode: impl Fn(&T, &mut Vec<u8>) + Send + Sync + 'static,
+        discard: bool,
+    ) -> SinkHandle {
+        let encode = Arc::new(encode);
+        let make: MakeStage = Arc::new(move |uid, _, _| {
+            erase::<T>(Box::new(SinkStage { sink: LineSink::new(uid.clone(), discard), encode: encode.clone() }))
+        });
+        let stream: Stream<()> = self.next(uid, vec![self.input()], make);
+        stream.plan.borrow_mut().nodes[stream.node].sink = true;
+        SinkHandle { stream }
+    }
+
+    fn free_uid(&self, kind: &str) -> String {
+        let plan = self.plan.borrow();
+        plan.free_uid(format!("{}-{kind}", plan.nodes[self.node].uid))
+    }
+
+    /// This stream as the input of an operator without keys.
+    fn input(&self) -> Input {
+        let tail: MakeTail = Arc::new(|target, partitioning| match partitioning {
+            Partitioning::Rebalance => erase::<T>(Box::new(RebalanceTail { target, turn: 0 })),
+            Partitioning::Forward | Partitioning::Hash => erase::<T>(Box::new(ForwardTail { target })),
+        });
+        let exchange = if self.rebalance { Exchange::Rebalance } else { Exchange::Direct };
+        Input { from: self.node, exchange, tail }
+    }
+
+    /// Adds an operator that takes records of this type.
+    fn next<U: Record>(&self, uid: String, inputs: Vec<Input>, make: MakeStage) -> Stream<U> {
+        let mut plan = self.plan.borrow_mut();
+        plan.nodes.push(Node {
+            uid,
+            parallelism: None,
+            inputs,
+            body: Body::Operator { make, head: input_chain::<T> },
+            fan_out: fan_out::<U>,
+            keyed: false,
+            sink: false,
+        });
+        Stream { plan: self.plan.clone(), node: plan.nodes.len() - 1, rebalance: false, of: PhantomData }
+    }
+}
+
+/// A stream grouped by key: what has the same key goes to the same subtask.
+pub struct KeyedStream<K, T> {
+    stream: Stream<T>,
+    extract: ExtractKeys<K, T>,
+    assign: AssignGroups<T>,
+}
+
+impl<K: StateKey, T: Record> KeyedStream<K, T> {
+    /// An operator with state per key, kept under the uid. `make` makes one instance per subtask.
+    pub fn process<P>(&self, uid: impl Into<String>, make: impl Fn() -> P + Send + Sync + 'static) -> Stream<P::Out>
+    where
+        P: KeyedProcess<Key = K, In = T>,
+    {
+        let extract = self.extract.clone();
+        let make: MakeStage = Arc::new(move |uid, context, next| {
+            let stage = ProcessStage::new(uid.clone(), make(), context.clone(), extract.clone(), typed(next));
+            erase::<T>(Box::new(stage))
+        });
+        let assign = self.assign.clone();
+        let tail: MakeTail = Arc::new(move |target, _| {
+            erase::<T>(Box::new(HashTail { target, assign: assign.clone(), groups: Vec::new() }))
+        });
+        let input = Input { from: self.stream.node, exchange: Exchange::Hash, tail };
+        let stream = self.stream.next(uid.into(), vec![input], make);
+        stream.plan.borrow_mut().nodes[stream.node].keyed = true;
+        stream
+    }
+}
+
+/// A sink, to set what belongs to it.
+pub struct SinkHandle {
+    stream: Stream<()>,
+}
+
+impl SinkHandle {
+    /// How many subtasks the sink has.
+    pub fn parallelism(self, parallelism: u32) {
+        let _ = self.stream.parallelism(parallelism);
+    }
+}

@@ -1,0 +1,269 @@
+//! The bytes of one part of keyed state. They can be read without the job's code, as far as keys and values are opaque.
+//!
+//! ```text
+//! "WKST"  version u16  header length u32  header (postcard PartHeader)
+//! per key group of the range, ascending:   group u16
+//!     per state, in the header's order:    entries u32  length u64  entries
+//!         per entry, ascending by key bytes:   key length varint, key, value length varint, value
+//! ```
+//!
+//! Integers are little-endian. Equal contents have equal bytes. Nothing about the bytes is believed when they are read: every
+//! length is checked against what is there before anything is allocated.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{KeyGroup, KeyGroupRange};
+
+const MAGIC: &[u8; 4] = b"WKST";
+const VERSION: u16 = 1;
+
+/// The bytes are not a part of keyed state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bad keyed state: {0}")]
+pub struct FormatError(pub String);
+
+fn bad<T>(what: impl Into<String>) -> Result<T, FormatError> {
+    Err(FormatError(what.into()))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StateKind {
+    Value,
+    List,
+    Map,
+}
+
+/// One named state of an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHeader {
+    pub name: String,
+    pub kind: StateKind,
+    /// The Rust type as the compiler names it, a fingerprint rather than a schema.
+    pub value_type: String,
+    /// Raised by the author of the job when the type changed and its name did not.
+    pub version: u32,
+}
+
+impl std::fmt::Display for StateHeader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} state of {} (version {})", self.kind, self.value_type, self.version)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartHeader {
+    pub operator: String,
+    pub key_type: String,
+    pub max_parallelism: u16,
+    pub key_groups: KeyGroupRange,
+    /// Sorted by name.
+    pub states: Vec<StateHeader>,
+}
+
+/// The entries of one state in one key group.
+#[derive(Clone, Debug)]
+pub struct StateSection {
+    pub group: KeyGroup,
+    /// Position among the header's states.
+    pub state: usize,
+    pub entries: u32,
+    pub bytes: Bytes,
+}
+
+/// One entry, still encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRef<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+}
+
+/// Writes the entries of one state in one key group; says how many.
+pub(super) trait SectionWriter: Send {
+    /// `group` counts from the first key group of the part.
+    fn write(&self, group: usize, out: &mut Vec<u8>) -> u32;
+}
+
+/// The whole part.
+pub(super) fn encode_part(header: &PartHeader, states: &[Box<dyn SectionWriter>]) -> Bytes {
+    let encoded = postcard::to_allocvec(header).expect("strings and numbers always encode");
+    let mut out = Vec::with_capacity(64 << 10);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&u32::try_from(encoded.len()).expect("a header is small").to_le_bytes());
+    out.extend_from_slice(&encoded);
+    for (position, group) in header.key_groups.iter().enumerate() {
+        out.extend_from_slice(&group.0.to_le_bytes());
+        for state in states {
+            // The frame's length is known only afterwards.
+            let frame = out.len();
+            out.extend_from_slice(&[0; 12]);
+            let entries = state.write(position, &mut out);
+            let length = (out.len() - frame - 12) as u64;
+            out[frame..frame + 4].copy_from_slice(&entries.to_le_bytes());
+            out[frame + 4..frame + 12].copy_from_slice(&length.to_le_bytes());
+        }
+    }
+    Bytes::from(out)
+}
+
+/// Appends one entry.
+pub(super) fn put_entry(key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    for bytes in [key, value] {
+        let mut length = bytes.len();
+        while length >= 0x80 {
+            out.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        out.push(length as u8);
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// A part that was read and whose frames fit. Entries are checked as they are read.
+#[derive(Clone, Debug)]
+pub struct PartReader {
+    pub header: PartHeader,
+    pub sections: Vec<StateSection>,
+}
+
+impl PartReader {
+    /// # Errors
+    /// [`FormatError`] if the bytes are not exactly one part.
+    pub fn new(bytes: &Bytes) -> Result<PartReader, FormatError> {
+        let mut rest = bytes.clone();
+        if take(&mut rest, 4, "magic")?[..] != MAGIC[..] {
+            return bad("it does not begin with WKST");
+        }
+        let version = take_u16(&mut rest, "version")?;
+        if version != VERSION {
+            return bad(format!("format version {version}, this program reads version {VERSION}"));
+        }
+        let header_length = take_u32(&mut rest, "header length")?;
+        let header_bytes = take(&mut rest, u64::from(header_length), "header")?;
+        let (header, left) = postcard::take_from_bytes::<PartHeader>(&header_bytes)
+            .map_err(|e| FormatError(format!("header does not decode: {e}")))?;
+        if !left.is_empty() {
+            return bad(format!("{} bytes too many in the header", left.len()));
+        }
+        if header.key_groups.first > header.key_groups.last || header.key_groups.last.0 >= header.max_parallelism {
+            return bad(format!("key groups {} of {}", header.key_groups, header.max_parallelism));
+        }
+        if !header.states.windows(2).all(|pair| pair[0].name < pair[1].name) {
+            return bad("states are not sorted by name");
+        }
+        let mut sections = Vec::new();
+        for expected in header.key_groups.iter() {
+            let group = KeyGroup(take_u16(&mut rest, "key group")?);
+            if group != expected {
+                return bad(format!("key group {group} where {expected} is expected"));
+            }
+            for state in 0..header.states.len() {
+                let entries = take_u32(&mut rest, "entry count")?;
+                let length = take_u64(&mut rest, "section length")?;
+                let section = take(&mut rest, length, "section")?;
+                sections.push(StateSection { group, state, entries, bytes: section });
+            }
+        }
+        if !rest.is_empty() {
+            return bad(format!("{} bytes too many at the end", rest.len()));
+        }
+        Ok(PartReader { header, sections })
+    }
+}
+
+impl StateSection {
+    /// Calls `each` for every entry, in order.
+    ///
+    /// # Errors
+    /// [`FormatError`] if the entries are not exactly the section, or not in ascending order; or what `each` says.
+    pub fn for_each<'a>(
+        &'a self,
+        mut each: impl FnMut(EntryRef<'a>) -> Result<(), FormatError>,
+    ) -> Result<(), FormatError> {
+        let mut rest: &[u8] = &self.bytes;
+        let mut previous: Option<&[u8]> = None;
+        for _ in 0..self.entries {
+            let key = take_framed(&mut rest, "key")?;
+            let value = take_framed(&mut rest, "value")?;
+            if previous.is_some_and(|previous| previous >= key) {
+                return bad(format!("keys of key group {} are not in ascending order", self.group));
+            }
+            previous = Some(key);
+            each(EntryRef { key, value })?;
+        }
+        if !rest.is_empty() {
+            return bad(format!("{} bytes too many in key group {}", rest.len(), self.group));
+        }
+        Ok(())
+    }
+}
+
+fn take(rest: &mut Bytes, length: u64, what: &str) -> Result<Bytes, FormatError> {
+    match usize::try_from(length) {
+        Ok(length) if length <= rest.len() => Ok(rest.split_to(length)),
+        _ => bad(format!("{what} of {length} bytes, only {} left", rest.len())),
+    }
+}
+
+fn take_array<const N: usize>(rest: &mut Bytes, what: &str) -> Result<[u8; N], FormatError> {
+    let bytes = take(rest, N as u64, what)?;
+    bytes[..].try_into().map_err(|_| FormatError(format!("{what} is cut off")))
+}
+
+fn take_u16(rest: &mut Bytes, what: &str) -> Result<u16, FormatError> {
+    take_array(rest, what).map(u16::from_le_bytes)
+}
+
+fn take_u32(rest: &mut Bytes, what: &str) -> Result<u32, FormatError> {
+    take_array(rest, what).map(u32::from_le_bytes)
+}
+
+fn take_u64(rest: &mut Bytes, what: &str) -> Result<u64, FormatError> {
+    take_array(rest, what).map(u64::from_le_bytes)
+}
+
+fn take_framed<'a>(rest: &mut &'a [u8], what: &str) -> Result<&'a [u8], FormatError> {
+    let mut length = 0u64;
+    for shift in (0..63).step_by(7) {
+        let Some((byte, after)) = rest.split_first() else {
+            return bad(format!("length of a {what} is cut off"));
+        };
+        *rest = after;
+        length |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return match usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)) {
+                Some((bytes, after)) => {
+                    *rest = after;
+                    Ok(bytes)
+                }
+                None => bad(format!("a {what} of {length} bytes, only {} left", rest.len())),
+            };
+        }
+    }
+    bad(format!("length of a {what} is no number"))
+}
+
+/// The same part without the entries of its first key group that has any. For negative tests.
+#[cfg(feature = "sabotage")]
+pub fn without_one_key_group(part: &Bytes) -> Result<Bytes, FormatError> {
+    struct Sections(Vec<StateSection>);
+    impl SectionWriter for Sections {
+        fn write(&self, group: usize, out: &mut Vec<u8>) -> u32 {
+            out.extend_from_slice(&self.0[group].bytes);
+            self.0[group].entries
+        }
+    }
+    let mut reader = PartReader::new(part)?;
+    let victim = reader.sections.iter().find(|section| section.entries > 0).map(|section| section.group);
+    let mut states: Vec<Vec<StateSection>> = reader.header.states.iter().map(|_| Vec::new()).collect();
+    for mut section in reader.sections.drain(..) {
+        if Some(section.group) == victim {
+            (section.entries, section.bytes) = (0, Bytes::new());
+        }
+        states[section.state].push(section);
+    }
+    let states: Vec<Box<dyn SectionWriter>> =
+        states.into_iter().map(|sections| Box::new(Sections(sections)) as Box<dyn SectionWriter>).collect();
+    Ok(encode_part(&reader.header, &states))
+}
