@@ -2,8 +2,8 @@
 //!
 //! Rule: the checkpoint chosen is a retained one, never an aborted, expired or dropped one, and every retained one that is
 //! newer is truly broken: some part of it is gone or rotten in primary and was not to be had from the local copy of the
-//! slot where it was tried. A fresh start is right only if nothing retained is whole and nothing was committed. A part is called
-//! lost only when it is. Recovery is called impossible only if nothing retained is whole.
+//! slot where it was tried. A start from nothing is right only if nothing retained is whole. A part is called lost only when
+//! it is. Recovery is called impossible only if nothing retained is whole. (What must be replayed is invariant 5's.)
 //!
 //! Truth: retained set from the head log, parts in primary hashed against what was created, local files of the machine that
 //! tried; at the instant the subtask gives the part up, or the choice is made.
@@ -105,12 +105,6 @@ impl Fallback {
                 return out.report(entity, "not-the-newest-whole", message);
             }
         }
-        if let (None, Some(committed), FallbackPolicy::Replay | FallbackPolicy::Fail) =
-            (chosen, look.ground.newest_committed(), look.config.fallback)
-        {
-            let message = format!("output of epoch {committed} is visible already");
-            out.report(entity, "fresh-start-behind-commit", message);
-        }
     }
 }
 
@@ -129,7 +123,13 @@ impl Check for Fallback {
             }
             Event::RestoreChosen { checkpoint, .. } => self.chosen(look, *checkpoint, out),
             Event::RecoveryImpossible { tried, .. } => {
+                let newest = look.ground.head.completed.keys().next_back().copied();
                 for completed in look.ground.retained() {
+                    // Under `fail` whatever lies behind the newest is no way back.
+                    let behind = Some(completed.completion.checkpoint) < newest;
+                    if look.config.fallback == FallbackPolicy::Fail && behind {
+                        continue;
+                    }
                     if self.why_not(look, completed).is_none() {
                         let message =
                             format!("checkpoint {} is whole; tried: {tried}", completed.completion.checkpoint);

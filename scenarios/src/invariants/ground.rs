@@ -27,7 +27,6 @@ use crate::oracle::OutputOracle;
 /// An object as it was created.
 #[derive(Clone, Debug)]
 pub struct Shadow {
-    pub length: u64,
     pub hash: u64,
     pub process: String,
     pub incarnation: u64,
@@ -47,8 +46,6 @@ pub struct HeadFact {
 /// A checkpoint completed in the head log, with its metadata as it was in primary at that instant.
 #[derive(Debug)]
 pub struct CompletedFact {
-    pub at: Duration,
-    pub sequence: u64,
     pub completion: Completion,
     /// Err: why the metadata could not be read when the checkpoint completed.
     pub snapshots: Result<Snapshots, String>,
@@ -159,7 +156,6 @@ impl Ground {
         self.shadows.insert(
             effect.object.to_string(),
             Shadow {
-                length: bytes.len() as u64,
                 hash: xxh3_64(&bytes),
                 process: effect.process.to_string(),
                 incarnation: effect.incarnation,
@@ -210,12 +206,7 @@ impl Ground {
                     .object(&completion.metadata)
                     .ok_or_else(|| "it is not in primary".to_string())
                     .and_then(|bytes| self.formats.metadata(&bytes));
-                let completed = CompletedFact {
-                    at: fact.at,
-                    sequence: fact.sequence,
-                    completion: (**completion).clone(),
-                    snapshots,
-                };
+                let completed = CompletedFact { completion: (**completion).clone(), snapshots };
                 self.head.completed.insert(completion.checkpoint, Rc::new(completed));
                 self.head.retained = completion.retained.iter().copied().collect();
             }
@@ -313,11 +304,6 @@ impl Ground {
     /// Whether the current attempt began behind output that was visible already.
     pub fn newest_restore_behind_commit(&self) -> bool {
         self.head.restored.is_some_and(|restored| restored < self.newest_committed())
-    }
-
-    /// Whether `sink`'s output of `checkpoint` is visible.
-    pub fn committed(&self, sink: &str, checkpoint: CheckpointId) -> bool {
-        self.manifests.get(&(sink.to_string(), checkpoint)).is_some_and(|m| m.commit)
     }
 
     /// The newest epoch with visible output.

@@ -5,8 +5,9 @@
 //!
 //! Truth: the head log; simulated time.
 //!
-//! Excuse, by proof only: something retained was committed behind and every retained checkpoint is broken in truth; under
-//! policy `fail`, every whole one lies behind visible output; the allowed number of restarts was used up.
+//! Excuse, by proof only: every retained checkpoint is broken in truth (under policy `fail`: or lies behind a newer one), and
+//! a start from nothing is impossible too, because the ledger no longer reaches back to the beginning; or the
+//! allowed number of restarts was used up.
 
 use std::time::Duration;
 
@@ -26,14 +27,20 @@ fn proof(look: &Look<'_>) -> Option<String> {
     {
         return Some(format!("{} attempts, {limit} restarts are allowed", ground.head.restores));
     }
-    let committed = ground.newest_committed()?;
+    let newest = *ground.head.completed.keys().next_back()?;
+    let fail = look.config.fallback == FallbackPolicy::Fail;
+    // From nothing everything can be replayed, as long as the ledger reaches back to the beginning.
+    if !fail && ground.head.completed.keys().all(|id| ground.head.retained.contains(id)) {
+        return None;
+    }
     let mut reasons = Vec::new();
     for completed in ground.retained() {
         let checkpoint = completed.completion.checkpoint;
-        let behind = look.config.fallback == FallbackPolicy::Fail && checkpoint < committed;
         match ground.broken(look.truth, completed, &|_, machine| look.truth.machines().iter().any(|m| m == machine)) {
             Some(reason) => reasons.push(format!("checkpoint {checkpoint}: {reason}")),
-            None if behind => reasons.push(format!("checkpoint {checkpoint} lies behind epoch {committed}")),
+            None if fail && checkpoint < newest => {
+                reasons.push(format!("checkpoint {checkpoint} lies behind {newest}"))
+            }
             None => return None,
         }
     }
@@ -96,12 +103,23 @@ mod tests {
     fn only_proof_excuses_a_failure() {
         for lost in [true, false] {
             let mut story = Story::begin();
-            story.checkpoint(1, &[10, 10]).commit(1);
+            story.retain = 1;
+            story.checkpoint(1, &[10, 10]).commit(1).checkpoint(2, &[20, 20]).commit(2);
             if lost {
-                story.lose_part(1);
+                story.lose_part(2);
             }
             story.end(Some(Err("nothing to restore".into())));
             if lost { story.holds() } else { story.breaks("liveness", "failed") }
         }
+    }
+
+    /// The only checkpoint is lost, but everything can be replayed from the beginning: giving up is wrong.
+    #[test]
+    fn giving_up_with_the_whole_ledger_at_hand_is_found() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).commit(1);
+        story.lose_part(1);
+        story.end(Some(Err("nothing to restore".into())));
+        story.breaks("liveness", "failed");
     }
 }

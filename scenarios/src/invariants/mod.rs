@@ -22,6 +22,7 @@ mod output;
 mod output_truth;
 mod replay;
 mod restored;
+mod runtime_formats;
 mod slots;
 mod superset;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod testing;
 mod truth;
 
 pub use formats::{Completion, Formats, HeadRecord, Manifest, ManifestObject, Snapshots, StateEntry};
+pub use runtime_formats::RuntimeFormats;
 pub use truth::{Effect, EffectKind, FaultNotice, Seen, Truth};
 
 use ground::{Ground, HeadFact};

@@ -12,7 +12,7 @@
 //!
 //! Excuse: a slot that does not live by this definition, which leans to the runtime's side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use runtime::{
     ids::{AllocationId, AttemptId},
@@ -33,9 +33,6 @@ pub(super) struct Slots {
     /// Slot and incarnation by subtask, in the attempt before the current one and in the current one.
     before: BTreeMap<String, (Slot, u64)>,
     now: BTreeMap<String, (Slot, u64)>,
-    released: BTreeSet<AllocationId>,
-    /// TaskManagers given up since the attempt before was deployed.
-    interrupted: BTreeSet<String>,
 }
 
 /// `count[3]` is of slot group 3.
@@ -45,12 +42,10 @@ fn group(subtask: &str) -> Option<u32> {
 
 impl Slots {
     fn lives(&self, look: &Look<'_>, slot: &Slot, incarnation: u64) -> bool {
-        let (task_manager, _, allocation) = slot;
+        let (task_manager, ..) = slot;
         let known = self.dealt.as_ref().and_then(|dealt| dealt.get(task_manager)) == Some(&incarnation);
         known
             && self.registered.get(task_manager) == Some(&incarnation)
-            && !self.interrupted.contains(task_manager)
-            && !self.released.contains(allocation)
             && look.truth.is_alive(task_manager)
     }
 
@@ -60,12 +55,18 @@ impl Slots {
         }
     }
 
-    fn interrupt(&mut self, task_manager: &str) {
+    /// The JobManager knows nothing of it until it registers again.
+    fn unregister(&mut self, task_manager: &str) {
         self.registered.remove(task_manager);
-        self.interrupted.insert(task_manager.to_string());
         if let Some(dealt) = &mut self.dealt {
             dealt.remove(task_manager);
         }
+    }
+
+    /// These slots live no more; nobody has a claim to them.
+    fn forget(&mut self, gone: impl Fn(&Slot) -> bool) {
+        self.before.retain(|_, (slot, _)| !gone(slot));
+        self.now.retain(|_, (slot, _)| !gone(slot));
     }
 
     fn deployed(&mut self, look: &Look<'_>, subtask: &str, attempt: AttemptId, slot: Slot, out: &mut Findings<'_>) {
@@ -108,26 +109,30 @@ impl Check for Slots {
             Event::TaskManagerRegistered { task_manager, incarnation, .. } => {
                 self.registered.insert(task_manager.clone(), *incarnation);
             }
-            Event::TaskManagerLost { task_manager, .. } | Event::JobManagerLost { task_manager, .. } => {
-                self.interrupt(task_manager);
+            Event::TaskManagerLost { task_manager, .. } | Event::ProcessStarted { process: task_manager } => {
+                self.unregister(task_manager);
+                self.forget(|slot| slot.0 == *task_manager);
             }
-            Event::ProcessStarted { process } => self.interrupt(process),
+            // It keeps its slots for the next JobManager, unless it says otherwise.
+            Event::JobManagerLost { task_manager, .. } => self.unregister(task_manager),
             // A new leader knows nobody until they register with it.
             Event::LeaderElected { .. } => {
                 self.registered.clear();
                 self.dealt = None;
             }
-            Event::SlotReleased { allocation, .. } => {
-                self.released.insert(*allocation);
-            }
+            Event::SlotReleased { allocation, .. } => self.forget(|slot| slot.2 == *allocation),
             // Slots for the next attempt are dealt out once the current one has begun to fall.
-            Event::JobStateChanged { to, .. } if !to.eq_ignore_ascii_case("running") => self.dealt = None,
+            Event::JobStateChanged { to, .. } => {
+                let to = to.to_ascii_lowercase();
+                if ["restart", "fail", "cancel"].iter().any(|falling| to.contains(falling)) {
+                    self.dealt = None;
+                }
+            }
             Event::SlotAllocated { .. } | Event::RestoreChosen { .. } => self.deal(),
             Event::TaskDeployed { subtask, attempt, task_manager, slot, allocation } => {
                 let slot = (task_manager.clone(), *slot, *allocation);
                 self.deployed(look, subtask, *attempt, slot, out);
             }
-            Event::TaskStateChanged { to, .. } if to.eq_ignore_ascii_case("running") => self.interrupted.clear(),
             _ => {}
         }
     }

@@ -317,7 +317,7 @@ impl Story {
         let mut retained: Vec<_> = self.done.iter().map(|p| CheckpointId(p.checkpoint)).collect();
         retained.push(checkpoint);
         let retained = retained.split_off(retained.len().saturating_sub(self.retain));
-        let splits = (0u32..).map(AuditInput::split_id);
+        let splits = (0u32..).map(|split| self.model.input.split_id(split));
         let sink = OperatorUid("audit".into());
         let mut ledger = LedgerEpoch {
             checkpoint,

@@ -211,7 +211,7 @@ impl OutputOracle for AuditOracle {
 
     fn covers(&self, positions: &BTreeMap<SplitId, u64>) -> Result<(), Wrong> {
         for (number, seen) in self.seen.iter().enumerate() {
-            let id = AuditInput::split_id(number as u32);
+            let id = self.input.split_id(number as u32);
             let Some(position) = positions.get(&id).copied() else {
                 return Err(Wrong::new(id.0, "position", format!("no position of it among {positions:?}")));
             };
@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn positions(a: u64, b: u64) -> BTreeMap<SplitId, u64> {
-        [(AuditInput::split_id(0), a), (AuditInput::split_id(1), b)].into()
+        [(input().split_id(0), a), (input().split_id(1), b)].into()
     }
 
     fn oracle(groups: Option<u32>) -> AuditOracle {

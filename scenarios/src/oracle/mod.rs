@@ -11,10 +11,10 @@ use runtime::ids::{CheckpointId, SplitId};
 use crate::invariants::StateEntry;
 
 mod audit;
-mod counts;
+mod line_jobs;
 
 pub use audit::AuditOracle;
-pub use counts::{CountOracle, CountedInput};
+pub use line_jobs::{LineInput, LineJobOracle};
 
 /// What an oracle found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

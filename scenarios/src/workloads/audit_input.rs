@@ -53,14 +53,9 @@ impl AuditInput {
         self.splits.iter().sum()
     }
 
-    /// The stable name of a split.
-    pub fn split_id(split: u32) -> SplitId {
-        SplitId(format!("split-{split:03}"))
-    }
-
-    /// The split of that name.
-    pub fn split_number(id: &SplitId) -> Option<u32> {
-        id.0.strip_prefix("split-")?.parse().ok()
+    /// The stable name of a split, as the generator source makes it.
+    pub fn split_id(&self, split: u32) -> SplitId {
+        SplitId(format!("audit#{split}/{}", self.splits.len()))
     }
 }
 
