@@ -1,0 +1,97 @@
+//! What a world is made of. Plain data, so that a plan can hold it.
+
+use std::{ops::Range, time::Duration};
+
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+use crate::time::nanos;
+
+/// A simulated world. `Default` is a healthy small data centre.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorldConfig {
+    /// Decides everything that is left to chance.
+    pub seed: u64,
+    pub network: NetworkConfig,
+    pub disk: DiskConfig,
+    pub store: StoreConfig,
+    /// The run fails once this much simulated time has passed.
+    pub time_limit: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// One way; drawn once for each ordered pair of processes.
+    pub latency: Range<Duration>,
+    /// Added anew to each batch of frames, uniformly from zero to this.
+    pub jitter: Duration,
+    /// Of each ordered pair of processes; 0 means unlimited.
+    pub bandwidth_bytes_per_second: u64,
+    /// How much a connection holds in one direction that was sent and not yet read.
+    pub window_bytes: u64,
+    /// How long a silent peer is taken for alive.
+    pub dead_peer_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskConfig {
+    /// Of each operation.
+    pub latency: Range<Duration>,
+    /// 0 means unlimited.
+    pub bytes_per_second: u64,
+    pub capacity_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreConfig {
+    /// Of each request, there and back.
+    pub latency: Range<Duration>,
+    /// Of each request by itself; 0 means unlimited.
+    pub bytes_per_second: u64,
+}
+
+impl Default for WorldConfig {
+    fn default() -> Self {
+        WorldConfig {
+            seed: 0,
+            network: NetworkConfig::default(),
+            disk: DiskConfig::default(),
+            store: StoreConfig::default(),
+            time_limit: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        NetworkConfig {
+            latency: Duration::from_micros(100)..Duration::from_micros(500),
+            jitter: Duration::from_micros(50),
+            bandwidth_bytes_per_second: 1_250_000_000,
+            window_bytes: 256 << 10,
+            dead_peer_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for DiskConfig {
+    fn default() -> Self {
+        DiskConfig {
+            latency: Duration::from_micros(20)..Duration::from_micros(200),
+            bytes_per_second: 500_000_000,
+            capacity_bytes: 1 << 40,
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig { latency: Duration::from_millis(2)..Duration::from_millis(20), bytes_per_second: 200_000_000 }
+    }
+}
+
+/// A draw from `range`, in nanoseconds; its start if it is empty.
+pub(crate) fn draw(range: &Range<Duration>, rng: &mut impl Rng) -> u64 {
+    let (from, to) = (nanos(range.start), nanos(range.end));
+    if from < to { rng.random_range(from..to) } else { from }
+}

@@ -1,0 +1,114 @@
+//! What the harness can see of a disk and do to it, behind the back of the processes.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use runtime::platform::{DeviceId, RelPath};
+
+use crate::{
+    disk::{Disk, DiskFault},
+    store::FaultId,
+};
+
+/// A machine's disk, seen from outside. Nothing here takes simulated time.
+#[derive(Clone)]
+pub struct SimDisk(pub(crate) Rc<Disk>);
+
+impl SimDisk {
+    /// All files with their lengths, sorted by path, as processes see them now (durable or not).
+    pub fn list_all(&self) -> Vec<(RelPath, u64)> {
+        let state = self.0.state.borrow();
+        let length = |content| state.contents.get(content).map_or(0, |content| content.bytes.len() as u64);
+        state
+            .names
+            .iter()
+            .filter_map(|(name, content)| Some((RelPath::new(name.clone()).ok()?, length(content))))
+            .collect()
+    }
+
+    /// The bytes of a file, as processes see them now.
+    pub fn peek(&self, path: &RelPath) -> Option<Bytes> {
+        let state = self.0.state.borrow();
+        state.content_of(path).ok().map(|(_, content)| Bytes::copy_from_slice(&content.bytes))
+    }
+
+    /// Removes a file, durably. False if there is none.
+    pub fn remove_file(&self, path: &RelPath) -> bool {
+        let mut state = self.0.state.borrow_mut();
+        for change in &mut state.pending_names {
+            change.names.retain(|(name, _)| name != path.as_str());
+        }
+        state.durable_names.remove(path.as_str());
+        let was_there = state.names.remove(path.as_str()).is_some();
+        state.collect();
+        was_there
+    }
+
+    /// Flips the bits of one byte, also under every other name of the same content. False if there is no such byte.
+    pub fn corrupt(&self, path: &RelPath, offset: u64) -> bool {
+        self.change(path, |bytes| {
+            let byte = usize::try_from(offset).ok().and_then(|offset| bytes.get_mut(offset));
+            byte.map(|byte| *byte ^= 0xff).is_some()
+        })
+    }
+
+    /// Cuts a file off, durably, under every name it has. False if it is not longer than `length`.
+    pub fn truncate(&self, path: &RelPath, length: u64) -> bool {
+        self.change(path, |bytes| {
+            let cut = usize::try_from(length).ok().filter(|&length| length < bytes.len());
+            cut.map(|length| bytes.truncate(length)).is_some()
+        })
+    }
+
+    fn change(&self, path: &RelPath, change: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        let mut state = self.0.state.borrow_mut();
+        let Some(id) = state.names.get(path.as_str()).copied() else { return false };
+        let Some(content) = state.contents.get_mut(&id) else { return false };
+        let changed = change(&mut content.bytes);
+        content.durable = content.durable.min(content.bytes.len());
+        changed
+    }
+
+    /// Removes everything. Files that are open fail from now on.
+    pub fn wipe(&self) {
+        let mut state = self.0.state.borrow_mut();
+        state.contents.values_mut().for_each(|content| content.open = 0);
+        drop(state);
+        self.0.wipe();
+    }
+
+    /// Makes operations fail.
+    pub fn inject(&self, fault: DiskFault) -> FaultId {
+        self.0.inject(fault)
+    }
+
+    /// How often an injected fault has struck.
+    pub fn fired(&self, fault: FaultId) -> u32 {
+        self.0.fired(fault)
+    }
+
+    /// No injected fault strikes any more.
+    pub fn clear_faults(&self) {
+        self.0.clear_faults();
+    }
+
+    pub fn set_capacity(&self, bytes: u64) {
+        self.0.state.borrow_mut().config.capacity_bytes = bytes;
+    }
+
+    pub fn used(&self) -> u64 {
+        self.0.state.borrow().used()
+    }
+
+    /// Makes every operation take `factor` times as long; 1 is normal.
+    pub fn set_slow(&self, factor: u32) {
+        self.0.state.borrow_mut().slow_factor = factor.max(1);
+    }
+
+    /// Mounts another device at `path`: hard links and renames do not cross its border. Everything else is on device 0.
+    pub fn mount(&self, path: &RelPath) -> DeviceId {
+        let mut state = self.0.state.borrow_mut();
+        let device = state.devices.len() as u64 + 1;
+        DeviceId(*state.devices.entry(path.as_str().to_string()).or_insert(device))
+    }
+}

@@ -1,0 +1,203 @@
+//! A process's view of primary storage.
+
+use std::{ops::Range, rc::Rc};
+
+use bytes::Bytes;
+use rand::RngExt;
+use runtime::platform::{Fut, Mono, ObjectMeta, ObjectName, PrimaryStorage, StoreError};
+
+use crate::{
+    completion::Completion,
+    config::draw,
+    event_queue::EventKey,
+    local::{Local, boxed},
+    process::Incarnation,
+    store::{Request, SimStore, StoreFaultKind, StoreOperation},
+    time::{SimTime, in_blocks, transfer_nanos},
+    world::World,
+};
+
+pub(crate) struct SimPrimary(pub Local<Rc<Incarnation>>);
+
+/// What a request asks for.
+struct Asked {
+    operation: StoreOperation,
+    /// The object's name, or the prefix listed.
+    name: String,
+    upload_bytes: u64,
+    by: Mono,
+}
+
+/// Takes the timer of a client's deadline back.
+struct Deadline(World, EventKey);
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        drop(self.0.queue().cancel(self.1));
+    }
+}
+
+/// The connection broke, or nothing came: what the client knows then.
+fn in_the_dark(operation: StoreOperation, why: &str) -> StoreError {
+    if operation.changes_something() { StoreError::Ambiguous } else { StoreError::Unavailable(why.to_string()) }
+}
+
+impl SimPrimary {
+    /// Sends a request. `effect` happens when it arrives and also says how many bytes travel back.
+    async fn request<T: 'static>(
+        &self,
+        asked: Asked,
+        effect: impl FnOnce(&Rc<Incarnation>, &SimStore) -> (Result<T, StoreError>, u64) + 'static,
+        mangle: impl FnOnce(StoreFaultKind, T) -> T + 'static,
+    ) -> Result<T, StoreError> {
+        let owner = (*self.0).clone();
+        if !owner.is_alive() {
+            return Err(StoreError::Dead);
+        }
+        let world = owner.world.clone();
+        let store = world.store();
+        let Asked { operation, name, upload_bytes, by } = asked;
+        let fault = store.take_fault(operation, &name);
+        let (number, there, back, rate, coin) = {
+            let mut state = store.state.borrow_mut();
+            let state = &mut *state;
+            let number = state.next_request;
+            state.next_request += 1;
+            let there = draw(&state.config.latency, &mut state.rng) / 2;
+            let back = draw(&state.config.latency, &mut state.rng) / 2;
+            (number, there, back, state.config.bytes_per_second, state.rng.random_bool(0.5))
+        };
+        let mut arrival = SimTime(world.now().0 + there + transfer_nanos(in_blocks(upload_bytes), rate));
+        if let Some(StoreFaultKind::Delayed(delay)) = fault {
+            arrival = arrival + delay;
+        }
+        let done: Completion<Result<T, StoreError>> = Completion::new();
+
+        let reply = done.clone();
+        let gives_up = owner.machine.clock.when(by);
+        let _deadline = Deadline(
+            world.clone(),
+            world.queue().call(gives_up, move |_| {
+                let _ = reply.complete(Err(in_the_dark(operation, "no answer in time")));
+            }),
+        );
+
+        let (reply, sender) = (done.clone(), owner.clone());
+        let event = world.queue().call(arrival, move |world| {
+            let store = world.store();
+            store.state.borrow_mut().under_way.remove(&number);
+            let answer = move |world: &World, bytes: u64, result: Result<T, StoreError>| {
+                let at = SimTime(world.now().0 + back + transfer_nanos(in_blocks(bytes), rate));
+                world.queue().call(at, move |world| {
+                    let lost = world.store().is_out(world.now());
+                    let broken = || Err(in_the_dark(operation, "connection lost"));
+                    let _ = reply.complete(if lost { broken() } else { result });
+                });
+            };
+            if store.is_out(world.now()) {
+                if coin {
+                    answer(world, 0, Err(StoreError::Unavailable("connection refused".to_string())));
+                }
+                return;
+            }
+            match fault {
+                Some(StoreFaultKind::ErrorBefore) => {
+                    return answer(world, 0, Err(StoreError::Unavailable("internal error, injected".to_string())));
+                }
+                Some(StoreFaultKind::TimeoutBefore) => return,
+                Some(StoreFaultKind::Throttled(d)) => return answer(world, 0, Err(StoreError::Throttled(d))),
+                Some(StoreFaultKind::Denied) => return answer(world, 0, Err(StoreError::Denied)),
+                Some(StoreFaultKind::Permanent) => {
+                    return answer(world, 0, Err(StoreError::Permanent("injected".to_string())));
+                }
+                _ => {}
+            }
+            let (result, bytes) = effect(&sender, &store);
+            match fault {
+                Some(StoreFaultKind::ErrorAfter) => answer(world, 0, Err(in_the_dark(operation, "connection lost"))),
+                Some(StoreFaultKind::TimeoutAfter) => {}
+                Some(kind) => answer(world, bytes, result.map(|value| mangle(kind, value))),
+                None => answer(world, bytes, result),
+            }
+        });
+        store
+            .state
+            .borrow_mut()
+            .under_way
+            .insert(number, Request { process: owner.process.clone(), incarnation: owner.number, operation, event });
+        let result = done.wait().await;
+        if owner.is_alive() { result } else { Err(StoreError::Dead) }
+    }
+}
+
+impl PrimaryStorage for SimPrimary {
+    fn create(&self, name: &ObjectName, parts: Vec<Bytes>, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        let name = name.clone();
+        boxed(async move {
+            let bytes = match <[Bytes; 1]>::try_from(parts) {
+                Ok([only]) => only,
+                Err(parts) => parts.concat().into(),
+            };
+            let asked = Asked {
+                operation: StoreOperation::Create,
+                name: name.to_string(),
+                upload_bytes: bytes.len() as u64,
+                by,
+            };
+            let effect = move |owner: &Rc<Incarnation>, store: &SimStore| (store.create(owner, &name, bytes), 0);
+            self.request(asked, effect, |_, value| value).await
+        })
+    }
+
+    fn read(&self, name: &ObjectName, range: Option<Range<u64>>, by: Mono) -> Fut<'_, Result<Bytes, StoreError>> {
+        let name = name.clone();
+        boxed(async move {
+            let asked = Asked { operation: StoreOperation::Read, name: name.to_string(), upload_bytes: 0, by };
+            let effect = move |_: &Rc<Incarnation>, store: &SimStore| {
+                let result = store.read(&name, range);
+                let length = result.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                (result, length)
+            };
+            self.request(asked, effect, mangled).await
+        })
+    }
+
+    fn list(&self, prefix: &str, by: Mono) -> Fut<'_, Result<Vec<ObjectMeta>, StoreError>> {
+        let prefix = prefix.to_string();
+        boxed(async move {
+            let asked = Asked { operation: StoreOperation::List, name: prefix.clone(), upload_bytes: 0, by };
+            let effect = move |_: &Rc<Incarnation>, store: &SimStore| {
+                let found = store.list(&prefix);
+                let length = found.len() as u64 * 100;
+                (Ok(found), length)
+            };
+            self.request(asked, effect, |_, value| value).await
+        })
+    }
+
+    fn delete(&self, name: &ObjectName, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        let name = name.clone();
+        boxed(async move {
+            let asked = Asked { operation: StoreOperation::Delete, name: name.to_string(), upload_bytes: 0, by };
+            let effect = move |owner: &Rc<Incarnation>, store: &SimStore| {
+                store.delete(owner, &name);
+                (Ok(()), 0)
+            };
+            self.request(asked, effect, |_, value| value).await
+        })
+    }
+}
+
+/// Bytes as a faulty read gives them. A single byte cannot be read short.
+fn mangled(kind: StoreFaultKind, bytes: Bytes) -> Bytes {
+    match kind {
+        StoreFaultKind::ShortRead => bytes.slice(..bytes.len().div_ceil(2)),
+        StoreFaultKind::CorruptRead if !bytes.is_empty() => {
+            let mut wrong = bytes.to_vec();
+            let middle = wrong.len() / 2;
+            wrong[middle] ^= 0xff;
+            wrong.into()
+        }
+        _ => bytes,
+    }
+}
