@@ -12,3 +12,8 @@ pub mod metadata;
 pub mod primary;
 pub mod sweep;
 pub mod types;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
