@@ -191,7 +191,7 @@ fn prepare_output(path: &Path, resume: bool) -> Result<PathBuf, RunError> {
 /// A free port for the JobManager, which its TaskManagers must know before it listens.
 fn free_address(platform: &Platform) -> Result<Address, RunError> {
     let any = Address("127.0.0.1:0".to_string());
-    let listening = futures::executor::block_on(platform.transport.listen(&any));
+    let listening = crate::platform::real::block_on(platform.transport.listen(&any));
     listening
         .map(|listener| listener.address())
         .map_err(|e| RunError::Environment(format!("cannot open a port on 127.0.0.1: {e}")))
