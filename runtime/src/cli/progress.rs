@@ -66,7 +66,6 @@ impl JournalListener for Progress {
                 return;
             }
             Event::JobStateChanged { to, .. } if to == "FAILING" => &self.restarts,
-            Event::JobStateChanged { .. } => return,
             _ => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{
     dataflow::{
+        frame::decode_hello,
         subtask::run_subtask,
-        task::{ChannelHello, InboundChannel, SubtaskCommand, SubtaskReport, SubtaskSpec, TaskFailure},
+        task::{InboundChannel, SubtaskCommand, SubtaskReport, SubtaskSpec, TaskFailure},
     },
     graph::Job,
     ids::{AllocationId, AttemptId, LeaderEpoch, SubtaskId},
@@ -463,7 +464,7 @@ async fn accept_channels(
             // A peer that says nothing, or nonsense, is dropped.
             let by = clock.now() + patience;
             if let Ok(Ok(frame)) = timeout(&*clock, by, recv(connection.receiver.as_mut())).await
-                && let Ok(hello) = postcard::from_bytes::<ChannelHello>(&frame)
+                && let Ok(hello) = decode_hello(&frame)
             {
                 let _ = events.unbounded_send(TmEvent::Inbound(InboundChannel { hello, connection }));
             }

@@ -225,8 +225,13 @@ pub async fn restore_parts(
     if let Some(failure) = failure {
         return Err(failure);
     }
-    if settings.sabotage.is(Sabotage::RestoreDropsKeyGroup) && !restored.parts.is_empty() {
-        restored.parts.remove(0);
+    #[cfg(feature = "sabotage")]
+    if settings.sabotage.is(Sabotage::RestoreDropsKeyGroup) {
+        for (_, _, bytes) in &mut restored.parts {
+            if let Ok(less) = crate::state::without_one_key_group(bytes) {
+                *bytes = less;
+            }
+        }
     }
     let subtask = name.to_string();
     platform.journal.emit(Event::RestoreFinished { subtask, checkpoint, attempt, local_parts, primary_parts });

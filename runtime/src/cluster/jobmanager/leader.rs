@@ -87,6 +87,8 @@ enum Phase {
 
 #[derive(Clone)]
 enum Then {
+    /// The first execution of this term: whatever an earlier leader left running is stopped.
+    Start,
     Restart,
     End(JobOutcome),
 }
@@ -95,7 +97,7 @@ impl Phase {
     /// Flink's name for it (`JobStatus`).
     fn job_status(&self) -> &'static str {
         match self {
-            Phase::Committing => "INITIALIZING",
+            Phase::Committing | Phase::Stopping { then: Then::Start, .. } => "INITIALIZING",
             Phase::Stopping { then: Then::Restart, .. } => "FAILING",
             Phase::Stopping { then: Then::End(_), .. } => "CANCELLING",
             Phase::Delay { .. } | Phase::Preparing => "RESTARTING",
@@ -286,7 +288,7 @@ impl Leader {
                 if self.durable.head.state().is_complete() {
                     self.record_end(JobOutcome::Finished);
                 } else {
-                    self.stop_tasks(Then::Restart, "leadership taken");
+                    self.stop_tasks(Then::Start, "leadership taken");
                 }
             }
             LeaderEvent::NewestCommitted(Err(reason)) => self.fail_job(reason),
@@ -535,8 +537,9 @@ impl Leader {
         match &self.phase {
             Phase::Stopping { then, .. } if self.peers.stopping().is_empty() && !self.coordinator.is_finalizing() => {
                 match then.clone() {
-                    Then::Restart => {
-                        let delay = if self.execution.0 == 0 { Duration::ZERO } else { self.config.restart_delay };
+                    then @ (Then::Start | Then::Restart) => {
+                        let delay =
+                            if matches!(then, Then::Start) { Duration::ZERO } else { self.config.restart_delay };
                         self.enter(Phase::Delay { until: now + delay }, "all tasks stopped");
                         self.advance();
                     }

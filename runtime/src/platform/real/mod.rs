@@ -18,6 +18,8 @@ mod spawner;
 mod store;
 mod transport;
 
+pub use spawner::block_on;
+
 use std::{
     future::Future,
     io,
