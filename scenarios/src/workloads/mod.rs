@@ -16,6 +16,8 @@ use crate::{
     plan::model::{USER_ERROR_AT, USER_PANIC_AT, WorkloadPlan},
 };
 
+#[cfg(test)]
+mod agreement_tests;
 mod audit;
 mod audit_input;
 #[cfg(test)]
@@ -181,7 +183,11 @@ impl WorkloadParams {
 
     fn audit(&self) -> Result<Workload, JobError> {
         let input = AuditInput::new(self.seed, self.splits, self.records, self.keys, self.skew);
-        let traps: Vec<_> = self.user_faults.iter().map(|f| Trap { fault: f.clone(), left: Arc::new(AtomicU32::new(f.times)) }).collect();
+        let traps: Vec<_> = self
+            .user_faults
+            .iter()
+            .map(|f| Trap { fault: f.clone(), left: Arc::new(AtomicU32::new(f.times)) })
+            .collect();
         let operators = match self.groups {
             None => vec![audit::FIRST.to_string()],
             Some(_) => vec![audit::FIRST.to_string(), audit::SECOND.to_string()],
