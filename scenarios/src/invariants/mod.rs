@@ -28,6 +28,8 @@ mod superset;
 #[cfg(test)]
 mod testing;
 mod truth;
+#[cfg(madsim)]
+mod world;
 
 pub use formats::{Completion, Formats, HeadRecord, Manifest, ManifestObject, Snapshots, StateEntry};
 pub use runtime_formats::RuntimeFormats;

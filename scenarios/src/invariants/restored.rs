@@ -105,7 +105,7 @@ impl Check for Restored {
                 let since = self.started.get(&(seen.process.to_string(), subtask.clone())).copied();
                 let hit = look.ground.damage.objects.get(known.object.as_str()).copied();
                 if let Err(reason) = look.ground.intact(look.truth, known.object.as_str())
-                    && !hit.is_some_and(|hit| since.is_none_or(|since| hit >= since))
+                    && hit.is_none_or(|hit| since.is_some_and(|since| hit < since))
                 {
                     out.report(subtask, "wrong-primary-bytes", format!("{}: {reason}", known.object));
                 }

@@ -44,9 +44,7 @@ impl Slots {
     fn lives(&self, look: &Look<'_>, slot: &Slot, incarnation: u64) -> bool {
         let (task_manager, ..) = slot;
         let known = self.dealt.as_ref().and_then(|dealt| dealt.get(task_manager)) == Some(&incarnation);
-        known
-            && self.registered.get(task_manager) == Some(&incarnation)
-            && look.truth.is_alive(task_manager)
+        known && self.registered.get(task_manager) == Some(&incarnation) && look.truth.is_alive(task_manager)
     }
 
     fn deal(&mut self) {

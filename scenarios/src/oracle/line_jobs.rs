@@ -103,7 +103,8 @@ impl LineJobOracle {
             let input = LineInput {
                 keys,
                 delayed: u64::from(delay.is_some()),
-                cancelled: u64::from(column(3).is_empty()),
+                // The data set writes NA for what did not happen; editions of it leave the field empty.
+                cancelled: u64::from(["", "NA"].contains(&column(3))),
                 delay: delay.unwrap_or_default(),
             };
             inputs.insert((split, offset, 0), input);

@@ -76,7 +76,7 @@ pub struct Trap {
 }
 
 impl Trap {
-    fn touch(&self, record: &AuditRecord) -> Result<(), UserError> {
+    pub(super) fn touch(&self, record: &AuditRecord) -> Result<(), UserError> {
         if (record.split, record.offset) != (self.fault.split, self.fault.offset) {
             return Ok(());
         }

@@ -16,6 +16,8 @@ use crate::{
     plan::model::{USER_ERROR_AT, USER_PANIC_AT, WorkloadPlan},
 };
 
+#[cfg(test)]
+mod agreement_tests;
 mod audit;
 mod audit_input;
 #[cfg(test)]
@@ -154,7 +156,7 @@ impl WorkloadParams {
             parallelism: plan.parallelism,
             source_parallelism: parameter(SOURCE_PARALLELISM).map_or(plan.parallelism, small).min(splits),
             max_parallelism: None,
-            records_per_second: (plan.records_per_second > 0).then(|| plan.records_per_second as f64),
+            records_per_second: (plan.records_per_second > 0).then_some(plan.records_per_second as f64),
             user_faults,
         })
     }
@@ -181,7 +183,11 @@ impl WorkloadParams {
 
     fn audit(&self) -> Result<Workload, JobError> {
         let input = AuditInput::new(self.seed, self.splits, self.records, self.keys, self.skew);
-        let traps: Vec<_> = self.user_faults.iter().map(|f| Trap { fault: f.clone(), left: Arc::new(AtomicU32::new(f.times)) }).collect();
+        let traps: Vec<_> = self
+            .user_faults
+            .iter()
+            .map(|f| Trap { fault: f.clone(), left: Arc::new(AtomicU32::new(f.times)) })
+            .collect();
         let operators = match self.groups {
             None => vec![audit::FIRST.to_string()],
             Some(_) => vec![audit::FIRST.to_string(), audit::SECOND.to_string()],
@@ -256,5 +262,24 @@ mod tests {
                 assert_eq!(workload.oracle.complete().expect_err("nothing written yet").kind, "missing");
             }
         }
+    }
+
+    /// A plan's words become parameters; what it misspells is named.
+    #[test]
+    fn plans_are_understood() {
+        let mut plan = WorkloadPlan {
+            name: "audit".into(),
+            records: 100,
+            keys: 7,
+            splits: 4,
+            parallelism: 3,
+            records_per_second: 50,
+            parameters: [(USER_PANIC_AT.to_string(), 10), (GROUPS.to_string(), 2)].into(),
+        };
+        let params = WorkloadParams::of_plan(&plan, 9).expect("all known");
+        assert_eq!(params.groups, Some(2));
+        assert_eq!((params.user_faults[0].split, params.user_faults[0].offset), (2, 2), "record 10 of 4 splits");
+        plan.parameters.insert("user_panik_at".into(), 1);
+        assert!(WorkloadParams::of_plan(&plan, 9).expect_err("misspelt").contains("user_panik_at"));
     }
 }
