@@ -177,6 +177,13 @@ fn the_probe_accepts_a_store_that_lets_one_writer_win_and_cleans_up() {
     assert_eq!(world.run(probe(&primary(&world, "a"), LAYOUT)), Ok(()));
 }
 
+#[test]
+fn the_probe_refuses_a_store_that_lets_both_writers_win() {
+    let world = World::default();
+    world.store_fault("create", "probe", Kind::Overwrites, 2);
+    assert!(matches!(world.run(probe(&primary(&world, "a"), LAYOUT)), Err(HeadError::UnsafeStore(_))));
+}
+
 fn precommitted(name: ObjectName, snapshot: u64) -> PrecommittedObject {
     PrecommittedObject { object: name, length: 3, records: 1, snapshot: CheckpointId(snapshot) }
 }
@@ -230,10 +237,7 @@ fn metadata_comes_back_or_says_whether_it_is_lost_or_only_out_of_reach() {
         assert_eq!(found.subtasks, some_metadata().subtasks);
         let order = found.restore_order(SubtaskId { vertex: VertexId(0), index: 0 }).unwrap();
         assert_eq!(order.checkpoint, CheckpointId(4));
-        assert!(matches!(
-            metadata::read(&p, LAYOUT, CheckpointId(5), &name).await,
-            Err(MetadataError::Lost { .. })
-        ));
+        assert!(matches!(metadata::read(&p, LAYOUT, CheckpointId(5), &name).await, Err(MetadataError::Lost { .. })));
         world.store_fault("read", "_metadata", Kind::Before, 1000);
         assert!(matches!(
             metadata::read(&p, LAYOUT, CheckpointId(4), &name).await,
@@ -241,10 +245,7 @@ fn metadata_comes_back_or_says_whether_it_is_lost_or_only_out_of_reach() {
         ));
         world.heal();
         world.lose_object(&name);
-        assert!(matches!(
-            metadata::read(&p, LAYOUT, CheckpointId(4), &name).await,
-            Err(MetadataError::Lost { .. })
-        ));
+        assert!(matches!(metadata::read(&p, LAYOUT, CheckpointId(4), &name).await, Err(MetadataError::Lost { .. })));
     });
 }
 
@@ -264,15 +265,28 @@ proptest! {
     }
 }
 
-pub(super) fn completed(id: u64, previous: Option<u64>, retained: &[u64], dropped: &[u64]) -> HeadEntry {
+fn completed(id: u64, previous: Option<u64>, retained: &[u64], dropped: &[u64]) -> HeadEntry {
     let ids = |ids: &[u64]| ids.iter().map(|id| CheckpointId(*id)).collect::<Vec<_>>();
     HeadEntry::Completed {
         attempt: attempt(1, 1),
         checkpoint: CheckpointId(id),
         metadata: LAYOUT.metadata(CheckpointId(id), attempt(1, 1), id),
-        objects: vec![LAYOUT.state_part(CheckpointId(id), attempt(1, 1), SubtaskId { vertex: VertexId(0), index: 0 }, "p", id)],
-        ledger: LedgerEpoch { checkpoint: CheckpointId(id), previous: previous.map(CheckpointId), ..Default::default() },
-        sinks: BTreeMap::from([(OperatorUid("out".into()), vec![precommitted(LAYOUT.sink_data("out", CheckpointId(id), attempt(1, 1), 0, id), id)])]),
+        objects: vec![LAYOUT.state_part(
+            CheckpointId(id),
+            attempt(1, 1),
+            SubtaskId { vertex: VertexId(0), index: 0 },
+            "p",
+            id,
+        )],
+        ledger: LedgerEpoch {
+            checkpoint: CheckpointId(id),
+            previous: previous.map(CheckpointId),
+            ..Default::default()
+        },
+        sinks: BTreeMap::from([(
+            OperatorUid("out".into()),
+            vec![precommitted(LAYOUT.sink_data("out", CheckpointId(id), attempt(1, 1), 0, id), id)],
+        )]),
         exhausted: false,
         retained: ids(retained),
         dropped: ids(dropped),
@@ -326,7 +340,14 @@ fn the_sweep_takes_orphans_and_leaves_what_is_referenced_or_of_a_later_leader() 
         let report = sweep(&p, LAYOUT, &head, std::slice::from_ref(&sink)).await.unwrap();
         let mut expected = orphans.to_vec();
         expected.sort();
-        assert_eq!({ let mut d = report.deleted; d.sort(); d }, expected);
+        assert_eq!(
+            {
+                let mut d = report.deleted;
+                d.sort();
+                d
+            },
+            expected
+        );
         assert_eq!(report.left, [later.clone(), stranger.clone()]);
     });
     for name in keep.iter().chain([&newest_output, &old_output, &later]) {
