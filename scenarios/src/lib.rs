@@ -6,8 +6,11 @@
 pub mod audit;
 pub mod child;
 pub mod cli;
+pub mod cluster_runner;
 pub mod confirm;
+pub mod invariants;
 pub mod nemesis;
+pub mod oracle;
 pub mod phase;
 pub mod invariants;
 pub mod oracle;
@@ -20,3 +23,4 @@ pub mod sweep;
 pub mod violation;
 pub mod worker;
 pub mod workloads;
+pub mod world_verbs;

@@ -24,8 +24,8 @@ pub const CANARY_AT: &str = "canary_at_checkpoint";
 pub const CANARY: &str = "canary";
 
 /// What a planned panic or error of user code says, so that its effect can be told from any other failure.
-pub const PLANNED_PANIC: &str = "planned panic of the user function";
-pub const PLANNED_ERROR: &str = "planned error of the user function";
+pub const PLANNED_PANIC: &str = "planned panic at";
+pub const PLANNED_ERROR: &str = "planned error at";
 
 /// One event as the harness tells it.
 #[derive(Clone, Debug)]

@@ -118,7 +118,7 @@ pub fn replay(plan: &Plan, what: &What, plan_file: Option<&str>, quiet: bool, co
             .try_init()
             .map_err(|error| format!("cannot tell the story: {error}"))?;
     }
-    let record = run_plan(plan, &mut Teller).map_err(|error| error.to_string())?;
+    let record = run_plan(plan, Box::new(Teller)).map_err(|error| error.to_string())?;
     write(&closing(&record, &command(what, &plan.profile, plan_file)))?;
     Ok(match record.verdict {
         Verdict::Clean | Verdict::Excused => Exit::Clean,

@@ -3,35 +3,48 @@
 
 use reports::RunRecord;
 
-use crate::{plan::Plan, record::Observer, rehearsal};
+use crate::{cluster_runner, plan::Plan, record::Observer, rehearsal, workloads::WorkloadParams};
 
 /// Events per segment of a trace hash.
 pub const SEGMENT_EVENTS: u64 = 1_024;
 
 /// The jobs a plan may name.
-pub const JOBS: &[&str] = &[rehearsal::NAME];
+pub fn jobs() -> String {
+    let names: Vec<&str> = WorkloadParams::NAMES.iter().copied().chain([rehearsal::NAME]).collect();
+    names.join(", ")
+}
 
 /// Why a plan cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
-    #[error("no job is called {name:?}; there are {}", JOBS.join(", "))]
+    #[error("no job is called {name:?}; there are {}", jobs())]
     NoSuchJob { name: String },
+    #[error("job {name}: {reason}")]
+    Unusable { name: String, reason: String },
 }
 
 /// # Errors
 /// [`RunError`] if the plan asks for what does not exist.
 pub fn check_job(name: &str) -> Result<(), RunError> {
-    if JOBS.contains(&name) { Ok(()) } else { Err(RunError::NoSuchJob { name: name.to_string() }) }
+    if name == rehearsal::NAME || WorkloadParams::NAMES.contains(&name) {
+        Ok(())
+    } else {
+        Err(RunError::NoSuchJob { name: name.to_string() })
+    }
 }
 
 /// Runs `plan` to its end, telling `observer` every event.
 ///
 /// # Errors
 /// [`RunError`] if the plan asks for what does not exist.
-pub fn run_plan(plan: &Plan, observer: &mut dyn Observer) -> Result<RunRecord, RunError> {
+pub fn run_plan(plan: &Plan, mut observer: Box<dyn Observer + Send>) -> Result<RunRecord, RunError> {
     check_job(&plan.workload.name)?;
     let started = std::time::Instant::now();
-    let mut record = rehearsal::run(plan, observer);
+    let mut record = if plan.workload.name == rehearsal::NAME {
+        rehearsal::run(plan, observer.as_mut())
+    } else {
+        cluster_runner::run(plan, observer)?
+    };
     record.timings.wall_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(record)
 }

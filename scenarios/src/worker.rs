@@ -3,10 +3,9 @@
 //! User code may print what it likes: an answer is told from it by its first word.
 
 use std::{
-    cell::RefCell,
     io::{BufRead, Write},
     panic::{AssertUnwindSafe, catch_unwind},
-    rc::Rc,
+    sync::{Arc, Mutex},
 };
 
 use reports::{RunRecord, Verdict};
@@ -68,13 +67,16 @@ pub struct Answer {
 
 struct SegmentObserver {
     segment: Option<u64>,
-    lines: Rc<RefCell<Vec<String>>>,
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Observer for SegmentObserver {
     fn event(&mut self, story: &Story<'_>) {
         if self.segment == Some(story.sequence / SEGMENT_EVENTS) {
-            self.lines.borrow_mut().push(story.to_string());
+            // Nobody panics while holding it.
+            if let Ok(mut lines) = self.lines.lock() {
+                lines.push(story.to_string());
+            }
         }
     }
 }
@@ -85,10 +87,10 @@ pub fn answer(request: &Request) -> Answer {
         Ok(plan) => plan,
         Err(message) => return environment(0, "", message),
     };
-    let lines = Rc::new(RefCell::new(Vec::new()));
+    let lines = Arc::new(Mutex::new(Vec::new()));
     let result = catch_unwind(AssertUnwindSafe(|| {
-        let mut observer = SegmentObserver { segment: request.segment, lines: lines.clone() };
-        run_plan(&plan, &mut observer)
+        let observer = SegmentObserver { segment: request.segment, lines: lines.clone() };
+        run_plan(&plan, Box::new(observer))
     }));
     let record = match result {
         Ok(Ok(record)) => record,
@@ -98,7 +100,7 @@ pub fn answer(request: &Request) -> Answer {
             crash_record(&plan, &message)
         }
     };
-    Answer { record, segment: lines.take() }
+    Answer { record, segment: lines.lock().map(|mut lines| std::mem::take(&mut *lines)).unwrap_or_default() }
 }
 
 fn environment(seed: u64, profile: &str, message: String) -> Answer {

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The workload of generated plans.
-pub const DEFAULT_WORKLOAD: &str = "counts";
+pub const DEFAULT_WORKLOAD: &str = "audit";
 
 /// What the swarm has turned on for one seed.
 pub struct Swarm {

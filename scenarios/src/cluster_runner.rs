@@ -1,0 +1,309 @@
+//! A plan on the real runtime in the simulated world: builds the world and the cluster, lets nemesis and invariants watch every
+//! event, and waits until the job has ended or its time is up.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use reports::{RunRecord, TraceHash, Verdict};
+use runtime::{
+    cluster::{
+        config::{CheckpointConfig, ClusterConfig},
+        jobmanager::{self, JobManagerConfig, JobOutcome},
+        taskmanager::{self, TaskManagerConfig},
+    },
+    dataflow::task::TaskSettings,
+    graph::Job,
+    platform::Address,
+    sabotage::SabotageSet,
+};
+use sim::{DiskConfig, Effect, FailureKind, NetworkConfig, StoreConfig, World, WorldConfig};
+
+use crate::{
+    invariants::{self, End, FallbackPolicy, InvariantSuite, RuntimeFormats, Seen, SuiteConfig, Timing},
+    nemesis::Nemesis,
+    plan::{
+        FallbackBehindCommit, Plan, Span,
+        model::{JOB_MANAGER, machine_of},
+    },
+    record::{Observer, Recorder, RunEnd, Story},
+    run::RunError,
+    worker::crash_record,
+    workloads::{Workload, WorkloadParams},
+    world_verbs::{WorldTruth, WorldVerbs},
+};
+
+/// After the job has ended, so much longer is watched for effects of zombies.
+const AFTERMATH: Duration = Duration::from_millis(500);
+/// How often the end of the job is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+type JobEnd = Arc<Mutex<Option<Result<JobOutcome, String>>>>;
+
+struct Watch {
+    recorder: Recorder,
+    observer: Box<dyn Observer + Send>,
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn range(span: Span) -> std::ops::Range<Duration> {
+    span.minimum()..span.maximum()
+}
+
+/// The world of a plan.
+pub fn world_config(plan: &Plan) -> WorldConfig {
+    WorldConfig {
+        seed: plan.seed,
+        network: NetworkConfig {
+            latency: range(plan.network.latency),
+            jitter: Duration::from_micros(plan.network.jitter_us),
+            bandwidth_bytes_per_second: plan.network.bytes_per_second,
+            window_bytes: plan.network.window_bytes,
+            dead_peer_timeout: ms(plan.network.dead_peer_timeout_ms),
+        },
+        disk: DiskConfig {
+            latency: range(plan.disk.latency),
+            bytes_per_second: plan.disk.bytes_per_second,
+            capacity_bytes: plan.disk.capacity_bytes,
+        },
+        store: StoreConfig { latency: range(plan.store.latency), bytes_per_second: plan.store.bytes_per_second },
+        // The harness ends the run itself; this is for a world that stands still.
+        time_limit: ms(plan.time_limit_ms) + Duration::from_secs(60),
+    }
+}
+
+/// The runtime's settings of a plan.
+pub fn cluster_config(plan: &Plan) -> ClusterConfig {
+    let s = &plan.settings;
+    ClusterConfig {
+        heartbeat_interval: ms(s.heartbeat_interval_ms),
+        heartbeat_timeout: ms(s.heartbeat_timeout_ms),
+        restart_delay: ms(s.restart_delay_ms),
+        restart_attempts: None,
+        cancellation_timeout: ms(10_000),
+        slot_request_timeout: ms(plan.time_limit_ms),
+        checkpoint: CheckpointConfig {
+            interval: ms(s.checkpoint_interval_ms),
+            min_pause: ms(s.min_pause_ms),
+            timeout: ms(s.checkpoint_timeout_ms),
+            max_concurrent: s.max_concurrent,
+            retained: s.retained,
+            tolerable_failures: s.tolerable_failures,
+        },
+        fallback_behind_commit: match s.fallback_behind_commit {
+            FallbackBehindCommit::Replay => runtime::recovery::choice::FallbackBehindCommit::Replay,
+            FallbackBehindCommit::Fail => runtime::recovery::choice::FallbackBehindCommit::Fail,
+            FallbackBehindCommit::Duplicate => runtime::recovery::choice::FallbackBehindCommit::Duplicate,
+        },
+        task: TaskSettings {
+            buffer_bytes: s.buffer_bytes,
+            buffer_timeout: ms(s.buffer_timeout_ms),
+            channel_window_bytes: s.channel_window_bytes,
+            parts_per_snapshot: s.parts_per_snapshot,
+            local_recovery: s.local_recovery,
+            store_operation_timeout: ms(s.store_operation_timeout_ms),
+            store_total_timeout: ms(s.store_total_timeout_ms),
+            connect_timeout: ms(s.connect_timeout_ms),
+            source_batch_records: s.source_batch_records,
+            sabotage: SabotageSet(plan.sabotage.iter().copied().collect()),
+        },
+        ..ClusterConfig::default()
+    }
+}
+
+/// Adds machines and processes of the plan to the world and starts them. The job's end appears in what is given back.
+pub fn start_cluster(world: &World, plan: &Plan, job: &Job) -> JobEnd {
+    let end: JobEnd = Arc::default();
+    let cluster = cluster_config(plan);
+    let rpc = Address(format!("{JOB_MANAGER}/rpc"));
+    for process in plan.cluster.process_names() {
+        let machine = machine_of(&process);
+        world.add_machine(&machine);
+        let job = job.clone();
+        if process == JOB_MANAGER {
+            let config = JobManagerConfig { rpc_address: rpc.clone(), cluster: cluster.clone() };
+            let end = end.clone();
+            let entry = move |platform| {
+                let (job, config, end) = (job.clone(), config.clone(), end.clone());
+                async move {
+                    let outcome = jobmanager::run(platform, job, config).await.map_err(|error| error.to_string());
+                    if let Ok(mut end) = end.lock() {
+                        end.get_or_insert(outcome);
+                    }
+                }
+                .boxed()
+            };
+            world.add_process(&process, &machine, Rc::new(entry));
+        } else {
+            let config = TaskManagerConfig {
+                job_manager: rpc.clone(),
+                data_address: Address(format!("{process}/data")),
+                slots: plan.cluster.slots,
+                cluster: cluster.clone(),
+            };
+            let entry = move |platform| {
+                let (job, config) = (job.clone(), config.clone());
+                async move {
+                    // Returns only if it cannot run; to the cluster that is a dead process like any other.
+                    let _ = taskmanager::run(platform, job, config).await;
+                }
+                .boxed()
+            };
+            world.add_process(&process, &machine, Rc::new(entry));
+        }
+        world.start(&process);
+    }
+    end
+}
+
+fn suite(plan: &Plan, workload: Workload) -> InvariantSuite {
+    let s = &plan.settings;
+    let mut config = SuiteConfig::for_job(&workload.job, Rc::new(RuntimeFormats), workload.oracle);
+    config.local_recovery = s.local_recovery;
+    config.fallback = match s.fallback_behind_commit {
+        FallbackBehindCommit::Replay => FallbackPolicy::Replay,
+        FallbackBehindCommit::Fail => FallbackPolicy::Fail,
+        FallbackBehindCommit::Duplicate => FallbackPolicy::Duplicate,
+    };
+    config.timing = Timing {
+        interval: ms(s.checkpoint_interval_ms),
+        min_pause: ms(s.min_pause_ms),
+        timeout: ms(s.checkpoint_timeout_ms),
+        max_concurrent: s.max_concurrent,
+        ..config.timing
+    };
+    config.channel_window_bytes = s.channel_window_bytes.into();
+    config.buffer_bytes = s.buffer_bytes.into();
+    config.liveness_bound = ms(plan.time_limit_ms - plan.healed_by_ms);
+    InvariantSuite::new(config)
+}
+
+async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dyn Observer + Send>) -> RunRecord {
+    for (path, bytes) in &workload.inputs {
+        world.inputs().put(path, bytes.clone());
+    }
+    let job = workload.job.clone();
+    let suite = Rc::new(RefCell::new(suite(&plan, workload)));
+    let told = suite.clone();
+    let verbs = WorldVerbs::new(
+        world.clone(),
+        Rc::new(move |world, notice| told.borrow_mut().on_fault(&WorldTruth(world), notice)),
+    );
+    let nemesis = Nemesis::new(&plan, Rc::new(verbs));
+    let watch = Rc::new(RefCell::new(Watch { recorder: Recorder::new(&plan), observer }));
+
+    let (judge, hand, eyes) = (suite.clone(), nemesis.clone(), watch.clone());
+    world.set_listener(Rc::new(move |world, stamped| {
+        let at = stamped.at.elapsed();
+        let story = Story {
+            at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+            sequence: stamped.sequence,
+            process: &stamped.process,
+            incarnation: stamped.incarnation,
+            event: &stamped.event,
+        };
+        {
+            let mut eyes = eyes.borrow_mut();
+            let eyes = &mut *eyes;
+            eyes.recorder.on_event(&story, hand.phase().name());
+            eyes.observer.event(&story);
+        }
+        let seen = Seen { at, process: &stamped.process, incarnation: stamped.incarnation, event: &stamped.event };
+        judge.borrow_mut().on_event(&WorldTruth(world), seen);
+        // Last: it may kill the very process that emits.
+        hand.on_event(&stamped.process, &stamped.event);
+    }));
+    let judge = suite.clone();
+    world.store().subscribe(Rc::new(move |world, effect| {
+        let kind = match effect.effect {
+            Effect::Created => invariants::EffectKind::Created,
+            Effect::Deleted => invariants::EffectKind::Deleted,
+            Effect::Refused | Effect::NothingToDelete | Effect::Lost | Effect::Corrupted => return,
+        };
+        let effect = invariants::Effect {
+            at: effect.at.elapsed(),
+            kind,
+            object: effect.name.as_str(),
+            process: &effect.process,
+            incarnation: effect.incarnation,
+        };
+        judge.borrow_mut().on_store_effect(&WorldTruth(world), effect);
+    }));
+
+    nemesis.start();
+    let end = start_cluster(&world, &plan, &job);
+    let limit = ms(plan.time_limit_ms);
+    let outcome = loop {
+        let outcome = end.lock().map_or(None, |end| end.clone());
+        if outcome.is_some() || world.now().elapsed() >= limit || !suite.borrow().violations().is_empty() {
+            break outcome;
+        }
+        world.sleep(LOOK).await;
+    };
+    if outcome.is_some() {
+        world.sleep(AFTERMATH).await;
+    }
+    let outcome = outcome.map(|outcome| match outcome {
+        Ok(JobOutcome::Finished) => Ok(()),
+        Ok(JobOutcome::Failed { reason }) => Err(reason),
+        Err(error) => Err(error),
+    });
+    let violations = suite.borrow_mut().at_end(&WorldTruth(&world), &End { outcome: outcome.clone(), swept: false });
+    let excuse = match outcome {
+        // No invariant objected to the failure: it was proved to be the plan's doing.
+        Some(Err(reason)) => Some(reason),
+        _ => None,
+    };
+    let run_end = RunEnd {
+        simulated_ms: u64::try_from(world.now().elapsed().as_millis()).unwrap_or(u64::MAX),
+        trace: TraceHash::default(),
+        violations,
+        excuse,
+    };
+    let recorder = std::mem::take(&mut watch.borrow_mut().recorder);
+    recorder.finish(&plan, run_end, &nemesis)
+}
+
+/// Runs the plan.
+///
+/// # Errors
+/// [`RunError`] if the plan's workload makes no job.
+pub fn run(plan: &Plan, observer: Box<dyn Observer + Send>) -> Result<RunRecord, RunError> {
+    let unusable = |reason: String| RunError::Unusable { name: plan.workload.name.clone(), reason };
+    let mut parameters = plan.workload.clone();
+    parameters.parameters.remove(crate::record::CANARY_AT);
+    let params = WorkloadParams::of_plan(&parameters, plan.seed).map_err(unusable)?;
+    // Built here once to report what is wrong; the world builds its own, on its own thread.
+    params.build().map_err(|error| unusable(error.to_string()))?;
+    let own = plan.clone();
+    let outcome = sim::run(world_config(plan), move |world| {
+        let workload = params.build().expect("it was built a moment ago");
+        in_world(world, own, workload, observer).boxed_local()
+    });
+    let mut record = match outcome.value {
+        Ok(record) => record,
+        Err(failure) => {
+            let mut record = crash_record(plan, &failure.message);
+            if failure.kind == FailureKind::TimeLimit {
+                record.verdict = Verdict::Violation;
+                record.invariant = Some("liveness".to_string());
+                record.signature = Some("liveness/stalled/world".to_string());
+            }
+            record.timings.simulated_ms = u64::try_from(outcome.end.elapsed().as_millis()).unwrap_or(u64::MAX);
+            record.counters.events = outcome.events;
+            record
+        }
+    };
+    record.trace = TraceHash {
+        segments: outcome.trace.segments.iter().map(|hash| format!("{hash:016x}")).collect(),
+        last: format!("{:016x}", outcome.trace.final_hash),
+    };
+    Ok(record)
+}
