@@ -1,1 +1,22 @@
+//! The chaos harness: plans drawn from seeds, faults, invariants, and the sweep that runs them by the thousand.
+//!
+//! `seed -> Plan -> run -> RunRecord`. Nothing in a run may depend on anything but the plan; whatever reads a real clock, starts
+//! processes or prints (`sweep`, `audit`, `replay`, `cli`) stays outside of the run.
 
+pub mod audit;
+pub mod child;
+pub mod cli;
+pub mod confirm;
+pub mod nemesis;
+pub mod phase;
+pub mod invariants;
+pub mod oracle;
+pub mod plan;
+pub mod record;
+pub mod rehearsal;
+pub mod replay;
+pub mod run;
+pub mod sweep;
+pub mod violation;
+pub mod worker;
+pub mod workloads;

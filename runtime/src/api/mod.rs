@@ -37,4 +37,6 @@ pub use crate::{
 };
 
 #[cfg(test)]
+pub(crate) mod driver;
+#[cfg(test)]
 mod tests;

@@ -46,9 +46,8 @@ impl<T: Record> Stream<T> {
 
     /// Spreads the records evenly over the subtasks of the next operator, which is not chained then.
     #[must_use]
-    pub fn rebalance(mut self) -> Self {
-        self.rebalance = true;
-        self
+    pub fn rebalance(&self) -> Self {
+        Stream { rebalance: true, ..self.clone() }
     }
 
     pub fn map<U: Record>(&self, function: impl Fn(T) -> U + Send + Sync + 'static) -> Stream<U> {

@@ -29,6 +29,8 @@ use std::{
 
 mod finalize;
 mod protocol;
+#[cfg(test)]
+mod tests;
 mod trigger;
 
 pub use protocol::{CoordinatorCommand, CoordinatorConfig, CoordinatorEvent, Participants};

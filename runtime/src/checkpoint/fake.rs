@@ -31,6 +31,8 @@ pub enum Kind {
     After,
     /// Neither effect nor answer for ten seconds, then an open outcome.
     Silent,
+    /// Creates only: overwrites what is there.
+    Overwrites,
     /// Reads only: half of the bytes.
     Short,
     /// Reads only: one bit differs.
@@ -347,8 +349,8 @@ impl InputFiles for World {
 impl PrimaryStorage for World {
     fn create(&self, name: &ObjectName, parts: Vec<Bytes>, _by: Mono) -> Fut<'_, Result<(), StoreError>> {
         let object = name.clone();
-        self.store_operation("create", name.as_str(), move |s, _| {
-            if s.objects.contains_key(&object) {
+        self.store_operation("create", name.as_str(), move |s, fault| {
+            if s.objects.contains_key(&object) && fault != Some(Kind::Overwrites) {
                 return Err(StoreError::Exists);
             }
             s.objects.insert(object, parts.concat().into());

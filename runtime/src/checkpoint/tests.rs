@@ -177,6 +177,13 @@ fn the_probe_accepts_a_store_that_lets_one_writer_win_and_cleans_up() {
     assert_eq!(world.run(probe(&primary(&world, "a"), LAYOUT)), Ok(()));
 }
 
+#[test]
+fn the_probe_refuses_a_store_that_lets_both_writers_win() {
+    let world = World::default();
+    world.store_fault("create", "probe", Kind::Overwrites, 2);
+    assert!(matches!(world.run(probe(&primary(&world, "a"), LAYOUT)), Err(HeadError::UnsafeStore(_))));
+}
+
 fn precommitted(name: ObjectName, snapshot: u64) -> PrecommittedObject {
     PrecommittedObject { object: name, length: 3, records: 1, snapshot: CheckpointId(snapshot) }
 }
@@ -258,7 +265,7 @@ proptest! {
     }
 }
 
-pub(super) fn completed(id: u64, previous: Option<u64>, retained: &[u64], dropped: &[u64]) -> HeadEntry {
+fn completed(id: u64, previous: Option<u64>, retained: &[u64], dropped: &[u64]) -> HeadEntry {
     let ids = |ids: &[u64]| ids.iter().map(|id| CheckpointId(*id)).collect::<Vec<_>>();
     HeadEntry::Completed {
         attempt: attempt(1, 1),

@@ -15,18 +15,26 @@ pub struct Progress {
     checkpoints: AtomicU64,
     output_records: AtomicU64,
     restarts: AtomicU64,
+    /// Print every event.
+    events: bool,
 }
 
 impl Progress {
     /// A spinner on the terminal; nothing where there is none, or if `quiet`.
-    pub fn new(quiet: bool) -> Progress {
+    pub fn new(quiet: bool, events: bool) -> Progress {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
         // A template of our own is always valid.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}") {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(100));
-        Progress { bar, checkpoints: AtomicU64::new(0), output_records: AtomicU64::new(0), restarts: AtomicU64::new(0) }
+        Progress {
+            bar,
+            checkpoints: AtomicU64::new(0),
+            output_records: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            events,
+        }
     }
 
     pub fn finish(&self) {
@@ -47,7 +55,10 @@ impl Progress {
 }
 
 impl JournalListener for Progress {
-    fn on_event(&self, _process: &str, event: &Event) {
+    fn on_event(&self, process: &str, event: &Event) {
+        if self.events {
+            eprintln!("{process:<10} {event}");
+        }
         let counter = match event {
             Event::CheckpointCompleted { .. } => &self.checkpoints,
             Event::SinkPrecommitted { records, .. } => {

@@ -57,6 +57,9 @@ pub struct RunArguments {
     /// Go on with a run that was interrupted, from its last checkpoint.
     #[arg(long)]
     pub resume: bool,
+    /// Print every journal event to standard error.
+    #[arg(long)]
+    pub events: bool,
     /// No progress line.
     #[arg(long)]
     pub quiet: bool,
@@ -79,7 +82,7 @@ pub enum RunError {
 pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
     let job = build_job(arguments)?;
     let root = prepare_output(&arguments.output, arguments.resume)?;
-    let progress = Arc::new(Progress::new(arguments.quiet));
+    let progress = Arc::new(Progress::new(arguments.quiet || arguments.events, arguments.events));
     let world = |process: &str| {
         let listener = Arc::clone(&progress) as Arc<dyn JournalListener>;
         let config = RealConfig {
@@ -94,7 +97,7 @@ pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
     let cluster = cluster_config(arguments);
     let jm_world = world("jobmanager")?;
     let jm_platform = jm_world.platform();
-    let rpc_address = free_address(&jm_platform)?;
+    let rpc_address = free_address(&jm_world, &jm_platform)?;
     let mut task_managers = Vec::new();
     let slots = job.graph.slots_needed().div_ceil(arguments.task_managers);
     for number in 1..=arguments.task_managers {
@@ -189,9 +192,9 @@ fn prepare_output(path: &Path, resume: bool) -> Result<PathBuf, RunError> {
 }
 
 /// A free port for the JobManager, which its TaskManagers must know before it listens.
-fn free_address(platform: &Platform) -> Result<Address, RunError> {
+fn free_address(world: &RealWorld, platform: &Platform) -> Result<Address, RunError> {
     let any = Address("127.0.0.1:0".to_string());
-    let listening = crate::platform::real::block_on(platform.transport.listen(&any));
+    let listening = world.block_on(platform.transport.listen(&any));
     listening
         .map(|listener| listener.address())
         .map_err(|e| RunError::Environment(format!("cannot open a port on 127.0.0.1: {e}")))

@@ -227,7 +227,11 @@ impl TaskManager {
         match event {
             TmEvent::Connected(number, connection) if number == self.connection_number => self.register(connection),
             TmEvent::FromJobManager(number, message) if number == self.connection_number => self.obey(message).await,
-            TmEvent::ConnectionDown(number, _) if number == self.connection_number => self.connect(),
+            TmEvent::ConnectionDown(number, reason) if number == self.connection_number => {
+                let task_manager = self.platform.process.to_string();
+                self.platform.journal.emit(Event::JobManagerLost { task_manager, reason });
+                self.connect();
+            }
             TmEvent::Connected(..) | TmEvent::FromJobManager(..) | TmEvent::ConnectionDown(..) => {}
             TmEvent::Inbound(channel) => self.hand_over(channel),
             TmEvent::Report(attempt, subtask, report) => self.report(attempt, subtask, report),
@@ -409,7 +413,7 @@ impl TaskManager {
     fn report(&mut self, attempt: AttemptId, subtask: SubtaskId, report: SubtaskReport) {
         let state = match &report {
             SubtaskReport::Running => Some(("RUNNING", String::new())),
-            SubtaskReport::Failed(failure) => Some(("FAILED", format!("{failure:?}"))),
+            SubtaskReport::Failed(failure) => Some(("FAILED", failure.to_string())),
             SubtaskReport::Stopped => Some(("CANCELED", String::new())),
             _ => None,
         };

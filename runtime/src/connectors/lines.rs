@@ -308,3 +308,7 @@ impl<T> SplitReader<T> for LineReader<T> {
         self.offset
     }
 }
+
+#[cfg(test)]
+#[path = "lines_tests.rs"]
+mod tests;

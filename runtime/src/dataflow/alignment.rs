@@ -228,11 +228,13 @@ mod tests {
         )
     }
 
-    fn story() -> impl Strategy<Value = (Vec<Vec<Item>>, Vec<(bool, u64, usize)>)> {
+    /// An abort or not, of which checkpoint, or a channel to consume from.
+    type Step = (bool, u64, usize);
+
+    fn story() -> impl Strategy<Value = (Vec<Vec<Item>>, Vec<Step>)> {
         (1..5usize, 1..6u64).prop_flat_map(|(channels, barriers)| {
             (
                 proptest::collection::vec(channel(barriers), channels),
-                // Steps: an abort (rarely), of which checkpoint, or a channel to consume from.
                 proptest::collection::vec((proptest::bool::weighted(0.1), 1..=barriers, 0..channels), 0..200),
             )
         })

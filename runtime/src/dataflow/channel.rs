@@ -25,6 +25,9 @@ use crate::{
 /// A consumer keeps no more frames than this in memory; the rest waits in the network. Bounds what frames that need no
 /// credit, or many tiny ones, can occupy.
 const MAX_RECEIVED_FRAMES: usize = 32;
+/// The same in a replay, where the recorded order may ask for records behind a great many small frames; credit still
+/// bounds their bytes.
+const MAX_RECEIVED_FRAMES_IN_REPLAY: usize = 4096;
 
 /// A channel that can no longer be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -227,7 +230,9 @@ pub struct InputChannel {
     pub blocked: bool,
     sender: Box<dyn FrameSender>,
     receiver: Box<dyn FrameReceiver>,
-    received: VecDeque<Bytes>,
+    /// Frames as they came out of the connection; empty between polls.
+    arriving: VecDeque<Bytes>,
+    received: VecDeque<Frame>,
     current: Option<Frame>,
     grants: Grants,
     /// Totals of payload bytes, over the life of the channel.
@@ -249,6 +254,7 @@ impl InputChannel {
             blocked: false,
             sender: connection.sender,
             receiver: connection.receiver,
+            arriving: VecDeque::new(),
             received: VecDeque::new(),
             current: None,
             grants,
@@ -274,13 +280,15 @@ impl InputChannel {
     /// it must consume first.
     ///
     /// # Errors
-    /// [`ChannelError`] once the channel is lost; frames received before are then still there.
+    /// [`ChannelError`] once the channel is lost, or if the peer sent bytes that are no frame, a frame that it may not send,
+    /// or more than its credit.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), ChannelError> {
-        while self.received.len() < MAX_RECEIVED_FRAMES {
-            let room = MAX_RECEIVED_FRAMES - self.received.len();
-            match self.receiver.poll_recv(cx, &mut self.received, room) {
+        let most = if self.grants.replaying { MAX_RECEIVED_FRAMES_IN_REPLAY } else { MAX_RECEIVED_FRAMES };
+        while self.received.len() < most {
+            let room = most - self.received.len();
+            match self.receiver.poll_recv(cx, &mut self.arriving, room) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => self.admit_all()?,
                 Poll::Ready(Err(source)) => return Err(ChannelError::Net { channel: self.name.clone(), source }),
             }
         }
@@ -313,23 +321,26 @@ impl InputChannel {
     }
 
     /// What comes next on this channel, if it is here.
-    ///
-    /// # Errors
-    /// [`ChannelError`] if the peer sent bytes that are no frame, a frame it may not send, or more than its credit.
-    pub fn front(&mut self) -> Result<Option<Front>, ChannelError> {
+    pub fn front(&mut self) -> Option<Front> {
         if self.current.is_none() {
-            let Some(bytes) = self.received.pop_front() else { return Ok(None) };
+            self.current = self.received.pop_front();
+        }
+        match self.current.as_ref()? {
+            Frame::Data { records, .. } => Some(Front::Data(*records)),
+            Frame::Barrier(checkpoint) => Some(Front::Barrier(*checkpoint)),
+            Frame::ReplayMarker(epoch) => Some(Front::ReplayMarker(*epoch)),
+            Frame::Credit(_) => None,
+        }
+    }
+
+    fn admit_all(&mut self) -> Result<(), ChannelError> {
+        while let Some(bytes) = self.arriving.pop_front() {
             let frame =
                 frame::decode(bytes).map_err(|source| ChannelError::Frame { channel: self.name.clone(), source })?;
             self.admit(&frame)?;
-            self.current = Some(frame);
+            self.received.push_back(frame);
         }
-        Ok(match &self.current {
-            Some(Frame::Data { records, .. }) => Some(Front::Data(*records)),
-            Some(Frame::Barrier(checkpoint)) => Some(Front::Barrier(*checkpoint)),
-            Some(Frame::ReplayMarker(epoch)) => Some(Front::ReplayMarker(*epoch)),
-            Some(Frame::Credit(_)) | None => None,
-        })
+        Ok(())
     }
 
     fn admit(&mut self, frame: &Frame) -> Result<(), ChannelError> {

@@ -4,7 +4,7 @@ use super::{
     channel::Front,
     merge_log::{ReplayCursor, ReplayStep},
     source_driver::SourceTurn,
-    subtask::{Subtask, lost, user},
+    subtask::{Subtask, user},
     task::{SubtaskReport, TaskFailure},
 };
 use crate::{checkpoint::types::ReplayPlan, ids::CheckpointId, journal::Event, platform::Mono};
@@ -74,7 +74,7 @@ impl Subtask {
             if input.blocked {
                 continue;
             }
-            let Some(front) = input.front().map_err(lost)? else { continue };
+            let Some(front) = input.front() else { continue };
             self.next_input = (position + 1) % count;
             match front {
                 Front::Data(records) => {
@@ -153,7 +153,7 @@ impl Subtask {
         if position >= self.inputs.len() {
             return Err(self.diverged(format!("the recorded order names input {input} of {}", self.inputs.len())));
         }
-        match self.inputs[position].front().map_err(lost)? {
+        match self.inputs[position].front() {
             None => Ok(Work::Nothing),
             Some(Front::Data(records)) => {
                 let consumed = self.process(position, records.min(at_most))?;
@@ -176,7 +176,7 @@ impl Subtask {
             if self.replay.as_ref().is_none_or(|r| r.marked[position]) {
                 continue;
             }
-            match self.inputs[position].front().map_err(lost)? {
+            match self.inputs[position].front() {
                 None => {}
                 Some(Front::ReplayMarker(e)) if e == epoch => {
                     self.inputs[position].pop_control();

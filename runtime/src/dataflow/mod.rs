@@ -4,6 +4,8 @@ pub mod alignment;
 mod barriers;
 pub mod chain;
 pub mod channel;
+#[cfg(test)]
+mod channel_tests;
 pub mod frame;
 mod intake;
 pub mod merge_log;
@@ -17,5 +19,7 @@ pub mod subtask;
 mod subtask_tests;
 pub mod task;
 mod task_set;
+#[cfg(test)]
+mod test_job;
 #[cfg(test)]
 mod test_world;

@@ -94,7 +94,14 @@ struct SinkState {
 
 /// The sinks' part of a snapshot, to be awaited by its asynchronous part.
 pub struct SinkSnapshot {
-    sinks: Vec<(OperatorUid, Vec<(CheckpointId, Upload, u32)>, BTreeMap<CheckpointId, OutputDigest>)>,
+    sinks: Vec<SinkCut>,
+}
+
+struct SinkCut {
+    sink: OperatorUid,
+    /// With the snapshot each was cut for, and how often it had failed at the barrier.
+    uploads: Vec<(CheckpointId, Upload, u32)>,
+    digests: BTreeMap<CheckpointId, OutputDigest>,
 }
 
 impl SinkSnapshot {
@@ -104,7 +111,7 @@ impl SinkSnapshot {
     /// Why one of them is not.
     pub async fn complete(self) -> Result<BTreeMap<OperatorUid, SinkAck>, String> {
         let mut acks = BTreeMap::new();
-        for (sink, uploads, digests) in self.sinks {
+        for SinkCut { sink, uploads, digests } in self.sinks {
             let mut objects = Vec::with_capacity(uploads.len());
             for (snapshot, upload, failures) in uploads {
                 let object = upload.durable(failures).await.map_err(|e| format!("output of sink {sink}: {e}"))?;
@@ -213,7 +220,7 @@ impl SinkLog {
                 let failures = upload.lock().failures;
                 (snapshot, upload.clone(), failures)
             });
-            (sink.clone(), uploads.collect(), state.digests.clone())
+            SinkCut { sink: sink.clone(), uploads: uploads.collect(), digests: state.digests.clone() }
         });
         SinkSnapshot { sinks: sinks.collect() }
     }

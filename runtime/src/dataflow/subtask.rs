@@ -232,7 +232,7 @@ impl Subtask {
     /// So much output waits to be sent or uploaded that nothing should be consumed.
     fn is_stalled(&self) -> bool {
         // A replay must take in what the recorded order asks for, even if outputs are less even than they were then.
-        let factor = if self.replay.is_some() { 4 } else { 2 };
+        let factor = if self.replay.is_some() { 8 } else { 2 };
         let limit = factor * self.spec.settings.buffer_bytes as usize;
         self.sinks.is_full() || self.channels.iter().any(|c| c.unsent_bytes() > limit)
     }

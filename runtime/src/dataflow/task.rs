@@ -1,7 +1,7 @@
 //! What a TaskManager tells a subtask, and what a subtask tells its TaskManager. Serialized: the same messages travel between
 //! JobManager and TaskManager.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +115,17 @@ pub enum TaskFailure {
     StateLost { checkpoint: CheckpointId, part: String, reason: String },
     /// Anything that may pass: network, storage outage, local errors.
     Environment(String),
+}
+
+impl fmt::Display for TaskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TaskFailure::User(message) | TaskFailure::Environment(message) => f.write_str(message),
+            TaskFailure::StateLost { checkpoint, part, reason } => {
+                write!(f, "state part {part} of checkpoint {checkpoint} is lost: {reason}")
+            }
+        }
+    }
 }
 
 /// From subtask to TaskManager and on to the JobManager.

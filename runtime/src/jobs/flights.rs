@@ -21,6 +21,11 @@ const CARRIER: usize = 9;
 const ORIGIN: usize = 12;
 const DESTINATION: usize = 13;
 
+/// No value: the data set as published in R's way has `NA`, other editions leave the field empty.
+fn is_missing(field: &str) -> bool {
+    field.is_empty() || field == "NA"
+}
+
 /// What the job takes of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flight {
@@ -84,7 +89,7 @@ pub fn parse(origin: Origin, line: &str) -> Result<Option<Flight>, UserError> {
         return Err(UserError::new(format!("{count} columns where {COLUMNS} are expected")));
     }
     let delay = match fields[DEP_DELAY] {
-        "" => None,
+        missing if is_missing(missing) => None,
         // Some editions of the data set write whole numbers with a decimal.
         minutes => Some(minutes.strip_suffix(".0").unwrap_or(minutes).parse().map_err(|error| {
             UserError::new(format!("dep_delay {minutes:?} is not a whole number of minutes: {error}"))
@@ -93,7 +98,7 @@ pub fn parse(origin: Origin, line: &str) -> Result<Option<Flight>, UserError> {
     Ok(Some(Flight {
         carrier: fields[CARRIER].to_string(),
         route: format!("{}-{}", fields[ORIGIN], fields[DESTINATION]),
-        cancelled: fields[DEP_TIME].is_empty(),
+        cancelled: is_missing(fields[DEP_TIME]),
         delay,
         origin,
     }))

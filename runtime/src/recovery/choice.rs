@@ -20,6 +20,9 @@ use crate::{
     sabotage::{Sabotage, SabotageSet},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// What to do when the checkpoint to restore lies behind committed output (`recovery.fallback-behind-commit`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -215,13 +218,23 @@ pub fn verify_epoch(epoch: &LedgerEpoch, found: &BTreeMap<OperatorUid, OutputDig
 /// Collects the sinks' reports of replayed epochs until every epoch is verified.
 #[derive(Clone, Debug)]
 pub struct ReplayVerification {
-    epochs: BTreeMap<CheckpointId, (LedgerEpoch, BTreeSet<SubtaskId>, BTreeMap<OperatorUid, OutputDigest>)>,
+    epochs: BTreeMap<CheckpointId, EpochVerification>,
+}
+
+#[derive(Clone, Debug)]
+struct EpochVerification {
+    expected: LedgerEpoch,
+    /// Sink subtasks that have not reported yet.
+    missing: BTreeSet<SubtaskId>,
+    sums: BTreeMap<OperatorUid, OutputDigest>,
 }
 
 impl ReplayVerification {
     /// `sinks`: the subtasks that will report, those whose vertex has a sink.
     pub fn new(choice: &RestoreChoice, sinks: &BTreeSet<SubtaskId>) -> ReplayVerification {
-        let open = |e: &LedgerEpoch| (e.checkpoint, (e.clone(), sinks.clone(), BTreeMap::new()));
+        let open = |e: &LedgerEpoch| {
+            (e.checkpoint, EpochVerification { expected: e.clone(), missing: sinks.clone(), sums: BTreeMap::new() })
+        };
         ReplayVerification { epochs: choice.replay.iter().map(open).collect() }
     }
 
@@ -235,7 +248,7 @@ impl ReplayVerification {
         epoch: CheckpointId,
         digests: &BTreeMap<OperatorUid, OutputDigest>,
     ) -> Result<bool, ReplayMismatch> {
-        let Some((expected, missing, sums)) = self.epochs.get_mut(&epoch) else { return Ok(false) };
+        let Some(EpochVerification { expected, missing, sums }) = self.epochs.get_mut(&epoch) else { return Ok(false) };
         if !missing.remove(&subtask) {
             return Ok(false);
         }
@@ -252,6 +265,6 @@ impl ReplayVerification {
 
     /// Whether all epochs were reported by all sinks and are as committed.
     pub fn is_done(&self) -> bool {
-        self.epochs.values().all(|(_, missing, _)| missing.is_empty())
+        self.epochs.values().all(|e| e.missing.is_empty())
     }
 }

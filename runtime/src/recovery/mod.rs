@@ -5,3 +5,6 @@ pub mod allocations;
 pub mod choice;
 pub mod local_store;
 pub mod snapshot_io;
+
+#[cfg(test)]
+mod tests;

@@ -178,7 +178,10 @@ pub async fn restore_parts(
     local: Option<&LocalStateStore>,
 ) -> Result<RestoredState, TaskFailure> {
     if let Some(store) = local {
-        store.prune(spec.restore.as_ref().map(|order| order.checkpoint)).await;
+        // A disk that does not answer must not keep the subtask from primary.
+        let by = platform.clock.now() + spec.settings.store_operation_timeout;
+        let keep = spec.restore.as_ref().map(|order| order.checkpoint);
+        let _ = timeout(platform.clock.as_ref(), by, store.prune(keep)).await;
     }
     let Some(order) = &spec.restore else { return Ok(RestoredState::default()) };
     let (checkpoint, attempt) = (order.checkpoint, spec.attempt);

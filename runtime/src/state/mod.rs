@@ -23,3 +23,6 @@ pub use key_group::{
     MAX_MAX_PARALLELISM, default_max_parallelism, key_group_of, key_group_range, split_range, subtask_of,
 };
 pub use table::StateValue;
+
+#[cfg(test)]
+mod tests;

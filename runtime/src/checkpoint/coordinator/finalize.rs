@@ -177,9 +177,11 @@ impl Coordinator {
                 self.settled.insert(checkpoint, Settled::Completed);
                 self.forget_old();
                 out.push(Command::CommitSinks { checkpoint, sinks });
-                // Barriers keep their order: what has not completed by now was overtaken.
-                for older in self.pending.range(..checkpoint).map(|(id, _)| *id).collect::<Vec<_>>() {
-                    self.abort(older, &format!("subsumed by checkpoint {checkpoint}"), false, now, out);
+                // Barriers keep their order: what has not completed by now was overtaken. After the last one nothing follows.
+                for other in self.pending.keys().copied().collect::<Vec<_>>() {
+                    if other < checkpoint || self.finished {
+                        self.abort(other, &format!("subsumed by checkpoint {checkpoint}"), false, now, out);
+                    }
                 }
                 if self.running.is_some() {
                     out.push(Command::NotifyComplete { checkpoint });

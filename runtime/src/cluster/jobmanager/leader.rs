@@ -119,6 +119,8 @@ pub struct Leader {
     execution: Execution,
     condemned: BTreeMap<CheckpointId, String>,
     restarts: u32,
+    /// The last failure of user code: what a person wants to know when the job is given up because of what followed from it.
+    user_failure: Option<String>,
     events: mpsc::UnboundedSender<LeaderEvent>,
     inbox: Option<mpsc::UnboundedReceiver<LeaderEvent>>,
     /// Background work that dies with the term.
@@ -165,6 +167,7 @@ impl Leader {
             execution: Execution(0),
             condemned: BTreeMap::new(),
             restarts: 0,
+            user_failure: None,
             events,
             inbox: Some(inbox),
             background: Vec::new(),
@@ -385,6 +388,9 @@ impl Leader {
             // Also from older attempts: the coordinator discards what they uploaded.
             return self.coordinate(CoordinatorEvent::Ack(ack), now);
         }
+        if let SubtaskReport::Failed(failure @ TaskFailure::User(_)) = &report {
+            self.user_failure = Some(format!("{} failed: {failure}", self.job.graph.subtask_name(subtask)));
+        }
         let Phase::Deployed(execution) = &mut self.phase else { return };
         if execution.attempt != attempt && !accept_stale {
             let process = self.platform.process.to_string();
@@ -430,7 +436,7 @@ impl Leader {
                     self.condemned.insert(*checkpoint, reason);
                 }
                 let name = self.job.graph.subtask_name(subtask);
-                self.fail_over(&format!("{name} failed: {failure:?}"));
+                self.fail_over(&format!("{name} failed: {failure}"));
             }
             SubtaskReport::Stopped => self.fail_over(&format!("{subtask} stopped by itself")),
             SubtaskReport::Ack(_) => {}
@@ -477,7 +483,8 @@ impl Leader {
         if self.config.restart_attempts.is_some_and(|most| self.restarts > most)
             || self.config.task.sabotage.is(Sabotage::NeverRestart)
         {
-            return self.fail_job(format!("restart {} is one too many: {reason}", self.restarts));
+            let cause = self.user_failure.as_deref().unwrap_or(reason);
+            return self.fail_job(format!("given up after {} restarts: {cause}", self.restarts - 1));
         }
         self.stop_tasks(Then::Restart, reason);
     }

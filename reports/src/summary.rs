@@ -1,0 +1,259 @@
+//! The fold of a sweep's records: counts, medians, coverage, and the judgement whether the sweep could see anything.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{RunRecord, Verdict};
+
+/// By median, what the runs of a profile must hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloorExpectation {
+    pub task_managers: u64,
+    pub subtasks: u64,
+    pub records: u64,
+    pub completed_checkpoints: u64,
+    pub fired_faults: u64,
+    pub restores: u64,
+    pub older_restores_percent: u64,
+}
+
+/// What a profile declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectation {
+    pub profile: String,
+    pub minimum_seeds: u64,
+    pub faults: Vec<String>,
+    pub phases: Vec<String>,
+    pub floor: FloorExpectation,
+}
+
+/// One signature with its seeds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureGroup {
+    pub verdict: Verdict,
+    pub signature: String,
+    pub seeds: Vec<u64>,
+}
+
+/// Whether the sweep saw what its profile declares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Judgement {
+    /// Fewer runs than the profile's minimum.
+    NotJudged,
+    Seen,
+    /// What was declared and did not happen.
+    Blind(Vec<String>),
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Summary {
+    pub expectation: Expectation,
+    pub runs: u64,
+    pub verdicts: BTreeMap<String, u64>,
+    pub failures: Vec<FailureGroup>,
+    pub events: BTreeMap<String, u64>,
+    /// Fault, then phase.
+    pub fault_phase: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Faults that a plan held and that did not take effect, by class and reason.
+    pub unfired: BTreeMap<String, BTreeMap<String, u64>>,
+    pub simulated_ms: u64,
+    pub elapsed_ms: u64,
+    pub cores: u64,
+    pub runs_with_older_restore: u64,
+    task_managers: Vec<u64>,
+    subtasks: Vec<u64>,
+    records: Vec<u64>,
+    completed_checkpoints: Vec<u64>,
+    fired_faults: Vec<u64>,
+    restores: Vec<u64>,
+}
+
+/// The median; of an even number of values the lower one, so that it is a value that occurred.
+pub fn median(values: &[u64]) -> u64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0)
+}
+
+impl Summary {
+    pub fn new(expectation: Expectation) -> Summary {
+        Summary { expectation, cores: 1, ..Summary::default() }
+    }
+
+    pub fn add(&mut self, record: &RunRecord) {
+        self.runs += 1;
+        *self.verdicts.entry(record.verdict.name().to_string()).or_default() += 1;
+        if record.verdict.is_failure() {
+            let signature = record.signature.clone().unwrap_or_else(|| record.verdict.name().to_string());
+            match self.failures.iter_mut().find(|g| g.signature == signature && g.verdict == record.verdict) {
+                Some(group) => group.seeds.push(record.seed),
+                None => {
+                    self.failures.push(FailureGroup { verdict: record.verdict, signature, seeds: vec![record.seed] })
+                }
+            }
+        }
+        for (event, count) in &record.coverage.events {
+            *self.events.entry(event.clone()).or_default() += count;
+        }
+        for fired in &record.coverage.fired {
+            *self.fault_phase.entry(fired.class.clone()).or_default().entry(fired.phase.clone()).or_default() += 1;
+        }
+        for unfired in &record.coverage.unfired {
+            *self.unfired.entry(unfired.class.clone()).or_default().entry(unfired.reason.clone()).or_default() += 1;
+        }
+        self.simulated_ms += record.timings.simulated_ms;
+        let counters = &record.counters;
+        self.task_managers.push(counters.task_managers);
+        self.subtasks.push(counters.subtasks);
+        self.records.push(counters.records);
+        self.completed_checkpoints.push(counters.completed_checkpoints);
+        self.fired_faults.push(counters.fired_faults);
+        self.restores.push(counters.restores);
+        self.runs_with_older_restore += u64::from(counters.older_restores > 0);
+    }
+
+    /// Name, median (or percentage), and floor of each line of the profile floor.
+    pub fn floor_lines(&self) -> Vec<(&'static str, u64, u64)> {
+        let floor = &self.expectation.floor;
+        vec![
+            ("TaskManagers", median(&self.task_managers), floor.task_managers),
+            ("subtasks", median(&self.subtasks), floor.subtasks),
+            ("records", median(&self.records), floor.records),
+            ("completed checkpoints", median(&self.completed_checkpoints), floor.completed_checkpoints),
+            ("fired faults", median(&self.fired_faults), floor.fired_faults),
+            ("restores", median(&self.restores), floor.restores),
+            ("% restoring an older checkpoint", self.older_percent(), floor.older_restores_percent),
+        ]
+    }
+
+    fn older_percent(&self) -> u64 {
+        (self.runs_with_older_restore * 100).checked_div(self.runs).unwrap_or(0)
+    }
+
+    pub fn failed_runs(&self) -> u64 {
+        self.failures.iter().map(|group| group.seeds.len() as u64).sum()
+    }
+
+    pub fn count(&self, verdict: Verdict) -> u64 {
+        self.verdicts.get(verdict.name()).copied().unwrap_or(0)
+    }
+
+    /// Declared faults that never fired.
+    pub fn silent_faults(&self) -> Vec<&str> {
+        self.expectation
+            .faults
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !self.fault_phase.contains_key(*name))
+            .collect()
+    }
+
+    /// Declared phases that were never reached.
+    pub fn silent_phases(&self) -> Vec<&str> {
+        self.expectation.phases.iter().map(String::as_str).filter(|name| !self.events.contains_key(*name)).collect()
+    }
+
+    pub fn judgement(&self) -> Judgement {
+        if self.runs < self.expectation.minimum_seeds {
+            return Judgement::NotJudged;
+        }
+        let mut missing: Vec<String> =
+            self.silent_faults().iter().map(|name| format!("fault {name} never fired")).collect();
+        missing.extend(self.silent_phases().iter().map(|name| format!("phase {name} never reached")));
+        missing.extend(
+            self.floor_lines()
+                .into_iter()
+                .filter(|(_, seen, floor)| seen < floor)
+                .map(|(name, seen, floor)| format!("floor: {name} {seen}, declared {floor}")),
+        );
+        if missing.is_empty() { Judgement::Seen } else { Judgement::Blind(missing) }
+    }
+
+    /// Runs per second and core.
+    pub fn speed(&self) -> f64 {
+        if self.elapsed_ms == 0 {
+            return 0.0;
+        }
+        self.runs as f64 * 1_000.0 / self.elapsed_ms as f64 / self.cores.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::FiredFault;
+
+    fn expectation() -> Expectation {
+        Expectation {
+            profile: "p".into(),
+            minimum_seeds: 2,
+            faults: vec!["crash".into(), "freeze".into()],
+            phases: vec!["CheckpointCompleted".into()],
+            floor: FloorExpectation::default(),
+        }
+    }
+
+    fn run(seed: u64, fault: &str) -> RunRecord {
+        let mut record = RunRecord::empty(seed, "p", Verdict::Clean);
+        record.coverage.fired.push(FiredFault {
+            index: Some(0),
+            class: fault.into(),
+            target: "tm-1".into(),
+            phase: "running".into(),
+            at_ms: 1,
+            event: 1,
+        });
+        record.coverage.events.insert("CheckpointCompleted".into(), 1);
+        record
+    }
+
+    #[test]
+    fn below_the_minimum_nothing_is_judged() {
+        let mut summary = Summary::new(expectation());
+        summary.add(&run(1, "crash"));
+        assert_eq!(summary.judgement(), Judgement::NotJudged);
+    }
+
+    #[test]
+    fn a_declared_fault_that_never_fired_makes_the_sweep_blind() {
+        let mut summary = Summary::new(expectation());
+        summary.add(&run(1, "crash"));
+        summary.add(&run(2, "crash"));
+        assert_eq!(summary.judgement(), Judgement::Blind(vec!["fault freeze never fired".into()]));
+        summary.add(&run(3, "freeze"));
+        assert_eq!(summary.judgement(), Judgement::Seen);
+    }
+
+    #[test]
+    fn a_floor_that_is_not_kept_makes_the_sweep_blind() {
+        let mut expectation = expectation();
+        expectation.floor.records = 10;
+        let mut summary = Summary::new(expectation);
+        summary.add(&run(1, "crash"));
+        summary.add(&run(2, "freeze"));
+        assert_eq!(summary.judgement(), Judgement::Blind(vec!["floor: records 0, declared 10".into()]));
+    }
+
+    #[test]
+    fn failures_are_grouped_by_signature() {
+        let mut summary = Summary::new(expectation());
+        for seed in 0..3 {
+            let mut record = run(seed, "crash");
+            record.verdict = Verdict::Violation;
+            record.signature = Some(if seed == 1 { "b" } else { "a" }.into());
+            summary.add(&record);
+        }
+        let groups: Vec<_> = summary.failures.iter().map(|g| (g.signature.as_str(), g.seeds.clone())).collect();
+        assert_eq!(groups, [("a", vec![0, 2]), ("b", vec![1])]);
+    }
+
+    #[test]
+    fn the_median_is_a_value_that_occurred() {
+        assert_eq!(median(&[]), 0);
+        assert_eq!(median(&[5]), 5);
+        assert_eq!(median(&[9, 1]), 1);
+        assert_eq!(median(&[9, 1, 3]), 3);
+    }
+}

@@ -1,0 +1,145 @@
+//! The restore choice and the verification of replays.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    checkpoint::{head::HeadEntry, types::MergeRun},
+    ids::{AttemptId, VertexId},
+    platform::ObjectName,
+};
+
+fn head(ids: &[u64], retained: usize) -> HeadState {
+    let mut head = HeadState::default();
+    for (position, id) in ids.iter().enumerate() {
+        let kept = &ids[(position + 1).saturating_sub(retained)..=position];
+        let merges = BTreeMap::from([((1, 0), vec![MergeRun { input: 0, records: *id as u32 }])]);
+        let entry = HeadEntry::Completed {
+            attempt: AttemptId::default(),
+            checkpoint: CheckpointId(*id),
+            metadata: ObjectName::new(format!("metadata-{id}")).unwrap(),
+            objects: Vec::new(),
+            ledger: LedgerEpoch {
+                checkpoint: CheckpointId(*id),
+                previous: position.checked_sub(1).map(|p| CheckpointId(ids[p])),
+                merges,
+                ..LedgerEpoch::default()
+            },
+            sinks: BTreeMap::new(),
+            exhausted: false,
+            retained: kept.iter().map(|id| CheckpointId(*id)).collect(),
+            dropped: Vec::new(),
+        };
+        head.apply(head.next_sequence, &entry);
+    }
+    head
+}
+
+fn condemned(ids: &[u64]) -> BTreeMap<CheckpointId, String> {
+    ids.iter().map(|id| (CheckpointId(*id), "part-1 is gone".to_string())).collect()
+}
+
+fn replayed(choice: &RestoreChoice) -> Vec<u64> {
+    choice.replay.iter().map(|e| e.checkpoint.0).collect()
+}
+
+#[test]
+fn nothing_completed_means_a_fresh_start_and_the_newest_is_restored_otherwise() {
+    let fresh = choose(&HeadState::default(), &condemned(&[]), &ChoiceSettings::default()).unwrap();
+    assert_eq!((fresh.checkpoint, fresh.continues), (None, None));
+    let newest = choose(&head(&[1, 2, 5], 2), &condemned(&[]), &ChoiceSettings::default()).unwrap();
+    assert_eq!((newest.checkpoint, newest.continues), (Some(CheckpointId(5)), Some(CheckpointId(5))));
+    assert!(newest.replay.is_empty());
+}
+
+/// R203: the next older whole checkpoint, with a replay of what was committed behind it.
+#[test]
+fn a_lost_checkpoint_is_skipped_and_its_epoch_replayed() {
+    let head = head(&[1, 2, 5, 6], 3);
+    let choice = choose(&head, &condemned(&[6, 5]), &ChoiceSettings::default()).unwrap();
+    assert_eq!(choice.checkpoint, Some(CheckpointId(2)));
+    assert_eq!(replayed(&choice), [5, 6]);
+    assert_eq!((choice.continues, choice.replay_to()), (Some(CheckpointId(6)), Some(CheckpointId(6))));
+    let plan = replay_plan(&choice, SubtaskId { vertex: VertexId(1), index: 0 });
+    assert_eq!(plan.epochs.iter().map(|e| e.merges[0].records).collect::<Vec<_>>(), [5, 6]);
+    let fail = ChoiceSettings { fallback: FallbackBehindCommit::Fail, ..ChoiceSettings::default() };
+    assert_eq!(choose(&head, &condemned(&[6]), &fail).unwrap_err().tried.len(), 4);
+    let duplicate = ChoiceSettings { fallback: FallbackBehindCommit::Duplicate, ..ChoiceSettings::default() };
+    let choice = choose(&head, &condemned(&[6]), &duplicate).unwrap();
+    assert!(choice.duplicates && choice.replay.is_empty());
+    assert_eq!((choice.checkpoint, choice.continues), (Some(CheckpointId(5)), Some(CheckpointId(5))));
+}
+
+/// R202, R203: if none is whole, it is named what was tried and why each is impossible.
+#[test]
+fn with_everything_lost_only_a_whole_ledger_helps() {
+    let all = choose(&head(&[1, 2, 5], 3), &condemned(&[1, 2, 5]), &ChoiceSettings::default()).unwrap();
+    assert_eq!((all.checkpoint, replayed(&all)), (None, vec![1, 2, 5]));
+    let error = choose(&head(&[1, 2, 5], 2), &condemned(&[2, 5]), &ChoiceSettings::default()).unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.tried.len(), 3);
+    assert!(text.contains("checkpoint 5: lost: part-1 is gone") && text.contains("epoch 1"), "{text}");
+}
+
+#[test]
+fn an_epoch_missing_in_the_ledger_makes_the_choices_behind_it_impossible() {
+    let mut head = head(&[1, 2, 3, 4], 4);
+    head.ledger.remove(&CheckpointId(3));
+    let choice = choose(&head, &condemned(&[4]), &ChoiceSettings::default()).unwrap();
+    assert_eq!((choice.checkpoint, replayed(&choice)), (Some(CheckpointId(3)), vec![4]));
+    assert_eq!(choose(&head, &condemned(&[4, 3]), &ChoiceSettings::default()).unwrap_err().tried.len(), 5);
+}
+
+proptest! {
+    /// The choice is the newest whole checkpoint, and the replay leads exactly from it to the newest committed one.
+    #[test]
+    fn the_choice_is_the_newest_whole_one(gaps in proptest::collection::vec(1u64..4, 1..10), retained in 1usize..5, lost in any::<u16>()) {
+        let ids: Vec<u64> = gaps.iter().scan(0, |id, gap| { *id += gap; Some(*id) }).collect();
+        let head = head(&ids, retained);
+        let gone: Vec<u64> = ids.iter().copied().filter(|id| lost >> (id % 16) & 1 == 1).collect();
+        let whole = head.retained.keys().rev().find(|id| !gone.contains(&id.0)).copied();
+        match choose(&head, &condemned(&gone), &ChoiceSettings::default()) {
+            Ok(choice) => {
+                prop_assert_eq!(choice.checkpoint, whole);
+                prop_assert_eq!(choice.continues, head.newest);
+                let from = whole.unwrap_or_default().0;
+                let expected: Vec<u64> = ids.iter().copied().filter(|id| *id > from).collect();
+                prop_assert_eq!(replayed(&choice), expected);
+            }
+            Err(impossible) => {
+                prop_assert!(whole.is_none() && ids.len() > retained);
+                prop_assert_eq!(impossible.tried.len(), head.retained.len() + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_replay_must_give_the_committed_digests() {
+    let out = OperatorUid("out".into());
+    let digest = |n: u64| BTreeMap::from([(out.clone(), OutputDigest { sum: n.into(), records: n })]);
+    let mut head = head(&[1, 2], 2);
+    for epoch in head.ledger.values_mut() {
+        epoch.digests = digest(5);
+    }
+    let choice = choose(&head, &condemned(&[2]), &ChoiceSettings::default()).unwrap();
+    let sinks: BTreeSet<_> = (0..2).map(|index| SubtaskId { vertex: VertexId(2), index }).collect();
+    let [a, b] = sinks.iter().copied().collect::<Vec<_>>()[..] else { panic!() };
+    let epoch = CheckpointId(2);
+    let mut good = ReplayVerification::new(&choice, &sinks);
+    assert_eq!(good.report(a, epoch, &digest(3)), Ok(false));
+    assert_eq!(good.report(a, epoch, &digest(3)), Ok(false), "a repetition");
+    assert!(!good.is_done());
+    assert_eq!(good.report(b, epoch, &digest(2)), Ok(true));
+    assert!(good.is_done());
+    let mut bad = ReplayVerification::new(&choice, &sinks);
+    bad.report(a, epoch, &digest(3)).unwrap();
+    assert_eq!(bad.report(b, epoch, &digest(3)).unwrap_err().sink, out);
+}
+
+#[cfg(feature = "sabotage")]
+#[test]
+fn sabotaged_it_takes_the_oldest() {
+    let settings = ChoiceSettings { sabotage: SabotageSet([Sabotage::RestoreOldest].into()), ..Default::default() };
+    assert_eq!(choose(&head(&[1, 2, 3], 2), &condemned(&[]), &settings).unwrap().checkpoint, Some(CheckpointId(2)));
+}

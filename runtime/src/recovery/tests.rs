@@ -1,0 +1,361 @@
+//! Writing and restoring state through both stores, with everything going wrong that may.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{
+    allocations::{StoredAllocation, release, scan, write_slot},
+    local_store::{LocalManifest, LocalStateStore},
+    snapshot_io::{SnapshotContext, restore_parts, write_snapshot},
+};
+use crate::{
+    checkpoint::{
+        fake::{Kind, World},
+        types::{ReplayPlan, RestoreOrder, StatePart, SubtaskSnapshot},
+    },
+    dataflow::{
+        chain::{PartSource, RestoredState},
+        task::{SubtaskSpec, TaskFailure, TaskSettings},
+    },
+    ids::*,
+    journal::{Event, EventKind},
+    platform::{LocalDisk, ObjectName, RelPath},
+};
+
+const JOB: JobId = JobId(7);
+const ALLOCATION: AllocationId = AllocationId(9);
+const SUBTASK: SubtaskId = SubtaskId { vertex: VertexId(1), index: 0 };
+const PARTS: usize = 3;
+
+fn attempt() -> AttemptId {
+    AttemptId { leader: LeaderEpoch(1), execution: Execution(1) }
+}
+
+fn store(world: &World) -> LocalStateStore {
+    LocalStateStore::new(&world.platform("tm-1"), ALLOCATION, JOB, SUBTASK, "count[0]")
+}
+
+fn settings() -> TaskSettings {
+    TaskSettings { local_recovery: true, ..TaskSettings::default() }
+}
+
+fn content(checkpoint: u64, part: usize) -> Bytes {
+    format!("state of part {part} at {checkpoint}").into()
+}
+
+fn range(part: usize) -> KeyGroupRange {
+    KeyGroupRange { first: KeyGroup(part as u16 * 10), last: KeyGroup(part as u16 * 10 + 9) }
+}
+
+fn sources(checkpoint: u64) -> Vec<PartSource> {
+    let source = |part| PartSource {
+        operator: OperatorUid("count".into()),
+        key_groups: range(part),
+        name: format!("part-{part}"),
+        encode: Box::new(move || content(checkpoint, part)),
+    };
+    (0..PARTS).map(source).collect()
+}
+
+fn context(checkpoint: u64) -> SnapshotContext {
+    let name = "count[0]".to_string();
+    SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt: attempt(), checkpoint: CheckpointId(checkpoint) }
+}
+
+fn snapshot(world: &World, checkpoint: u64, local: &LocalStateStore) -> Result<Vec<StatePart>, String> {
+    let writer = Some(local.begin(CheckpointId(checkpoint)));
+    world.run(write_snapshot(&world.platform("tm-1"), &context(checkpoint), &settings(), sources(checkpoint), writer))
+}
+
+fn spec(checkpoint: u64, parts: &[StatePart]) -> SubtaskSpec {
+    SubtaskSpec {
+        job: JOB,
+        subtask: SUBTASK,
+        attempt: attempt(),
+        allocation: ALLOCATION,
+        outputs: Vec::new(),
+        restore: Some(RestoreOrder {
+            checkpoint: CheckpointId(checkpoint),
+            snapshot: SubtaskSnapshot { parts: parts.to_vec(), inline: BTreeMap::new() },
+        }),
+        replay: ReplayPlan::default(),
+        settings: settings(),
+    }
+}
+
+/// Restores in a new process on the same machine; gives the state and how many parts were local ones.
+fn restore(world: &World, checkpoint: u64, parts: &[StatePart]) -> Result<(RestoredState, usize), TaskFailure> {
+    let before = count(world, EventKind::PartRestoredLocally);
+    let local = store(world);
+    let state =
+        world.run(restore_parts(&world.platform("tm-1"), &spec(checkpoint, parts), "count[0]", Some(&local)))?;
+    Ok((state, count(world, EventKind::PartRestoredLocally) - before))
+}
+
+fn check_content(state: &RestoredState, checkpoint: u64) {
+    assert_eq!(state.parts.len(), PARTS);
+    for (part, (_, groups, bytes)) in state.parts.iter().enumerate() {
+        assert_eq!((*groups, bytes), (range(part), &content(checkpoint, part)));
+    }
+}
+
+fn count(world: &World, kind: EventKind) -> usize {
+    world.events().iter().filter(|e| e.kind() == kind).count()
+}
+
+fn reads(world: &World) -> usize {
+    world.operations().iter().filter(|o| o.starts_with("read")).count()
+}
+
+/// The futures run in control tasks, on any thread.
+#[allow(dead_code)]
+fn futures_are_send(world: &World, local: &LocalStateStore) {
+    fn send<T: Send>(_: T) {}
+    let platform = world.platform("x");
+    send(write_snapshot(&platform, &context(1), &settings(), Vec::new(), None));
+    send(restore_parts(&platform, &spec(1, &[]), "x", Some(local)));
+    send(local.confirm(CheckpointId(1)));
+}
+
+/// R186, R188, R192, R200: two copies of the same bytes; a task that comes back reads none of its state from primary.
+#[test]
+fn a_task_that_comes_back_restores_locally_without_touching_primary() {
+    let world = World::default();
+    let parts = snapshot(&world, 3, &store(&world)).unwrap();
+    assert_eq!(world.objects().len(), PARTS);
+    assert_eq!(world.files().len(), PARTS + 1);
+    let (state, local) = restore(&world, 3, &parts).unwrap();
+    check_content(&state, 3);
+    assert_eq!((local, reads(&world)), (PARTS, 0));
+}
+
+/// R194, R201, R204: each damage costs exactly the damaged part, which comes from primary, and is reported.
+#[test]
+fn a_damaged_local_part_comes_from_primary_and_the_others_do_not() {
+    type Damage = fn(&World);
+    let damages: [Damage; 5] = [
+        |w| w.remove_file("part-1"),
+        |w| w.edit_file("part-1", Vec::clear),
+        |w| w.edit_file("part-1", |b| b.truncate(5)),
+        |w| w.edit_file("part-1", |b| b[3] ^= 1),
+        |w| w.disk_fault("read", "part-1", Kind::Silent, 1),
+    ];
+    for damage in damages {
+        let world = World::default();
+        let parts = snapshot(&world, 3, &store(&world)).unwrap();
+        damage(&world);
+        let (state, local) = restore(&world, 3, &parts).unwrap();
+        check_content(&state, 3);
+        assert_eq!((local, reads(&world)), (PARTS - 1, 1));
+        assert_eq!(count(&world, EventKind::LocalPartRejected), 1);
+    }
+}
+
+/// R194, R201: a manifest that is damaged, gone or of something else makes the whole copy worthless, and nothing worse.
+#[test]
+fn a_damaged_or_foreign_manifest_makes_the_copy_worthless() {
+    type Damage = fn(&World);
+    let damages: [Damage; 4] = [
+        |w| w.remove_file("_manifest"),
+        |w| w.edit_file("_manifest", |b| b.truncate(25)),
+        |w| w.edit_file("_manifest", |b| b[30] ^= 4),
+        |w| {
+            // A whole manifest, but of checkpoint 2.
+            w.edit_file("_manifest", |b| {
+                let mut manifest = LocalManifest::decode(b).unwrap();
+                manifest.checkpoint = CheckpointId(2);
+                *b = manifest.encode().unwrap().to_vec();
+            });
+        },
+    ];
+    for damage in damages {
+        let world = World::default();
+        let parts = snapshot(&world, 3, &store(&world)).unwrap();
+        damage(&world);
+        let (state, local) = restore(&world, 3, &parts).unwrap();
+        check_content(&state, 3);
+        assert_eq!((local, reads(&world)), (0, PARTS));
+    }
+}
+
+/// R194: equal name, equal length, whole, but a copy of another object: primary wins.
+#[test]
+fn a_local_part_that_mirrors_another_object_is_not_used() {
+    let world = World::default();
+    let parts = snapshot(&world, 3, &store(&world)).unwrap();
+    let mut other = parts.clone();
+    other[0].object = ObjectName::new("checkpoints/elsewhere").unwrap();
+    world.put_object(&other[0].object, content(3, 0));
+    let (state, local) = restore(&world, 3, &other).unwrap();
+    check_content(&state, 3);
+    assert_eq!(local, PARTS - 1);
+}
+
+/// R195: whatever the local disk does at whatever step, the snapshot succeeds.
+#[test]
+fn no_local_fault_fails_a_snapshot() {
+    for operation in ["create", "append", "sync", "sync_dir", "remove_tree"] {
+        for name in ["part-0", "part-2", "_manifest", "chk_3"] {
+            for kind in [Kind::Before, Kind::Silent] {
+                let world = World::default();
+                world.disk_fault(operation, name, kind, 1);
+                let parts = snapshot(&world, 3, &store(&world)).unwrap();
+                assert_eq!((parts.len(), world.objects().len()), (PARTS, PARTS));
+                let (state, _) = restore(&world, 3, &parts).unwrap();
+                check_content(&state, 3);
+            }
+        }
+    }
+}
+
+/// R195: a slow disk does not hold up the checkpoint; the copy is given up and leaves nothing behind.
+#[test]
+fn a_local_copy_that_lags_behind_is_given_up() {
+    let world = World::default();
+    world.set_latency(Duration::from_millis(20), Duration::from_secs(5));
+    let parts = snapshot(&world, 3, &store(&world)).unwrap();
+    let done =
+        world.events().iter().any(|e| matches!(e, Event::LocalCopyFailed { reason, .. } if reason.contains("slow")));
+    assert!(done && parts.len() == PARTS);
+    assert!(world.files().is_empty());
+}
+
+/// R204: an error while one file is written costs that part only.
+#[test]
+fn a_partial_copy_serves_the_parts_it_has() {
+    let world = World::default();
+    world.disk_fault("append", "part-1", Kind::Before, 1);
+    let parts = snapshot(&world, 3, &store(&world)).unwrap();
+    let (state, local) = restore(&world, 3, &parts).unwrap();
+    check_content(&state, 3);
+    assert_eq!((local, reads(&world)), (PARTS - 1, 1));
+}
+
+/// R196: without primary there is no snapshot, and its local copy is gone.
+#[test]
+fn a_snapshot_that_primary_did_not_take_fails_and_its_local_copy_goes() {
+    let world = World::default();
+    world.store_fault("create", "part-1", Kind::Before, 1000);
+    let local = store(&world);
+    assert!(snapshot(&world, 3, &local).is_err());
+    assert!(world.files().is_empty());
+    assert!(world.run(local.retrieve(CheckpointId(3))).is_err());
+}
+
+/// R202: lost only if both are; then it is said of which checkpoint and what was tried. An outage is no loss.
+#[test]
+fn state_is_lost_only_if_it_is_lost_in_both_places() {
+    let world = World::default();
+    let parts = snapshot(&world, 3, &store(&world)).unwrap();
+    world.lose_object(&parts[1].object);
+    assert_eq!(restore(&world, 3, &parts).unwrap().1, PARTS);
+    world.edit_file("part-1", |b| b[0] ^= 1);
+    let Err(TaskFailure::StateLost { checkpoint, part, reason }) = restore(&world, 3, &parts) else { panic!() };
+    assert_eq!((checkpoint, part.as_str()), (CheckpointId(3), "part-1"));
+    assert!(reason.contains("local: checksum") && reason.contains("no such object"), "{reason}");
+    for bytes in [Bytes::from_static(b"short"), Bytes::from(vec![0; parts[1].length as usize])] {
+        world.put_object(&parts[1].object, bytes);
+        assert!(matches!(restore(&world, 3, &parts), Err(TaskFailure::StateLost { .. })));
+    }
+    world.put_object(&parts[1].object, content(3, 1));
+    world.store_fault("read", "part-1", Kind::Flipped, 1);
+    check_content(&restore(&world, 3, &parts).unwrap().0, 3);
+    world.store_fault("read", "part-1", Kind::Before, 1000);
+    assert!(matches!(restore(&world, 3, &parts), Err(TaskFailure::Environment(_))));
+}
+
+/// R199: locally only the last confirmed copy stays, and those in progress; an aborted one goes, also while it is written.
+#[test]
+fn confirmations_and_aborts_clear_the_local_store() {
+    let world = World::default();
+    let local = store(&world);
+    for checkpoint in 1..=4 {
+        snapshot(&world, checkpoint, &local).unwrap();
+    }
+    let copies = || {
+        let home = RelPath::new(crate::layout::LocalLayout::subtask(ALLOCATION, JOB, SUBTASK).as_str()).unwrap();
+        world.run(LocalDisk::list(&world, &home)).unwrap()
+    };
+    world.run(local.abort(CheckpointId(2)));
+    assert_eq!(copies(), ["chk_1", "chk_3", "chk_4"]);
+    world.run(local.confirm(CheckpointId(3)));
+    assert_eq!(copies(), ["chk_3", "chk_4"]);
+    let writer = local.begin(CheckpointId(5));
+    world.run(local.abort(CheckpointId(5)));
+    let platform = world.platform("tm-1");
+    world.run(write_snapshot(&platform, &context(5), &settings(), sources(5), Some(writer))).unwrap();
+    assert_eq!(copies(), ["chk_3", "chk_4"]);
+    world.run(local.prune(Some(CheckpointId(3))));
+    assert_eq!(copies(), ["chk_3"]);
+    world.run(local.dispose());
+    assert!(copies().is_empty() && world.run(local.retrieve(CheckpointId(3))).is_err());
+}
+
+#[test]
+fn allocations_are_found_again_and_rubbish_is_named() {
+    let world = World::default();
+    let slots: Vec<_> =
+        (0..3).map(|slot| StoredAllocation { allocation: AllocationId(slot.into()), slot, group: 2 - slot }).collect();
+    world.run(async {
+        for slot in &slots {
+            write_slot(&world, *slot).await.unwrap();
+            write_slot(&world, *slot).await.unwrap();
+        }
+        release(&world, AllocationId(1)).await.unwrap();
+        let mut file = world.create_new(&RelPath::new("localState/aid_zz/slot").unwrap()).await.unwrap();
+        file.append("x".into()).await.unwrap();
+        let found = scan(&world).await.unwrap();
+        assert_eq!(found.allocations, [slots[0], slots[2]]);
+        assert_eq!(found.rejected.len(), 1);
+    });
+    world.edit_file("aid_00000000000000000000000000000002/slot", |b| b[22] ^= 1);
+    let found = world.run(scan(&world)).unwrap();
+    assert_eq!((found.allocations.len(), found.rejected.len()), (1, 2));
+}
+
+proptest! {
+    /// Whatever is in the place of a manifest, it is data.
+    #[test]
+    fn damaged_manifests_are_data(hostile in proptest::collection::vec(any::<u8>(), 0..80)) {
+        prop_assert!(LocalManifest::decode(&hostile).is_err());
+        let _ = LocalManifest::decode(&crate::checkpoint::frame::encode(*b"WELM", 1, &hostile));
+    }
+
+    /// Names from outside are never used as paths.
+    #[test]
+    fn hostile_part_names_are_rejected(name in ".{0,12}|\\.\\.|a/b|_manifest") {
+        let world = World::default();
+        let mut parts = snapshot(&world, 3, &store(&world)).unwrap();
+        world.edit_file("_manifest", |b| {
+            let mut manifest = LocalManifest::decode(b).unwrap();
+            manifest.parts[0].name.clone_from(&name);
+            *b = manifest.encode().unwrap().to_vec();
+        });
+        parts[0].name = name;
+        check_content(&restore(&world, 3, &parts).unwrap().0, 3);
+    }
+}
+
+/// The deliberate faults of this module do what they say, so that the invariants have something to find.
+#[cfg(feature = "sabotage")]
+#[test]
+fn sabotage_breaks_what_it_says() {
+    use crate::sabotage::{Sabotage, SabotageSet};
+    let with = |what| TaskSettings { sabotage: SabotageSet([what].into()), ..settings() };
+    let world = World::default();
+    let local = store(&world);
+    let (platform, writer) = (world.platform("tm-1"), Some(local.begin(CheckpointId(3))));
+    let lying = with(Sabotage::AckWithoutUpload);
+    let parts = world.run(write_snapshot(&platform, &context(3), &lying, sources(3), writer)).unwrap();
+    assert_eq!((parts.len(), world.objects().len()), (PARTS, PARTS - 1));
+    world.edit_file("part-0", |b| b[0] ^= 1);
+    let trusting = SubtaskSpec { settings: with(Sabotage::TrustLocalPart), ..spec(3, &parts) };
+    let state = world.run(restore_parts(&platform, &trusting, "count[0]", Some(&local))).unwrap();
+    assert_ne!(state.parts[0].2, content(3, 0));
+    let parts = snapshot(&world, 4, &local).unwrap();
+    let dropping = SubtaskSpec { settings: with(Sabotage::RestoreDropsKeyGroup), ..spec(4, &parts) };
+    let state = world.run(restore_parts(&platform, &dropping, "count[0]", Some(&local))).unwrap();
+    assert_eq!(state.parts.len(), PARTS - 1);
+}

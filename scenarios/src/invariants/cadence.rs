@@ -1,0 +1,203 @@
+//! Invariant 7: checkpoint ids strictly increase; concurrency, minimum pause and timeout are respected.
+//!
+//! Rule: ids of completed checkpoints rise in the head log, across restores, fallbacks and leaders; an id belongs to one
+//! attempt only, ever. Under one leader ids are triggered in order. No more than the allowed number is under way at once; a
+//! checkpoint is triggered no sooner than the minimum pause after the last one ended (the final one aside) and completes
+//! within its timeout.
+//!
+//! Truth: order of head entries; attempts in the names of objects below `chk-<n>/`. For the timings there is no truth but the
+//! events themselves, stamped with simulated time.
+//!
+//! Excuse: timings that span a fault on the JobManager's process, the network or the store.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use runtime::{
+    ids::{AttemptId, CheckpointId},
+    journal::Event,
+};
+
+use super::{
+    Check, Effect, Findings, Look, Seen,
+    formats::{HeadRecord, attempt_in_name, checkpoint_in_name},
+    ground::HeadFact,
+};
+
+#[derive(Default)]
+pub(super) struct Cadence {
+    completed: Option<CheckpointId>,
+    owner: BTreeMap<CheckpointId, AttemptId>,
+    triggered: BTreeMap<CheckpointId, (AttemptId, Duration)>,
+    pending: BTreeMap<CheckpointId, Duration>,
+    /// Per process and incarnation: the last id triggered.
+    last: BTreeMap<(String, u64), CheckpointId>,
+    ended: Option<Duration>,
+    sources_done: bool,
+}
+
+impl Cadence {
+    fn claim(&mut self, checkpoint: CheckpointId, attempt: AttemptId, what: &str, out: &mut Findings<'_>) {
+        let owner = *self.owner.entry(checkpoint).or_insert(attempt);
+        if owner != attempt {
+            let message = format!("{what} of attempt {attempt}; the id belonged to attempt {owner}");
+            out.report(format!("checkpoint {checkpoint}"), "id-reused", message);
+        }
+    }
+
+    fn trigger(
+        &mut self,
+        look: &Look<'_>,
+        seen: &Seen<'_>,
+        checkpoint: CheckpointId,
+        attempt: AttemptId,
+        out: &mut Findings<'_>,
+    ) {
+        let entity = format!("checkpoint {checkpoint}");
+        self.claim(checkpoint, attempt, "triggered", out);
+        let author = (seen.process.to_string(), seen.incarnation);
+        if let Some(last) = self.last.insert(author, checkpoint)
+            && last >= checkpoint
+        {
+            out.report(&entity, "id-not-increasing", format!("triggered after checkpoint {last}"));
+        }
+        // What an older attempt left open is not under way any more.
+        let triggered = &self.triggered;
+        self.pending.retain(|id, _| triggered.get(id).is_some_and(|(of, _)| *of == attempt));
+        self.triggered.insert(checkpoint, (attempt, seen.at));
+        self.pending.insert(checkpoint, seen.at);
+        let timing = look.config.timing;
+        if self.pending.len() > timing.max_concurrent as usize {
+            let message = format!("{:?} are under way at once", self.pending.keys().collect::<Vec<_>>());
+            out.report(&entity, "too-many-concurrent", message);
+        }
+        if let Some(ended) = self.ended
+            && !self.sources_done
+            && seen.at + timing.tolerance < ended + timing.min_pause
+            && !look.ground.damage.disturbed(seen.process, ended, seen.at)
+        {
+            let message = format!("triggered {:?} after the last one ended", seen.at.saturating_sub(ended));
+            out.report(&entity, "pause-too-short", message);
+        }
+    }
+}
+
+impl Check for Cadence {
+    fn name(&self) -> &'static str {
+        "checkpoint-ids"
+    }
+
+    fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
+        match seen.event {
+            Event::CheckpointTriggered { checkpoint, attempt } => self.trigger(look, seen, *checkpoint, *attempt, out),
+            Event::CheckpointAborted { checkpoint, .. } | Event::CheckpointExpired { checkpoint } => {
+                self.pending.remove(checkpoint);
+            }
+            Event::CheckpointCompleted { checkpoint, .. } => {
+                self.pending.remove(checkpoint);
+                self.ended = Some(seen.at);
+            }
+            Event::SourceExhausted { .. } => self.sources_done = true,
+            // A new attempt starts with a clean slate.
+            Event::RestoreChosen { .. } => {
+                self.pending.clear();
+                self.ended = None;
+                self.sources_done = false;
+            }
+            Event::CheckpointAcked { subtask, checkpoint } => {
+                let timing = look.config.timing;
+                let Some((_, since)) = self.triggered.get(checkpoint) else { return };
+                if seen.at > *since + timing.timeout + timing.tolerance
+                    && !look.ground.damage.disturbed(seen.process, *since, seen.at)
+                {
+                    let message = format!("{subtask} was acknowledged {:?} after the trigger", seen.at - *since);
+                    out.report(format!("checkpoint {checkpoint}"), "timeout-ignored", message);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_created(&mut self, look: &Look<'_>, effect: &Effect<'_>, out: &mut Findings<'_>) {
+        if let Some(below) = effect.object.strip_prefix(&look.ground.layout.checkpoints_prefix())
+            && let Some(checkpoint) = checkpoint_in_name(below)
+            && let Some(attempt) = attempt_in_name(below)
+        {
+            self.claim(checkpoint, attempt, effect.object, out);
+        }
+    }
+
+    fn on_head(&mut self, _look: &Look<'_>, fact: &HeadFact, out: &mut Findings<'_>) {
+        if let HeadRecord::Completed(completion) = &fact.record {
+            let checkpoint = completion.checkpoint;
+            if let Some(before) = self.completed
+                && before >= checkpoint
+            {
+                let message = format!("completed after checkpoint {before}");
+                out.report(format!("checkpoint {checkpoint}"), "id-not-increasing", message);
+            }
+            self.completed = self.completed.max(Some(checkpoint));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use runtime::{ids::CheckpointId, journal::Event};
+
+    use crate::invariants::testing::Story;
+
+    fn trigger(story: &mut Story, id: u64, at_ms: u64) {
+        story.truth.set_now(Duration::from_millis(at_ms));
+        let attempt = story.attempt;
+        story.event("jobmanager", Event::CheckpointTriggered { checkpoint: CheckpointId(id), attempt });
+    }
+
+    /// Ids go on rising after a restart; an aborted id is never used again.
+    #[test]
+    fn rising_ids_pass() {
+        let mut story = Story::begin();
+        trigger(&mut story, 1, 100);
+        story.checkpoint(1, &[10, 10]).commit(1);
+        story.restore(Some(1), Some(1));
+        trigger(&mut story, 3, 9000);
+        story.checkpoint(3, &[20, 20]).commit(3);
+        story.holds();
+    }
+
+    /// After the restart the ids begin anew.
+    #[test]
+    fn an_id_used_again_is_found() {
+        let mut story = Story::begin();
+        trigger(&mut story, 2, 100);
+        story.restore(None, None);
+        trigger(&mut story, 2, 9000);
+        story.breaks("checkpoint-ids", "id-reused");
+    }
+
+    /// Two checkpoints under way where one is allowed.
+    #[test]
+    fn too_many_at_once_are_found() {
+        let mut story = Story::begin();
+        trigger(&mut story, 1, 100);
+        trigger(&mut story, 2, 5000);
+        story.breaks("checkpoint-ids", "too-many-concurrent");
+    }
+
+    /// The next one comes at once although a pause is asked for; after a fault on the JobManager that would be excused.
+    #[test]
+    fn a_pause_too_short_is_found() {
+        for excused in [false, true] {
+            let mut story = Story::begin();
+            trigger(&mut story, 1, 100);
+            story.truth.set_now(Duration::from_millis(500));
+            story.event("jobmanager", Event::CheckpointCompleted { checkpoint: CheckpointId(1), sequence: 3 });
+            if excused {
+                story.fault(&crate::invariants::FaultNotice::Process { process: "jobmanager".into() });
+            }
+            trigger(&mut story, 2, 550);
+            if excused { story.holds() } else { story.breaks("checkpoint-ids", "pause-too-short") }
+        }
+    }
+}

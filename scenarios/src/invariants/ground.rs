@@ -1,0 +1,313 @@
+//! What is known for certain: a fold over effects on the store, kept by the suite itself. The invariants judge by it.
+//!
+//! Head entries are read from the store in sequence, each once, at the instant they appear. Every object's content is
+//! hashed when it is created (the shadow), so that later loss or rot is seen without believing anybody.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use runtime::{
+    checkpoint::types::{StatePart, SubtaskKey},
+    ids::{AttemptId, CheckpointId, LeaderEpoch},
+    layout::Layout,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    formats::{Completion, Formats, HeadRecord, Manifest, Snapshots, local_file},
+    output_truth::CommittedOutput,
+    truth::{Effect, FaultNotice, Truth},
+};
+use crate::oracle::OutputOracle;
+
+/// An object as it was created.
+#[derive(Clone, Debug)]
+pub struct Shadow {
+    pub hash: u64,
+    pub process: String,
+    pub incarnation: u64,
+    pub deleted: bool,
+}
+
+/// A head entry with its place, time and author.
+#[derive(Clone, Debug)]
+pub struct HeadFact {
+    pub sequence: u64,
+    pub at: Duration,
+    pub process: String,
+    pub incarnation: u64,
+    pub record: HeadRecord,
+}
+
+/// A checkpoint completed in the head log, with its metadata as it was in primary at that instant.
+#[derive(Debug)]
+pub struct CompletedFact {
+    pub completion: Completion,
+    /// Err: why the metadata could not be read when the checkpoint completed.
+    pub snapshots: Result<Snapshots, String>,
+}
+
+impl CompletedFact {
+    pub fn parts(&self) -> impl Iterator<Item = (SubtaskKey, &StatePart)> {
+        self.snapshots.iter().flatten().flat_map(|(key, snapshot)| snapshot.parts.iter().map(|part| (*key, part)))
+    }
+
+    /// Every object in primary that a restore from this checkpoint needs.
+    pub fn needed(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.completion.metadata.as_str()).chain(self.parts().map(|(_, part)| part.object.as_str()))
+    }
+}
+
+/// The head log, folded by code of the suite's own.
+#[derive(Debug, Default)]
+pub struct HeadTruth {
+    next: Option<u64>,
+    pub leader: Option<LeaderEpoch>,
+    pub completed: BTreeMap<CheckpointId, Rc<CompletedFact>>,
+    pub retained: BTreeSet<CheckpointId>,
+    pub attempt: Option<AttemptId>,
+    /// What the current attempt was restored from, once there was a restore.
+    pub restored: Option<Option<CheckpointId>>,
+    pub restores: u32,
+    pub finished: bool,
+    pub failed: Option<String>,
+}
+
+/// What the nemesis hit, and when last.
+#[derive(Debug, Default)]
+pub struct Damage {
+    pub objects: BTreeMap<String, Duration>,
+    pub files: BTreeMap<(String, String), Duration>,
+    pub disks: BTreeMap<String, Duration>,
+    pub processes: Vec<(Duration, String)>,
+    pub environment: Vec<Duration>,
+    pub healed: Option<Duration>,
+}
+
+impl Damage {
+    pub fn note(&mut self, at: Duration, notice: &FaultNotice) {
+        match notice {
+            FaultNotice::Object { name } => {
+                self.objects.insert(name.clone(), at);
+            }
+            FaultNotice::LocalFile { machine, path } => {
+                self.files.insert((machine.clone(), path.clone()), at);
+            }
+            FaultNotice::Disk { machine } => {
+                self.disks.insert(machine.clone(), at);
+            }
+            FaultNotice::Process { process } => self.processes.push((at, process.clone())),
+            FaultNotice::Environment { .. } => self.environment.push(at),
+            FaultNotice::Healed => self.healed = Some(at),
+        }
+    }
+
+    /// Whether a local file was hit, and when last.
+    pub fn file(&self, machine: &str, path: &str) -> Option<Duration> {
+        let file = self.files.get(&(machine.to_string(), path.to_string())).copied();
+        file.max(self.disks.get(machine).copied())
+    }
+
+    /// Whether anything that can stretch or stop time for `process` happened in `[from, to]`.
+    pub fn disturbed(&self, process: &str, from: Duration, to: Duration) -> bool {
+        self.processes.iter().any(|(at, who)| who == process && (from..=to).contains(at))
+            || self.environment.iter().any(|at| (from..=to).contains(at))
+    }
+}
+
+/// Everything the suite knows for certain.
+pub struct Ground {
+    pub layout: Layout,
+    pub job: String,
+    pub sinks: Vec<String>,
+    pub formats: Rc<dyn Formats>,
+    pub head: HeadTruth,
+    pub shadows: BTreeMap<String, Shadow>,
+    pub manifests: BTreeMap<(String, CheckpointId), Manifest>,
+    /// Every data object that a commit manifest names.
+    pub committed_objects: BTreeSet<String>,
+    pub output: CommittedOutput,
+    pub damage: Damage,
+}
+
+impl Ground {
+    pub fn new(layout: Layout, sinks: Vec<String>, formats: Rc<dyn Formats>, oracle: Box<dyn OutputOracle>) -> Ground {
+        Ground {
+            layout,
+            job: layout.job.to_string(),
+            sinks,
+            formats,
+            head: HeadTruth::default(),
+            shadows: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            committed_objects: BTreeSet::new(),
+            output: CommittedOutput { oracle, absorbed: BTreeSet::new(), quiet: None },
+            damage: Damage::default(),
+        }
+    }
+
+    /// Remembers a new object's content.
+    pub fn created(&mut self, truth: &dyn Truth, effect: &Effect<'_>) {
+        let bytes = truth.object(effect.object).unwrap_or_default();
+        self.shadows.insert(
+            effect.object.to_string(),
+            Shadow {
+                hash: xxh3_64(&bytes),
+                process: effect.process.to_string(),
+                incarnation: effect.incarnation,
+                deleted: false,
+            },
+        );
+    }
+
+    pub fn deleted(&mut self, object: &str) {
+        if let Some(shadow) = self.shadows.get_mut(object) {
+            shadow.deleted = true;
+        }
+    }
+
+    /// Reads the next head entry, if there is one, and folds it in. Err: an entry that cannot be read.
+    pub fn next_head_entry(&mut self, truth: &dyn Truth) -> Option<Result<HeadFact, (String, String)>> {
+        let sequence = match self.head.next {
+            Some(next) => next,
+            None => {
+                // Where the log starts is the runtime's choice: the lowest entry there is.
+                let prefix = self.layout.head_prefix();
+                truth.objects(&prefix).iter().find_map(|(name, _)| {
+                    let rest = name.strip_prefix(&prefix)?;
+                    (rest.len() == 19).then(|| rest.parse().ok()).flatten()
+                })?
+            }
+        };
+        let name = self.layout.head_entry(sequence).as_str().to_string();
+        let bytes = truth.object(&name)?;
+        self.head.next = Some(sequence + 1);
+        let record = match self.formats.head(&bytes) {
+            Ok(record) => record,
+            Err(reason) => return Some(Err((name, reason))),
+        };
+        let (process, incarnation) =
+            self.shadows.get(&name).map_or((String::new(), 0), |s| (s.process.clone(), s.incarnation));
+        let fact = HeadFact { sequence, at: truth.now(), process, incarnation, record };
+        self.fold(truth, &fact);
+        Some(Ok(fact))
+    }
+
+    fn fold(&mut self, truth: &dyn Truth, fact: &HeadFact) {
+        match &fact.record {
+            HeadRecord::Claimed { leader } => self.head.leader = Some(*leader),
+            HeadRecord::IdBlock { .. } => {}
+            HeadRecord::Completed(completion) => {
+                let snapshots = truth
+                    .object(&completion.metadata)
+                    .ok_or_else(|| "it is not in primary".to_string())
+                    .and_then(|bytes| self.formats.metadata(&bytes));
+                let completed = CompletedFact { completion: (**completion).clone(), snapshots };
+                self.head.completed.insert(completion.checkpoint, Rc::new(completed));
+                self.head.retained = completion.retained.iter().copied().collect();
+            }
+            HeadRecord::Restored { attempt, checkpoint, .. } => {
+                self.head.attempt = Some(*attempt);
+                self.head.restored = Some(*checkpoint);
+                self.head.restores += 1;
+            }
+            HeadRecord::Finished => self.head.finished = true,
+            HeadRecord::Failed { reason } => self.head.failed = Some(reason.clone()),
+        }
+    }
+
+    /// The object as it was created, or why it is no longer (or never was) that.
+    pub fn intact(&self, truth: &dyn Truth, object: &str) -> Result<Bytes, String> {
+        let bytes = truth.object(object).ok_or_else(|| "not in primary".to_string())?;
+        match self.shadows.get(object) {
+            Some(shadow) if shadow.hash != xxh3_64(&bytes) => Err("its bytes have changed since it was created".into()),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Retained checkpoints, newest first.
+    pub fn retained(&self) -> impl Iterator<Item = &Rc<CompletedFact>> {
+        self.head.retained.iter().rev().filter_map(|id| self.head.completed.get(id))
+    }
+
+    /// Why nothing can be restored from `completed` any more; `None` if it is whole. A part lost in primary is made good
+    /// by an unharmed local copy on a machine for which `reachable` says yes.
+    pub fn broken(
+        &self,
+        truth: &dyn Truth,
+        completed: &CompletedFact,
+        reachable: &dyn Fn(SubtaskKey, &str) -> bool,
+    ) -> Option<String> {
+        let metadata = &completed.completion.metadata;
+        if let Err(reason) = self.intact(truth, metadata) {
+            return Some(format!("{metadata}: {reason}"));
+        }
+        if let Err(reason) = &completed.snapshots {
+            return Some(format!("{metadata}: {reason}"));
+        }
+        completed.parts().find_map(|(subtask, part)| {
+            let reason = self.intact(truth, part.object.as_str()).err()?;
+            let hash = self.shadows.get(part.object.as_str()).map(|shadow| shadow.hash);
+            let local = self.local_copies(truth, completed.completion.checkpoint, subtask, &part.name);
+            let saved = local
+                .iter()
+                .any(|(machine, _, bytes)| hash.is_some_and(|h| h == xxh3_64(bytes)) && reachable(subtask, machine));
+            (!saved).then(|| format!("{}: {reason}", part.object))
+        })
+    }
+
+    /// Copies of one part on local disks: machine, path, bytes. Only those of complete copies.
+    pub fn local_copies(
+        &self,
+        truth: &dyn Truth,
+        checkpoint: CheckpointId,
+        subtask: SubtaskKey,
+        part: &str,
+    ) -> Vec<(String, String, Bytes)> {
+        let mut found = Vec::new();
+        for machine in truth.machines() {
+            let files = truth.files(&machine);
+            let complete = self.complete_directories(&files);
+            for (path, _) in &files {
+                let Some(name) = local_file(path, &self.job) else { continue };
+                if name.checkpoint == checkpoint
+                    && name.subtask == subtask
+                    && name.file == part
+                    && complete.contains(name.directory)
+                    && let Some(bytes) = truth.file(&machine, path)
+                {
+                    found.push((machine.clone(), path.clone(), bytes));
+                }
+            }
+        }
+        found
+    }
+
+    /// Directories of local copies that hold the file which makes a copy complete.
+    pub fn complete_directories<'a>(&self, files: &'a [(String, u64)]) -> BTreeSet<&'a str> {
+        let names = files.iter().filter_map(|(path, _)| local_file(path, &self.job));
+        names.filter(|name| self.formats.is_local_manifest(name.file)).map(|name| name.directory).collect()
+    }
+
+    /// Sink and epoch of a manifest's name.
+    pub fn manifest_name(&self, object: &str) -> Option<(String, CheckpointId)> {
+        self.sinks.iter().find_map(|sink| {
+            let epoch = object.strip_prefix(&self.layout.sink_commit_prefix(sink))?;
+            Some((sink.clone(), CheckpointId(epoch.parse().ok()?)))
+        })
+    }
+
+    /// Whether the current attempt began behind output that was visible already.
+    pub fn newest_restore_behind_commit(&self) -> bool {
+        self.head.restored.is_some_and(|restored| restored < self.newest_committed())
+    }
+
+    /// The newest epoch with visible output.
+    pub fn newest_committed(&self) -> Option<CheckpointId> {
+        self.manifests.iter().filter(|(_, m)| m.commit).map(|((_, epoch), _)| *epoch).max()
+    }
+}

@@ -1,0 +1,123 @@
+//! The committed output as a reader sees it, and what it implies: the manifests and the objects they name, nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use runtime::ids::CheckpointId;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{
+    formats::StateEntry,
+    ground::{CompletedFact, Ground},
+    truth::Truth,
+};
+use crate::oracle::{OutputOracle, Wrong, lines};
+
+/// Everything committed so far, given to the oracle once.
+pub struct CommittedOutput {
+    pub oracle: Box<dyn OutputOracle>,
+    pub absorbed: BTreeSet<(String, CheckpointId)>,
+    /// Why the output is judged no more: found wrong already, destroyed by the plan, or given up by configuration.
+    pub quiet: Option<String>,
+}
+
+/// The digest of a set of output records, by code of its own: the wrapping sum of a 128-bit hash of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnDigest {
+    pub sum: u128,
+    pub records: u64,
+}
+
+impl OwnDigest {
+    pub fn of(records: &[Bytes]) -> OwnDigest {
+        records.iter().fold(OwnDigest::default(), |digest, record| OwnDigest {
+            sum: digest.sum.wrapping_add(xxh3_128(record)),
+            records: digest.records + 1,
+        })
+    }
+}
+
+impl Ground {
+    /// The records of the objects named, all together. Err: which object is not what it should be.
+    pub fn output_records<'a>(
+        &self,
+        truth: &dyn Truth,
+        objects: impl Iterator<Item = (&'a str, u64, u64)>,
+    ) -> Result<Vec<Bytes>, Wrong> {
+        let mut records = Vec::new();
+        for (name, length, count) in objects {
+            let wrong = |message: String| Wrong::new(name, "unreadable", message);
+            let bytes = self.intact(truth, name).map_err(wrong)?;
+            if bytes.len() as u64 != length {
+                return Err(wrong(format!("it has {} bytes, not {length}", bytes.len())));
+            }
+            let found = lines(&bytes).map_err(wrong)?;
+            if found.len() as u64 != count {
+                return Err(wrong(format!("it has {} records, not {count}", found.len())));
+            }
+            records.extend(found);
+        }
+        Ok(records)
+    }
+
+    /// An oracle that has taken all output up to `completed`, visible or only prepared. None: the output cannot be judged
+    /// (any more), which invariant 1 reports where it is a fault.
+    pub fn oracle_at(&self, truth: &dyn Truth, completed: &CompletedFact) -> Option<Box<dyn OutputOracle>> {
+        if self.output.quiet.is_some() {
+            return None;
+        }
+        // Back to the newest epoch the oracle has, by what each ledger entry says it continues.
+        let mut epochs = Vec::new();
+        let mut next = Some(completed.completion.checkpoint);
+        while let Some(checkpoint) = next {
+            let fact = self.head.completed.get(&checkpoint)?;
+            let absorbed = |sink: &String| self.output.absorbed.contains(&(sink.clone(), checkpoint));
+            if !self.sinks.is_empty() && self.sinks.iter().all(absorbed) {
+                break;
+            }
+            epochs.push(fact.clone());
+            next = fact.completion.ledger.previous;
+        }
+        let mut oracle = self.output.oracle.fork();
+        for fact in epochs.iter().rev() {
+            for (sink, objects) in &fact.completion.sinks {
+                let checkpoint = fact.completion.checkpoint;
+                if self.output.absorbed.contains(&(sink.0.clone(), checkpoint)) {
+                    continue;
+                }
+                let named = objects.iter().map(|o| (o.object.as_str(), o.length, o.records));
+                let records = self.output_records(truth, named).ok()?;
+                oracle.absorb(&sink.0, checkpoint, &records).ok()?;
+            }
+        }
+        Some(oracle)
+    }
+
+    /// The whole keyed state of a checkpoint as it lies in primary. None if some of it is damaged or gone: other
+    /// invariants judge that.
+    pub fn state_of(&self, truth: &dyn Truth, completed: &CompletedFact) -> Option<Result<Vec<StateEntry>, Wrong>> {
+        let mut entries = Vec::new();
+        let mut parts: BTreeMap<&str, Bytes> = BTreeMap::new();
+        for (_, part) in completed.parts() {
+            parts.insert(part.object.as_str(), self.intact(truth, part.object.as_str()).ok()?);
+        }
+        for (_, part) in completed.parts() {
+            match self.formats.state(&part.operator, &parts[part.object.as_str()]) {
+                Ok(found) => entries.extend(found),
+                Err(reason) => return Some(Err(Wrong::new(part.object.as_str(), "state-garbled", reason))),
+            }
+        }
+        Some(Ok(entries))
+    }
+
+    /// Whether the state in checkpoint `completed` is what the output up to it implies.
+    pub fn state_agrees(&self, truth: &dyn Truth, completed: &CompletedFact) -> Result<(), Wrong> {
+        completed.snapshots.as_ref().map_or(Ok(()), |_| {
+            let Some(oracle) = self.oracle_at(truth, completed) else { return Ok(()) };
+            match self.state_of(truth, completed) {
+                None => Ok(()),
+                Some(state) => oracle.state(&state?),
+            }
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! Invariant 3: restored state equals the snapshot, by content, whichever path it came by.
+//!
+//! Rule, in two parts. (a) Bytes: a part that a subtask takes, from a local copy or from primary, has exactly the bytes
+//! that were written when the snapshot was taken. (b) Content: the first checkpoint completed after a restore holds
+//! exactly the state that the output up to it implies; as the fold of every key is in the output with its hash chain,
+//! any key lost, doubled or changed by the restore shows there, also one that got no record since.
+//!
+//! Truth: (a) the file on the restoring machine's disk or the object in primary, hashed at the instant it was used, against the
+//! hash taken when the object was created; (b) state parts and data objects in primary.
+//!
+//! Excuse: (a) a fault that hit the very file or object after the subtask began to restore; damage from before is no excuse:
+//! it must be noticed and the part refused. (b) none, beyond parts destroyed by the plan.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use runtime::{
+    checkpoint::types::StatePart,
+    ids::{AttemptId, CheckpointId},
+    journal::Event,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    Check, Findings, Look, Seen,
+    formats::{HeadRecord, local_file},
+    ground::HeadFact,
+};
+
+#[derive(Default)]
+pub(super) struct Restored {
+    /// Restores in progress, by process and subtask: since when.
+    started: BTreeMap<(String, String), Duration>,
+    last: Option<AttemptId>,
+}
+
+impl Restored {
+    fn local(
+        &self,
+        look: &Look<'_>,
+        seen: &Seen<'_>,
+        subtask: &str,
+        part: &StatePart,
+        checkpoint: CheckpointId,
+    ) -> Option<String> {
+        let shadow = look.ground.shadows.get(part.object.as_str())?;
+        let key = look.config.subtasks.get(subtask)?;
+        let machine = look.truth.machine_of(seen.process)?;
+        let since = self.started.get(&(seen.process.to_string(), subtask.to_string())).copied();
+        let mut found = Vec::new();
+        for (path, _) in look.truth.files(&machine) {
+            let Some(name) = local_file(&path, &look.ground.job) else { continue };
+            if name.checkpoint != checkpoint || name.subtask != *key || name.file != part.name {
+                continue;
+            }
+            if look.truth.file(&machine, &path).is_some_and(|bytes| xxh3_64(&bytes) == shadow.hash) {
+                return None;
+            }
+            if look.ground.damage.file(&machine, &path).is_some_and(|hit| since.is_none_or(|since| hit >= since)) {
+                return None;
+            }
+            found.push(path);
+        }
+        // A file removed while it was being read leaves no path to ask about.
+        let hit_meanwhile = |(who, _): &(&(String, String), _)| who.0 == machine;
+        let excused =
+            look.ground.damage.files.iter().filter(hit_meanwhile).any(|(_, at)| since.is_none_or(|s| *at >= s))
+                || look.ground.damage.disks.get(&machine).is_some_and(|at| since.is_none_or(|s| *at >= s));
+        (!excused).then(|| match found.first() {
+            Some(path) => format!("{machine}:{path} has other bytes than were snapshotted"),
+            None => format!("{machine} has no such local file of checkpoint {checkpoint}"),
+        })
+    }
+}
+
+fn part_of<'a>(look: &'a Look<'_>, subtask: &str, checkpoint: CheckpointId, part: &str) -> Option<&'a StatePart> {
+    let key = look.config.subtasks.get(subtask)?;
+    let snapshot = look.ground.head.completed.get(&checkpoint)?.snapshots.as_ref().ok()?.get(key)?;
+    snapshot.parts.iter().find(|p| p.name == part)
+}
+
+impl Check for Restored {
+    fn name(&self) -> &'static str {
+        "restored-state"
+    }
+
+    fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
+        match seen.event {
+            Event::RestoreStarted { subtask, .. } => {
+                self.started.insert((seen.process.to_string(), subtask.clone()), seen.at);
+            }
+            Event::PartRestoredLocally { subtask, checkpoint, part, .. } => {
+                let Some(known) = part_of(look, subtask, *checkpoint, part) else {
+                    let message = format!("checkpoint {checkpoint} has no part {part:?} of this subtask");
+                    return out.report(subtask, "foreign-part", message);
+                };
+                if let Some(message) = self.local(look, seen, subtask, known, *checkpoint) {
+                    out.report(subtask, "wrong-local-bytes", format!("part {part}: {message}"));
+                }
+            }
+            Event::PartRestoredFromPrimary { subtask, checkpoint, part, .. } => {
+                let Some(known) = part_of(look, subtask, *checkpoint, part) else {
+                    let message = format!("checkpoint {checkpoint} has no part {part:?} of this subtask");
+                    return out.report(subtask, "foreign-part", message);
+                };
+                let since = self.started.get(&(seen.process.to_string(), subtask.clone())).copied();
+                let hit = look.ground.damage.objects.get(known.object.as_str()).copied();
+                if let Err(reason) = look.ground.intact(look.truth, known.object.as_str())
+                    && !hit.is_some_and(|hit| since.is_none_or(|since| hit >= since))
+                {
+                    out.report(subtask, "wrong-primary-bytes", format!("{}: {reason}", known.object));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_head(&mut self, look: &Look<'_>, fact: &HeadFact, out: &mut Findings<'_>) {
+        let HeadRecord::Completed(completion) = &fact.record else { return };
+        let restored_since = look.ground.head.attempt != self.last && look.ground.head.restored.flatten().is_some();
+        self.last = look.ground.head.attempt;
+        if let Some(completed) = look.ground.head.completed.get(&completion.checkpoint)
+            && restored_since
+            && let Err(wrong) = look.ground.state_agrees(look.truth, completed)
+        {
+            let message = format!(
+                "{}: {} (checkpoint {}, the first after the restore of {:?})",
+                wrong.entity, wrong.message, completion.checkpoint, look.ground.head.restored
+            );
+            out.report(&wrong.entity, wrong.kind, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::ids::CheckpointId;
+    use runtime::journal::Event;
+
+    use crate::invariants::testing::Story;
+
+    fn taken_locally(story: &mut Story) {
+        let (subtask, checkpoint, part) = ("fold[0]".to_string(), CheckpointId(1), "part-0".to_string());
+        story.event("tm-1", Event::PartRestoredLocally { subtask, checkpoint, part, bytes: 0 });
+    }
+
+    /// A restart takes the unharmed local copy, and the next checkpoint goes on from it.
+    #[test]
+    fn a_faithful_restore_passes() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).commit(1).local_copy("machine-1", 1);
+        story.restore(Some(1), Some(1));
+        taken_locally(&mut story);
+        story.checkpoint(2, &[20, 20]).commit(2);
+        story.holds();
+    }
+
+    /// The local copy rotted, the runtime used it all the same.
+    #[test]
+    fn a_rotten_local_part_that_was_used_is_found() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).commit(1).local_copy("machine-1", 1);
+        story.rot_local("machine-1", 1);
+        story.restore(Some(1), Some(1));
+        story.event_restore_started("tm-1", 1);
+        taken_locally(&mut story);
+        story.breaks("restored-state", "wrong-local-bytes");
+    }
+
+    /// One key group was dropped while restoring: the keys' folds start anew. Their state tells, before any output does.
+    #[test]
+    fn a_key_lost_by_the_restore_is_found() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).commit(1);
+        story.restore(Some(1), Some(1));
+        story.model.keys.remove(&0);
+        story.checkpoint(2, &[10, 10]);
+        story.breaks("restored-state", "state-missing");
+    }
+}

@@ -1,0 +1,69 @@
+//! The runtime's own framing, unpacked into the facts of this module.
+
+use bytes::Bytes;
+use runtime::{
+    checkpoint::{head, metadata::CheckpointMetadata},
+    ids::OperatorUid,
+    state::PartReader,
+};
+
+use super::formats::{Completion, Formats, HeadRecord, Snapshots, StateEntry};
+
+pub struct RuntimeFormats;
+
+impl Formats for RuntimeFormats {
+    fn head(&self, bytes: &[u8]) -> Result<HeadRecord, String> {
+        let record = head::HeadRecord::decode(bytes).map_err(|e| e.to_string())?;
+        Ok(match record.entry {
+            head::HeadEntry::Claimed { leader, .. } => HeadRecord::Claimed { leader },
+            head::HeadEntry::IdBlock { from, to } => HeadRecord::IdBlock { from, to },
+            head::HeadEntry::Completed { checkpoint, metadata, ledger, sinks, exhausted, retained, .. } => {
+                HeadRecord::Completed(Box::new(Completion {
+                    leader: record.leader,
+                    checkpoint,
+                    metadata: metadata.as_str().to_string(),
+                    ledger,
+                    sinks,
+                    exhausted,
+                    retained,
+                }))
+            }
+            head::HeadEntry::Restored { attempt, checkpoint, condemned } => {
+                HeadRecord::Restored { attempt, checkpoint, condemned: condemned.into_keys().collect() }
+            }
+            head::HeadEntry::Finished => HeadRecord::Finished,
+            head::HeadEntry::Failed { reason } => HeadRecord::Failed { reason },
+        })
+    }
+
+    fn metadata(&self, bytes: &[u8]) -> Result<Snapshots, String> {
+        CheckpointMetadata::decode(bytes).map(|metadata| metadata.subtasks).map_err(|e| e.to_string())
+    }
+
+    fn is_local_manifest(&self, file: &str) -> bool {
+        file == "_manifest"
+    }
+
+    fn state(&self, operator: &OperatorUid, bytes: &[u8]) -> Result<Vec<StateEntry>, String> {
+        let reader = PartReader::new(&Bytes::copy_from_slice(bytes)).map_err(|e| e.to_string())?;
+        if reader.header.operator != operator.0 {
+            return Err(format!("the part is of operator {:?}, not of {operator}", reader.header.operator));
+        }
+        let mut entries = Vec::new();
+        for section in &reader.sections {
+            let state = &reader.header.states[section.state].name;
+            section
+                .for_each(|entry| {
+                    entries.push(StateEntry {
+                        operator: operator.clone(),
+                        state: state.clone(),
+                        key: entry.key.to_vec(),
+                        value: entry.value.to_vec(),
+                    });
+                    Ok(())
+                })
+                .map_err(|e| e.to_string())?;
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,201 @@
+//! Each kind of fault, carried out. Gives what it hit, or why there was nothing to hit.
+
+use std::time::Duration;
+
+use super::{Condition, Due, Nemesis, Notice};
+use crate::plan::{
+    FaultKind, FaultSpec, ObjectChoice, Side,
+    draw::Draw,
+    faults::{EMITTER, ENTITY, STORE},
+    model::{JOB_MANAGER, machine_of},
+};
+
+/// A fault that was carried out.
+pub(super) struct Done {
+    pub target: String,
+    /// Errors that wait for an operation: whose (a machine's disk, or the store's) and their number.
+    pub armed: Option<(Option<String>, u64)>,
+}
+
+impl From<String> for Done {
+    fn from(target: String) -> Done {
+        Done { target, armed: None }
+    }
+}
+
+impl Nemesis {
+    pub(super) fn act(&self, spec: &FaultSpec, due: &Due) -> Result<Done, String> {
+        let verbs = &self.0.verbs;
+        let target = resolve(spec, due)?;
+        let for_a_while = spec.duration_ms;
+        match &spec.fault {
+            FaultKind::Crash { restart_after_ms } => {
+                self.alive(&target)?;
+                verbs.notice(Notice::Process { process: target.clone() });
+                self.goes_down(&target, *restart_after_ms);
+                verbs.crash(&target);
+                Ok(target.into())
+            }
+            FaultKind::LoseMachine { restart_after_ms } => {
+                self.alive(&target)?;
+                let machine = machine_of(&target);
+                verbs.notice(Notice::Disk { machine: machine.clone() });
+                verbs.notice(Notice::Process { process: target.clone() });
+                self.goes_down(&target, *restart_after_ms);
+                verbs.lose_machine(&machine);
+                Ok(target.into())
+            }
+            FaultKind::Freeze {} => {
+                self.alive(&target)?;
+                verbs.notice(Notice::Process { process: target.clone() });
+                self.begin(Condition::Frozen(target.clone()), for_a_while);
+                Ok(target.into())
+            }
+            FaultKind::Partition { peer, side } => {
+                if *peer == target {
+                    return Err("the process that emitted is the peer itself".to_string());
+                }
+                for process in [&target, peer] {
+                    verbs.notice(Notice::Process { process: process.clone() });
+                }
+                if matches!(side, Side::Both | Side::TargetToPeer) {
+                    self.begin(Condition::Cut { from: target.clone(), to: peer.clone() }, for_a_while);
+                }
+                if matches!(side, Side::Both | Side::PeerToTarget) {
+                    self.begin(Condition::Cut { from: peer.clone(), to: target.clone() }, for_a_while);
+                }
+                Ok(format!("{target} and {peer}").into())
+            }
+            FaultKind::HoldChannel {} => {
+                verbs.notice(Notice::Environment { what: target.clone() });
+                self.begin(Condition::Held(target.clone()), for_a_while);
+                Ok(target.into())
+            }
+            FaultKind::SlowChannel { extra_ms } => {
+                verbs.notice(Notice::Environment { what: target.clone() });
+                verbs.slow_channel(&target, Duration::from_millis(*extra_ms));
+                self.begin(Condition::Slowed(target.clone()), for_a_while);
+                Ok(target.into())
+            }
+            FaultKind::LocalFiles { damage, files, newest_only } => {
+                let machine = machine_of(&target);
+                let victims = self.local_victims(&machine, *newest_only);
+                if victims.is_empty() {
+                    return Err("no local copy there".to_string());
+                }
+                let mut draw = Draw::new(self.0.seed, &format!("nemesis/{}", due.index));
+                let mut victims = victims;
+                for _ in 0..*files {
+                    if victims.is_empty() {
+                        break;
+                    }
+                    let last = victims.len() as u64 - 1;
+                    let chosen = usize::try_from(draw.within(0, last)).expect("an index");
+                    let path = victims.swap_remove(chosen);
+                    verbs.notice(Notice::LocalFile { machine: machine.clone(), path: path.clone() });
+                    verbs.damage_file(&machine, &path, *damage);
+                }
+                Ok(target.into())
+            }
+            FaultKind::DiskFull {} => {
+                let machine = machine_of(&target);
+                verbs.notice(Notice::Disk { machine: machine.clone() });
+                self.begin(Condition::Full(machine), for_a_while);
+                Ok(target.into())
+            }
+            FaultKind::DiskErrors { operation, error, count } => {
+                let machine = machine_of(&target);
+                verbs.notice(Notice::Disk { machine: machine.clone() });
+                let number = verbs.arm_disk_errors(&machine, *operation, *error, *count);
+                Ok(Done { target, armed: Some((Some(machine), number)) })
+            }
+            FaultKind::StoreErrors { operation, name_contains, error, count } => {
+                verbs.notice(Notice::Environment { what: STORE.to_string() });
+                let number = verbs.arm_store_errors(*operation, name_contains, *error, *count);
+                Ok(Done { target, armed: Some((None, number)) })
+            }
+            FaultKind::StoreOutage {} => {
+                let left = self.0.healed_by_ms.saturating_sub(verbs.now_ms());
+                verbs.notice(Notice::Environment { what: STORE.to_string() });
+                verbs.store_outage(Duration::from_millis(for_a_while.min(left)));
+                Ok(target.into())
+            }
+            FaultKind::LoseObject { object, index } => {
+                let name = self.checkpoint_object(*object, *index)?;
+                verbs.notice(Notice::Object { name: name.clone() });
+                verbs.lose_object(&name);
+                Ok(name.into())
+            }
+            FaultKind::CorruptObject { object, index } => {
+                let name = self.checkpoint_object(*object, *index)?;
+                verbs.notice(Notice::Object { name: name.clone() });
+                verbs.corrupt_object(&name);
+                Ok(name.into())
+            }
+        }
+    }
+
+    fn alive(&self, process: &str) -> Result<(), String> {
+        if self.0.verbs.is_alive(process) { Ok(()) } else { Err("the process was dead already".to_string()) }
+    }
+
+    fn goes_down(&self, process: &str, restart_after_ms: Option<u64>) {
+        // Without a JobManager nothing can ever be judged: it comes back with the healing at the latest.
+        let for_good = restart_after_ms.is_none() && process != JOB_MANAGER;
+        self.0.state.borrow_mut().down.insert(process.to_string(), for_good);
+        if let Some(after) = restart_after_ms {
+            let process = process.to_string();
+            self.later(after, move |nemesis| nemesis.come_back(&process));
+        }
+    }
+
+    /// Files of local copies on a machine, of the newest checkpoint there or of all.
+    fn local_victims(&self, machine: &str, newest_only: bool) -> Vec<String> {
+        let checkpoint_of = |path: &str| -> Option<u64> {
+            let (_, rest) = path.split_once("/chk_")?;
+            rest.split('/').next()?.parse().ok()
+        };
+        let mut files = self.0.verbs.files(machine);
+        files.retain(|path| checkpoint_of(path).is_some());
+        if newest_only {
+            let newest = files.iter().filter_map(|path| checkpoint_of(path)).max();
+            files.retain(|path| checkpoint_of(path) == newest);
+        }
+        files
+    }
+
+    /// An object of the newest completed checkpoint, if another whole checkpoint is left to go back to.
+    fn checkpoint_object(&self, object: ObjectChoice, index: u32) -> Result<String, String> {
+        let newest = {
+            let state = self.0.state.borrow();
+            let newest = *state.retained.last().ok_or("no completed checkpoint")?;
+            let whole_besides = state.retained.iter().filter(|c| **c != newest && !state.ruined.contains(c)).count();
+            if whole_besides == 0 {
+                return Err("it would have destroyed the last whole checkpoint".to_string());
+            }
+            newest
+        };
+        let of_newest = format!("/chk-{newest}/");
+        let mut objects = self.0.verbs.objects("checkpoints/");
+        objects.retain(|name| {
+            name.contains(&of_newest) && name.contains("/_metadata") == (object == ObjectChoice::Metadata)
+        });
+        if objects.is_empty() {
+            return Err("the checkpoint has no such object".to_string());
+        }
+        self.0.state.borrow_mut().ruined.insert(newest);
+        let chosen = index as usize % objects.len();
+        Ok(objects.swap_remove(chosen))
+    }
+}
+
+fn resolve(spec: &FaultSpec, due: &Due) -> Result<String, String> {
+    match spec.target.as_str() {
+        EMITTER => due.emitter.clone().ok_or_else(|| "nobody emitted: its trigger is a time".to_string()),
+        ENTITY => {
+            let entity = due.entity.clone().ok_or("no entity: its trigger is a time")?;
+            if entity.contains("->") { Ok(entity) } else { Err(format!("{entity} is no channel")) }
+        }
+        name => Ok(name.to_string()),
+    }
+}

@@ -1,0 +1,250 @@
+//! From a seed to a plan. One stream per section and feature: a draw added to one shifts no other.
+
+use super::{
+    draw::Draw,
+    faults::{FaultClass, FaultSpec},
+    generate_faults,
+    model::{
+        ClusterShape, DiskSettings, FallbackBehindCommit, LinkSettings, PLAN_VERSION, Plan, Settings, Span,
+        StoreSettings, USER_ERROR_AT, USER_PANIC_AT, WorkloadPlan,
+    },
+    profile::{Profile, Switch},
+};
+
+/// The workload of generated plans.
+pub const DEFAULT_WORKLOAD: &str = "counts";
+
+/// What the swarm has turned on for one seed.
+pub struct Swarm {
+    pub classes: Vec<FaultClass>,
+    pub local_recovery: bool,
+}
+
+impl Swarm {
+    fn of(profile: &Profile, seed: u64) -> Swarm {
+        let mut classes: Vec<FaultClass> = profile
+            .faults
+            .iter()
+            .copied()
+            .filter(|class| {
+                // Each class has its own stream: a class added to a profile leaves the others of that seed alone.
+                let percent = if *class == FaultClass::CrashTaskManager { 75 } else { 28 };
+                Draw::new(seed, &format!("swarm/{}", class.name())).chance(percent)
+            })
+            .collect();
+        if classes.is_empty() && !profile.faults.is_empty() {
+            classes.push(*Draw::new(seed, "swarm/only").pick(profile.faults));
+        }
+        let mut draw = Draw::new(seed, "swarm/local-recovery");
+        let wanted = draw.chance(55);
+        let yields = draw.chance(70);
+        let loses_objects =
+            classes.iter().any(|class| matches!(class, FaultClass::LostObject | FaultClass::CorruptObject));
+        let local_recovery = match profile.local_recovery {
+            Switch::On => true,
+            Switch::Off => false,
+            // A lost object is only missed where no local copy stands in for it.
+            Switch::Drawn => wanted && !(loses_objects && yields),
+        };
+        Swarm { classes, local_recovery }
+    }
+}
+
+/// The plan of `seed`.
+pub fn generate(profile: &Profile, seed: u64) -> Plan {
+    let swarm = Swarm::of(profile, seed);
+    let (cluster, parallelism) = cluster(seed);
+    let workload_ms = Draw::new(seed, "workload/duration").within(7_000, 13_000);
+    let workload = workload(seed, parallelism, workload_ms);
+    let mut plan = Plan {
+        version: PLAN_VERSION,
+        seed,
+        profile: profile.name.to_string(),
+        healed_by_ms: 0,
+        time_limit_ms: 0,
+        sabotage: Vec::new(),
+        cluster,
+        settings: settings(seed, swarm.local_recovery),
+        network: network(seed),
+        disk: disk(seed),
+        store: store(seed),
+        workload,
+        faults: Vec::new(),
+    };
+    plan.faults = generate_faults::faults(&plan, &swarm, workload_ms);
+    for (class, parameter) in [(FaultClass::UserPanic, USER_PANIC_AT), (FaultClass::UserError, USER_ERROR_AT)] {
+        let record = Draw::new(seed, parameter).within(plan.workload.records / 5, plan.workload.records * 4 / 5);
+        if swarm.classes.contains(&class) {
+            plan.workload.parameters.insert(parameter.to_string(), record);
+        }
+    }
+    // The last fault begins within the time of the input and has some seconds to show its effect.
+    let last_end = plan.faults.iter().map(fault_end).max().unwrap_or(0).max(workload_ms);
+    plan.healed_by_ms = last_end + 2_000;
+    plan.time_limit_ms = plan.healed_by_ms + 60_000;
+    plan
+}
+
+fn fault_end(fault: &FaultSpec) -> u64 {
+    match &fault.trigger {
+        super::faults::Trigger::AtMs(at) => at + fault.duration_ms,
+        super::faults::Trigger::On { delay_ms, .. } => delay_ms + fault.duration_ms,
+    }
+}
+
+fn cluster(seed: u64) -> (ClusterShape, u32) {
+    let mut draw = Draw::new(seed, "cluster");
+    let parallelism = *draw.weighted(&[(25, 2u32), (50, 3), (25, 4)]);
+    let slots = *draw.weighted(&[(45, 1u32), (45, 2), (10, 3)]);
+    let spare = *draw.weighted(&[(35, 0u32), (45, 1), (20, 2)]);
+    let task_managers = (parallelism.div_ceil(slots) + spare).max(2);
+    (ClusterShape { task_managers, slots }, parallelism)
+}
+
+fn settings(seed: u64, local_recovery: bool) -> Settings {
+    let mut draw = Draw::new(seed, "settings/checkpoints");
+    let checkpoint_interval_ms = draw.within(300, 800);
+    let checkpoint_timeout_ms = draw.within(1_200, 4_000);
+    let min_pause_ms = if draw.chance(50) { 0 } else { draw.within(10, checkpoint_interval_ms / 2) };
+    let max_concurrent = *draw.weighted(&[(65, 1u32), (25, 2), (10, 3)]);
+    let retained = *draw.weighted(&[(10, 1u32), (30, 2), (40, 3), (20, 4)]);
+    let mut draw = Draw::new(seed, "settings/cluster");
+    let heartbeat_interval_ms = draw.within(200, 500);
+    let heartbeat_timeout_ms = draw.within(1_000, 3_000).max(heartbeat_interval_ms * 3);
+    let restart_delay_ms = *draw.pick(&[0, 10, 50, 200, 500]);
+    let connect_timeout_ms = draw.within(500, 2_000);
+    let mut draw = Draw::new(seed, "settings/data");
+    let buffer_bytes = *draw.pick(&[64u32, 128, 256, 512, 1_024, 4_096]);
+    let channel_window_bytes = buffer_bytes * *draw.pick(&[1u32, 2, 4, 8]);
+    let buffer_timeout_ms = *draw.pick(&[1, 5, 20, 50, 100]);
+    let source_batch_records = *draw.pick(&[1u32, 4, 16, 64]);
+    let parts_per_snapshot = *draw.weighted(&[(15, 1u32), (25, 2), (60, 4)]);
+    let mut draw = Draw::new(seed, "settings/store");
+    let store_operation_timeout_ms = draw.within(300, 1_000);
+    let store_total_timeout_ms = draw.within(3_000, 8_000);
+    Settings {
+        checkpoint_interval_ms,
+        checkpoint_timeout_ms,
+        min_pause_ms,
+        max_concurrent,
+        retained,
+        tolerable_failures: None,
+        heartbeat_interval_ms,
+        heartbeat_timeout_ms,
+        restart_delay_ms,
+        fallback_behind_commit: FallbackBehindCommit::Replay,
+        local_recovery,
+        parts_per_snapshot,
+        buffer_bytes,
+        buffer_timeout_ms,
+        channel_window_bytes,
+        source_batch_records,
+        store_operation_timeout_ms,
+        store_total_timeout_ms,
+        connect_timeout_ms,
+    }
+}
+
+fn span(draw: &mut Draw, min: (u64, u64), up_to_times: u64) -> Span {
+    let min_us = draw.within(min.0, min.1);
+    Span { min_us, max_us: min_us * draw.within(1, up_to_times) }
+}
+
+fn network(seed: u64) -> LinkSettings {
+    let mut draw = Draw::new(seed, "network");
+    LinkSettings {
+        latency: span(&mut draw, (50, 1_500), 8),
+        jitter_us: *draw.pick(&[0, 20, 200, 2_000]),
+        bytes_per_second: *draw.pick(&[200_000, 2_000_000, 100_000_000]),
+        window_bytes: *draw.pick(&[4_096, 65_536, 1_048_576]),
+        dead_peer_timeout_ms: draw.within(3_000, 8_000),
+    }
+}
+
+fn disk(seed: u64) -> DiskSettings {
+    let mut draw = Draw::new(seed, "disk");
+    DiskSettings {
+        latency: span(&mut draw, (20, 2_000), 6),
+        bytes_per_second: *draw.pick(&[1_000_000, 20_000_000, 500_000_000]),
+        capacity_bytes: 1 << 30,
+    }
+}
+
+fn store(seed: u64) -> StoreSettings {
+    let mut draw = Draw::new(seed, "store");
+    StoreSettings {
+        latency: span(&mut draw, (500, 15_000), 5),
+        bytes_per_second: *draw.pick(&[500_000, 5_000_000, 100_000_000]),
+    }
+}
+
+fn workload(seed: u64, parallelism: u32, duration_ms: u64) -> WorkloadPlan {
+    let mut draw = Draw::new(seed, "workload");
+    let records = draw.within(700, 1_800);
+    WorkloadPlan {
+        name: DEFAULT_WORKLOAD.to_string(),
+        records,
+        keys: draw.within(4, 60),
+        splits: *draw.pick(&[2u32, 3, 4, 6]),
+        parallelism,
+        records_per_second: (records * 1_000).div_ceil(duration_ms),
+        parameters: std::collections::BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::profile::{ALL, DEFAULT};
+
+    #[test]
+    fn every_generated_plan_is_valid() {
+        for profile in ALL {
+            for seed in 0..300 {
+                let plan = generate(profile, seed);
+                assert_eq!(plan.check(), Ok(()), "{} seed {seed}", profile.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_swarm_turns_every_class_on_and_off() {
+        for class in DEFAULT.faults {
+            let on = (0..200).filter(|seed| Swarm::of(&DEFAULT, *seed).classes.contains(class)).count();
+            assert!((20..180).contains(&on), "{class:?} is on in {on} of 200 seeds");
+        }
+    }
+
+    #[test]
+    fn the_default_profile_keeps_its_floor_in_what_the_plan_decides() {
+        let mut task_managers = Vec::new();
+        let mut records = Vec::new();
+        let mut checkpoints = Vec::new();
+        let mut faults = Vec::new();
+        for seed in 0..301 {
+            let plan = generate(&DEFAULT, seed);
+            task_managers.push(u64::from(plan.cluster.task_managers));
+            records.push(plan.workload.records);
+            faults.push(plan.faults.len() as u64);
+            let run_ms = plan.workload.records * 1_000 / plan.workload.records_per_second;
+            checkpoints.push(run_ms / (plan.settings.checkpoint_interval_ms + 50));
+        }
+        let median = |mut values: Vec<u64>| {
+            values.sort_unstable();
+            values[values.len() / 2]
+        };
+        assert!(median(task_managers) >= 3);
+        assert!(median(records) >= 1_000);
+        assert!(median(checkpoints) >= 10);
+        assert!(median(faults) >= 4);
+    }
+
+    #[test]
+    fn the_quiet_profile_is_quiet() {
+        let quiet = Profile::named("quiet").expect("declared");
+        for seed in 0..50 {
+            let plan = generate(quiet, seed);
+            assert!(plan.faults.is_empty() && plan.workload.parameters.is_empty() && plan.sabotage.is_empty());
+        }
+    }
+}

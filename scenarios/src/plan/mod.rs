@@ -1,0 +1,22 @@
+//! The plan of a run: everything that decides what happens, as data. Drawn from a seed before the run starts, printed as TOML,
+//! edited by hand, replayed.
+
+pub mod draw;
+pub mod faults;
+pub mod generate;
+mod generate_faults;
+pub mod model;
+pub mod profile;
+pub mod text;
+mod validate;
+
+pub use faults::{
+    Damage, DiskErrorKind, DiskOperation, FaultClass, FaultKind, FaultSpec, ObjectChoice, Side, StoreErrorKind,
+    StoreOperation, Trigger,
+};
+pub use generate::generate;
+pub use model::{
+    ClusterShape, DiskSettings, FallbackBehindCommit, LinkSettings, Plan, Settings, Span, StoreSettings, WorkloadPlan,
+};
+pub use profile::Profile;
+pub use text::PlanError;

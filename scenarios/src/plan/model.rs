@@ -1,0 +1,159 @@
+//! What a plan holds. Every field has a unit in its name and is written out in TOML, so that a plan can be read and edited
+//! without this file at hand. No field is optional by accident: a default that quietly means "none" hides a missing fault.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use runtime::sabotage::Sabotage;
+use serde::{Deserialize, Serialize};
+
+use super::faults::FaultSpec;
+
+/// The version of the plan format written by this build, and the only one it reads.
+pub const PLAN_VERSION: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    pub version: u32,
+    /// Seeds the schedule of the run (latencies, jitter, the runtime's own entropy). At most 2^63-1, which is TOML's limit.
+    pub seed: u64,
+    pub profile: String,
+    /// All faults end here: whatever is still broken is mended, and nothing is broken any more.
+    pub healed_by_ms: u64,
+    /// The run is stopped here, in simulated time; a job that has not finished by then is stalled.
+    pub time_limit_ms: u64,
+    /// Deliberate defects of the runtime, by name. Such a run must fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sabotage: Vec<Sabotage>,
+    pub cluster: ClusterShape,
+    pub settings: Settings,
+    pub network: LinkSettings,
+    pub disk: DiskSettings,
+    pub store: StoreSettings,
+    pub workload: WorkloadPlan,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultSpec>,
+}
+
+/// Processes are named `jobmanager` and `tm-1`, `tm-2`, …; each runs on a machine of its own, `machine-<process>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterShape {
+    pub task_managers: u32,
+    pub slots: u32,
+}
+
+impl ClusterShape {
+    pub fn task_manager_names(&self) -> impl Iterator<Item = String> + use<> {
+        (1..=self.task_managers).map(|n| format!("tm-{n}"))
+    }
+
+    pub fn process_names(&self) -> impl Iterator<Item = String> + use<> {
+        std::iter::once(JOB_MANAGER.to_string()).chain(self.task_manager_names())
+    }
+}
+
+pub const JOB_MANAGER: &str = "jobmanager";
+
+/// The machine a process runs on.
+pub fn machine_of(process: &str) -> String {
+    format!("machine-{process}")
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FallbackBehindCommit {
+    Replay,
+    Fail,
+    Duplicate,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub checkpoint_interval_ms: u64,
+    pub checkpoint_timeout_ms: u64,
+    pub min_pause_ms: u64,
+    pub max_concurrent: u32,
+    pub retained: u32,
+    /// Consecutive failed checkpoints that are tolerated; none given = any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerable_failures: Option<u32>,
+    pub heartbeat_interval_ms: u64,
+    pub heartbeat_timeout_ms: u64,
+    pub restart_delay_ms: u64,
+    pub fallback_behind_commit: FallbackBehindCommit,
+    pub local_recovery: bool,
+    pub parts_per_snapshot: u32,
+    pub buffer_bytes: u32,
+    pub buffer_timeout_ms: u64,
+    pub channel_window_bytes: u32,
+    pub source_batch_records: u32,
+    pub store_operation_timeout_ms: u64,
+    pub store_total_timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+}
+
+/// A range of microseconds, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Span {
+    pub min_us: u64,
+    pub max_us: u64,
+}
+
+impl Span {
+    pub fn minimum(self) -> Duration {
+        Duration::from_micros(self.min_us)
+    }
+
+    pub fn maximum(self) -> Duration {
+        Duration::from_micros(self.max_us)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSettings {
+    pub latency: Span,
+    pub jitter_us: u64,
+    pub bytes_per_second: u64,
+    pub window_bytes: u64,
+    /// A connection whose peer has been silent for so long while data is unacknowledged is reset.
+    pub dead_peer_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSettings {
+    pub latency: Span,
+    pub bytes_per_second: u64,
+    pub capacity_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSettings {
+    pub latency: Span,
+    pub bytes_per_second: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadPlan {
+    pub name: String,
+    pub records: u64,
+    pub keys: u64,
+    pub splits: u32,
+    pub parallelism: u32,
+    /// Over all source subtasks together.
+    pub records_per_second: u64,
+    /// Switches of the workload's own, such as `user_panic_at`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, u64>,
+}
+
+/// Workload parameter: the user function panics once, at this record (counted over the whole job).
+pub const USER_PANIC_AT: &str = "user_panic_at";
+/// Workload parameter: the user function returns an error once, at this record.
+pub const USER_ERROR_AT: &str = "user_error_at";

@@ -1,0 +1,281 @@
+//! Profiles: which faults and features the swarm may turn on, what a sweep must have reached before it may call itself a
+//! sweep, and the floor below which its speed is worth nothing.
+
+use runtime::journal::EventKind::{self, *};
+
+use super::faults::FaultClass::{self, *};
+
+/// Whether a feature is always on, always off, or drawn per seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    Off,
+    Drawn,
+    On,
+}
+
+/// What the runs of a profile must hold, by median.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floor {
+    pub task_managers: u64,
+    pub subtasks: u64,
+    pub records: u64,
+    pub completed_checkpoints: u64,
+    pub fired_faults: u64,
+    pub restores: u64,
+    /// Of 100 runs, so many restore from an older checkpoint than the newest.
+    pub older_restores_percent: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub faults: &'static [FaultClass],
+    pub local_recovery: Switch,
+    /// From so many runs on, every fault of `faults` fired and every phase was reached, or the sweep is blind.
+    pub minimum_seeds: u64,
+    pub phases: &'static [EventKind],
+    pub floor: Floor,
+}
+
+const FULL_FLOOR: Floor = Floor {
+    task_managers: 3,
+    subtasks: 8,
+    records: 1_000,
+    completed_checkpoints: 10,
+    fired_faults: 3,
+    restores: 1,
+    older_restores_percent: 5,
+};
+
+const NO_FALLBACK_FLOOR: Floor = Floor { older_restores_percent: 0, ..FULL_FLOOR };
+
+/// Reached by every job that runs to its end without a fault.
+const QUIET_PHASES: &[EventKind] = &[
+    ProcessStarted,
+    LeaderElected,
+    TaskManagerRegistered,
+    SlotAllocated,
+    JobStateChanged,
+    TaskDeployed,
+    TaskStateChanged,
+    ChannelConnected,
+    SourceExhausted,
+    CheckpointTriggered,
+    BarrierEmitted,
+    BarrierSent,
+    BarrierReceived,
+    AlignmentStarted,
+    AlignmentEnded,
+    SnapshotSyncDone,
+    SnapshotAsyncStarted,
+    PartUploaded,
+    SnapshotAsyncDone,
+    CheckpointAcked,
+    MetadataWritten,
+    CheckpointCompleted,
+    CheckpointNotified,
+    TaskNotifiedComplete,
+    CheckpointSubsumed,
+    CheckpointDiscarded,
+    SinkPrecommitted,
+    SinkCommitted,
+];
+
+const RECOVERY_PHASES: &[EventKind] = &[
+    CheckpointTriggered,
+    AlignmentStarted,
+    CheckpointCompleted,
+    CheckpointAborted,
+    TaskManagerLost,
+    RestoreChosen,
+    RestoreStarted,
+    RestoreFinished,
+    PartRestoredFromPrimary,
+    SinkCommitted,
+];
+
+const FALLBACK_PHASES: &[EventKind] = &[
+    CheckpointCompleted,
+    RestoreChosen,
+    RestoreStarted,
+    RestoreFinished,
+    PartRestoredFromPrimary,
+    RestorePartLost,
+    CheckpointCondemned,
+    ReplayMarkerEmitted,
+    ReplayEpochVerified,
+    ReplayFinished,
+    SinkCommitted,
+];
+
+const LOCAL_PHASES: &[EventKind] = &[
+    CheckpointCompleted,
+    LocalPartStored,
+    LocalPartFailed,
+    LocalCopyStored,
+    LocalCopyFailed,
+    LocalCopyConfirmed,
+    LocalCopyDiscarded,
+    RestoreChosen,
+    RestoreStarted,
+    PartRestoredLocally,
+    LocalPartRejected,
+    PartRestoredFromPrimary,
+    RestoreFinished,
+];
+
+const DEFAULT_PHASES: &[EventKind] = &[
+    ProcessStarted,
+    LeaderElected,
+    TaskManagerRegistered,
+    TaskManagerLost,
+    SlotAllocated,
+    JobStateChanged,
+    TaskDeployed,
+    TaskStateChanged,
+    ChannelConnected,
+    SourceExhausted,
+    CheckpointTriggered,
+    BarrierEmitted,
+    BarrierSent,
+    BarrierReceived,
+    AlignmentStarted,
+    AlignmentEnded,
+    AlignmentAborted,
+    SnapshotSyncDone,
+    SnapshotAsyncStarted,
+    PartUploaded,
+    SnapshotAsyncDone,
+    CheckpointAcked,
+    MetadataWritten,
+    CheckpointCompleted,
+    CheckpointAborted,
+    CheckpointExpired,
+    CheckpointSubsumed,
+    CheckpointDiscarded,
+    CheckpointNotified,
+    TaskNotifiedComplete,
+    TaskNotifiedAborted,
+    LocalPartStored,
+    LocalCopyStored,
+    LocalCopyConfirmed,
+    LocalCopyDiscarded,
+    RestoreChosen,
+    RestoreStarted,
+    PartRestoredLocally,
+    LocalPartRejected,
+    PartRestoredFromPrimary,
+    RestorePartLost,
+    RestoreFinished,
+    CheckpointCondemned,
+    ReplayMarkerEmitted,
+    ReplayEpochVerified,
+    ReplayFinished,
+    SinkPrecommitted,
+    SinkCommitted,
+    SinkVoided,
+    PrimaryRetried,
+];
+
+pub const DEFAULT: Profile = Profile {
+    name: "default",
+    about: "every fault and every feature, turned on and off per seed",
+    faults: FaultClass::ALL,
+    local_recovery: Switch::Drawn,
+    minimum_seeds: 200,
+    phases: DEFAULT_PHASES,
+    floor: FULL_FLOOR,
+};
+
+pub const ALL: &[Profile] = &[
+    DEFAULT,
+    Profile {
+        name: "quiet",
+        about: "no fault at all",
+        faults: &[],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 4,
+        phases: QUIET_PHASES,
+        floor: Floor { fired_faults: 0, restores: 0, older_restores_percent: 0, ..FULL_FLOOR },
+    },
+    Profile {
+        name: "local-recovery",
+        about: "local copies: kept, missing, torn, corrupt, refused by the disk",
+        faults: &[
+            CrashTaskManager,
+            LoseMachine,
+            Freeze,
+            LocalMissing,
+            LocalTorn,
+            LocalCorrupt,
+            FaultClass::DiskFull,
+            DiskError,
+        ],
+        local_recovery: Switch::On,
+        minimum_seeds: 100,
+        phases: LOCAL_PHASES,
+        floor: NO_FALLBACK_FLOOR,
+    },
+    Profile {
+        name: "fallback",
+        about: "objects of completed checkpoints lost and corrupted, so that older checkpoints are restored",
+        faults: &[CrashTaskManager, CrashJobManager, LoseMachine, LostObject, FaultClass::CorruptObject],
+        local_recovery: Switch::Off,
+        minimum_seeds: 60,
+        phases: FALLBACK_PHASES,
+        floor: Floor { older_restores_percent: 40, ..FULL_FLOOR },
+    },
+    Profile {
+        name: "store",
+        about: "errors, ambiguous outcomes, timeouts and outages of the primary store",
+        faults: &[
+            CrashTaskManager,
+            CrashJobManager,
+            StoreErrorBefore,
+            StoreErrorAfter,
+            StoreTimeout,
+            FaultClass::StoreOutage,
+            UserError,
+        ],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 80,
+        phases: &[
+            CheckpointCompleted,
+            CheckpointAborted,
+            PrimaryRetried,
+            RestoreChosen,
+            RestoreFinished,
+            SinkCommitted,
+        ],
+        floor: NO_FALLBACK_FLOOR,
+    },
+    Profile {
+        name: "network",
+        about: "partitions, slow and held channels, frozen processes",
+        faults: &[
+            CrashTaskManager,
+            Freeze,
+            PartitionBoth,
+            PartitionOneWay,
+            FaultClass::HoldChannel,
+            FaultClass::SlowChannel,
+            UserPanic,
+        ],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 80,
+        phases: RECOVERY_PHASES,
+        floor: NO_FALLBACK_FLOOR,
+    },
+];
+
+impl Profile {
+    pub fn named(name: &str) -> Option<&'static Profile> {
+        ALL.iter().find(|profile| profile.name == name)
+    }
+
+    /// All names, for messages.
+    pub fn names() -> String {
+        ALL.iter().map(|profile| profile.name).collect::<Vec<_>>().join(", ")
+    }
+}

@@ -1,0 +1,193 @@
+//! Whether a plan makes sense. A plan comes from people too, so each rule names the field it is about.
+
+use super::{
+    faults::{EMITTER, ENTITY, FaultKind, FaultSpec, STORE, Trigger},
+    model::{PLAN_VERSION, Plan, Span},
+    profile::Profile,
+};
+
+/// What is wrong with a field: where it stands, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// The table it stands in; empty for the top level.
+    pub section: &'static str,
+    /// For repeated tables, which of them, from 0.
+    pub index: usize,
+    pub field: &'static str,
+    pub message: String,
+}
+
+/// A day. Nothing a plan says lasts longer; it keeps all sums of times far from overflow.
+const LONGEST_MS: u64 = 86_400_000;
+const MOST_TASK_MANAGERS: u32 = 64;
+const MOST_RECORDS: u64 = 10_000_000;
+const MOST_FAULTS: usize = 1_000;
+
+fn complain<T>(section: &'static str, field: &'static str, message: impl Into<String>) -> Result<T, Complaint> {
+    Err(Complaint { section, index: 0, field, message: message.into() })
+}
+
+fn within(section: &'static str, field: &'static str, value: u64, low: u64, high: u64) -> Result<(), Complaint> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        complain(section, field, format!("{value} is not within {low}..={high}"))
+    }
+}
+
+fn span(section: &'static str, value: Span) -> Result<(), Complaint> {
+    within(section, "latency", value.max_us, value.min_us, LONGEST_MS * 1_000)
+}
+
+impl Plan {
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn check(&self) -> Result<(), Complaint> {
+        if self.version != PLAN_VERSION {
+            return complain("", "version", format!("this build reads version {PLAN_VERSION}, not {}", self.version));
+        }
+        within("", "seed", self.seed, 0, i64::MAX.cast_unsigned())?;
+        if Profile::named(&self.profile).is_none() {
+            return complain("", "profile", format!("no profile {:?}; there are {}", self.profile, Profile::names()));
+        }
+        within("", "time_limit_ms", self.time_limit_ms, 1, LONGEST_MS)?;
+        within("", "healed_by_ms", self.healed_by_ms, 0, self.time_limit_ms)?;
+        within("cluster", "task_managers", self.cluster.task_managers.into(), 1, MOST_TASK_MANAGERS.into())?;
+        within("cluster", "slots", self.cluster.slots.into(), 1, 64)?;
+        self.check_settings()?;
+        span("network", self.network.latency)?;
+        within("network", "jitter_us", self.network.jitter_us, 0, LONGEST_MS * 1_000)?;
+        within("network", "bytes_per_second", self.network.bytes_per_second, 1, 1 << 50)?;
+        within("network", "window_bytes", self.network.window_bytes, 1, 1 << 40)?;
+        within("network", "dead_peer_timeout_ms", self.network.dead_peer_timeout_ms, 1, LONGEST_MS)?;
+        span("disk", self.disk.latency)?;
+        within("disk", "bytes_per_second", self.disk.bytes_per_second, 1, 1 << 50)?;
+        span("store", self.store.latency)?;
+        within("store", "bytes_per_second", self.store.bytes_per_second, 1, 1 << 50)?;
+        self.check_workload()?;
+        if self.faults.len() > MOST_FAULTS {
+            return complain("faults", "target", format!("more than {MOST_FAULTS} faults"));
+        }
+        self.faults.iter().enumerate().try_for_each(|(index, fault)| {
+            self.check_fault(fault).map_err(|complaint| Complaint { section: "faults", index, ..complaint })
+        })
+    }
+
+    fn check_settings(&self) -> Result<(), Complaint> {
+        let s = &self.settings;
+        for (field, value) in [
+            ("checkpoint_interval_ms", s.checkpoint_interval_ms),
+            ("checkpoint_timeout_ms", s.checkpoint_timeout_ms),
+            ("heartbeat_interval_ms", s.heartbeat_interval_ms),
+            ("heartbeat_timeout_ms", s.heartbeat_timeout_ms),
+            ("store_operation_timeout_ms", s.store_operation_timeout_ms),
+            ("store_total_timeout_ms", s.store_total_timeout_ms),
+            ("connect_timeout_ms", s.connect_timeout_ms),
+        ] {
+            within("settings", field, value, 1, LONGEST_MS)?;
+        }
+        within("settings", "min_pause_ms", s.min_pause_ms, 0, LONGEST_MS)?;
+        within("settings", "restart_delay_ms", s.restart_delay_ms, 0, LONGEST_MS)?;
+        within("settings", "buffer_timeout_ms", s.buffer_timeout_ms, 0, LONGEST_MS)?;
+        if s.heartbeat_interval_ms >= s.heartbeat_timeout_ms {
+            let message = format!("{} must be longer than heartbeat_interval_ms", s.heartbeat_timeout_ms);
+            return complain("settings", "heartbeat_timeout_ms", message);
+        }
+        within("settings", "max_concurrent", s.max_concurrent.into(), 1, 1_000)?;
+        within("settings", "retained", s.retained.into(), 1, 1_000)?;
+        within("settings", "parts_per_snapshot", s.parts_per_snapshot.into(), 1, 1_000)?;
+        within("settings", "buffer_bytes", s.buffer_bytes.into(), 1, 1 << 24)?;
+        within("settings", "channel_window_bytes", s.channel_window_bytes.into(), 1, 1 << 30)?;
+        within("settings", "source_batch_records", s.source_batch_records.into(), 1, 1 << 20)
+    }
+
+    fn check_workload(&self) -> Result<(), Complaint> {
+        let w = &self.workload;
+        within("workload", "records", w.records, 1, MOST_RECORDS)?;
+        within("workload", "keys", w.keys, 1, MOST_RECORDS)?;
+        within("workload", "splits", w.splits.into(), 1, 1_000)?;
+        within("workload", "records_per_second", w.records_per_second, 1, 1 << 40)?;
+        let slots = u64::from(self.cluster.task_managers) * u64::from(self.cluster.slots);
+        if w.parallelism == 0 || u64::from(w.parallelism) > slots {
+            let message = format!("{} does not fit the {slots} slots of the cluster", w.parallelism);
+            return complain("workload", "parallelism", message);
+        }
+        Ok(())
+    }
+
+    fn is_process(&self, name: &str) -> bool {
+        self.cluster.process_names().any(|process| process == name)
+    }
+
+    fn check_fault(&self, fault: &FaultSpec) -> Result<(), Complaint> {
+        let by_event = match &fault.trigger {
+            Trigger::AtMs(at) => {
+                within("faults", "trigger", *at, 0, self.healed_by_ms)?;
+                false
+            }
+            Trigger::On { ordinal, delay_ms, .. } => {
+                within("faults", "trigger", (*ordinal).into(), 1, u64::from(u32::MAX))?;
+                within("faults", "trigger", *delay_ms, 0, LONGEST_MS)?;
+                true
+            }
+        };
+        within("faults", "duration_ms", fault.duration_ms, 0, LONGEST_MS)?;
+        let target = fault.target.as_str();
+        let process = |what: &str| {
+            if self.is_process(target) || (target == EMITTER && by_event) {
+                Ok(())
+            } else {
+                let names: Vec<String> = self.cluster.process_names().collect();
+                let message = format!(
+                    "{what} needs a process, not {target:?}; there are {}, and \"{EMITTER}\" with an event trigger",
+                    names.join(", ")
+                );
+                complain("faults", "target", message)
+            }
+        };
+        let restart = |after: &Option<u64>| within("faults", "fault", after.unwrap_or(0), 0, LONGEST_MS);
+        match &fault.fault {
+            FaultKind::Crash { restart_after_ms } => process("crash").and_then(|()| restart(restart_after_ms)),
+            FaultKind::LoseMachine { restart_after_ms } => {
+                process("lose-machine").and_then(|()| restart(restart_after_ms))
+            }
+            FaultKind::Freeze {} => process("freeze"),
+            FaultKind::LocalFiles { .. } => process("local-files"),
+            FaultKind::DiskFull {} => process("disk-full"),
+            FaultKind::DiskErrors { .. } => process("disk-errors"),
+            FaultKind::Partition { peer, .. } => {
+                process("partition")?;
+                if !self.is_process(peer) || peer == target {
+                    return complain("faults", "fault", format!("partition: no other process is called {peer:?}"));
+                }
+                Ok(())
+            }
+            FaultKind::SlowChannel { extra_ms } => {
+                within("faults", "fault", *extra_ms, 0, LONGEST_MS)?;
+                channel(target, by_event)
+            }
+            FaultKind::HoldChannel {} => channel(target, by_event),
+            FaultKind::StoreErrors { .. }
+            | FaultKind::StoreOutage {}
+            | FaultKind::LoseObject { .. }
+            | FaultKind::CorruptObject { .. } => {
+                if target == STORE {
+                    Ok(())
+                } else {
+                    complain("faults", "target", format!("faults of the store have the target {STORE:?}"))
+                }
+            }
+        }
+    }
+}
+
+fn channel(target: &str, by_event: bool) -> Result<(), Complaint> {
+    if target.contains("->") || (target == ENTITY && by_event) {
+        Ok(())
+    } else {
+        let message = format!(
+            "{target:?} is no channel; write it as read[0]->count[1], or {ENTITY:?} with an event trigger on one"
+        );
+        complain("faults", "target", message)
+    }
+}
