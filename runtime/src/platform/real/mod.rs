@@ -18,8 +18,6 @@ mod spawner;
 mod store;
 mod transport;
 
-pub use spawner::block_on;
-
 use std::{
     future::Future,
     io,

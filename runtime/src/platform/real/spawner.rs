@@ -86,7 +86,7 @@ impl Wake for ThreadWaker {
 }
 
 /// Runs `future` on this thread, which no runtime need know, and which sleeps while there is nothing to do.
-pub fn block_on<F: Future>(future: F) -> F::Output {
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Arc::new(ThreadWaker { thread: thread::current(), woken: AtomicBool::new(false) });
     let task_waker = Waker::from(waker.clone());
     let mut cx = Context::from_waker(&task_waker);
