@@ -12,8 +12,6 @@ pub mod invariants;
 pub mod nemesis;
 pub mod oracle;
 pub mod phase;
-pub mod invariants;
-pub mod oracle;
 pub mod plan;
 pub mod record;
 pub mod rehearsal;
