@@ -75,7 +75,6 @@ pub(crate) type ContentId = u64;
 pub(crate) struct Content {
     pub bytes: Vec<u8>,
     pub durable: usize,
-    pub device: u64,
     /// Open handles.
     pub open: u32,
 }
@@ -313,11 +312,11 @@ impl DiskState {
     }
 
     pub fn device_of(&self, path: &str) -> DeviceId {
-        let mounted = self.devices.iter().filter(|(mount, _)| {
+        let mut mounted = self.devices.iter().filter(|(mount, _)| {
             path.strip_prefix(mount.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
         // The longest mount that is a prefix; the table is sorted, so it comes last.
-        DeviceId(mounted.last().map_or(0, |(_, device)| *device))
+        DeviceId(mounted.next_back().map_or(0, |(_, device)| *device))
     }
 
     pub fn new_content(&mut self, content: Content) -> ContentId {

@@ -73,6 +73,9 @@ impl Knock {
     }
 
     fn arrive(self: Rc<Self>, world: &World) {
+        if !self.from.is_alive() {
+            return;
+        }
         if self.is_blocked(world) {
             return self.travel(world);
         }
