@@ -166,9 +166,7 @@ impl Disk {
         bytes: u64,
         effect: impl FnOnce(&mut DiskState, Extent) -> Result<T, DiskError> + 'static,
     ) -> Result<T, DiskError> {
-        if !owner.is_alive() {
-            return Err(DiskError::Dead);
-        }
+        owner.alive_or_never().await;
         let world = &owner.world;
         let (at, fault) = {
             let mut state = self.state.borrow_mut();
@@ -208,7 +206,8 @@ impl Disk {
             .borrow_mut()
             .insert(number, UnderWay { process: owner.process.clone(), incarnation: owner.number, event, effect });
         let result = done.wait().await;
-        if owner.is_alive() { result } else { Err(DiskError::Dead) }
+        owner.alive_or_never().await;
+        result
     }
 
     /// Settles what a process that has just ended had under way.

@@ -232,9 +232,7 @@ impl LocalDisk for SimLocalDisk {
         let source = native_path(from, subdirectory);
         let (keep, files, to) = (from.clone(), files.to_vec(), to.clone());
         boxed(async move {
-            if !self.0.is_alive() {
-                return Err(DiskError::Dead);
-            }
+            self.0.alive_or_never().await;
             let mut contents = Vec::new();
             for name in files {
                 let path = below(&to, &name)?;

@@ -96,7 +96,9 @@ fn an_append_under_way_may_be_torn_by_a_crash() {
                 platform.clock.sleep(secs(100)).await;
             });
             world.set_listener(std::rc::Rc::new(|world, _| {
-                world.after(std::time::Duration::from_micros(10), |world| drop(world.crash("p")));
+                world.after(std::time::Duration::from_micros(10), |world| {
+                    world.crash("p");
+                });
             }));
             world.sleep(secs(1)).await;
             files(&world, "p")[0].1
