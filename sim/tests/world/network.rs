@@ -357,3 +357,32 @@ fn small_frames_pass_fast() {
     assert_eq!(outcome, ["done"]);
     println!("{:.0} frames per second", FRAMES as f64 / start.elapsed().as_secs_f64());
 }
+
+/// Prints how many round trips pass per second of real time, one at a time; each is two deliveries and two polls.
+#[test]
+fn round_trips_pass_fast() {
+    const TRIPS: usize = 50_000;
+    let start = std::time::Instant::now();
+    let simulated = in_world(1, |world| async move {
+        launch(&world, "server", move |platform| async move {
+            let mut listener = platform.transport.listen(&at("server/data")).await.expect("listen");
+            let mut connection = listener.accept().await.expect("accept");
+            while let Ok(frame) = recv(connection.receiver.as_mut()).await {
+                send(connection.sender.as_mut(), frame).await.expect("send");
+            }
+        });
+        launch(&world, "client", |platform| async move {
+            let mut connection = dial(&platform, "server/data", "l", secs(1)).await.expect("connect");
+            for _ in 0..TRIPS {
+                send(connection.sender.as_mut(), Bytes::from_static(&[0; 100])).await.expect("send");
+                recv(connection.receiver.as_mut()).await.expect("recv");
+            }
+            mark(&platform, "done");
+        });
+        while world.events() == 0 {
+            world.sleep(secs(1)).await;
+        }
+        world.now()
+    });
+    println!("{:.0} round trips per second, in {simulated}", TRIPS as f64 / start.elapsed().as_secs_f64());
+}

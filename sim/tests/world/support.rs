@@ -108,12 +108,10 @@ pub fn note_frames(notes: Notes) -> impl Fn(Platform) -> futures::future::BoxFut
             let mut listener = platform.transport.listen(&address).await.expect("listen");
             loop {
                 let mut connection = listener.accept().await.expect("accept");
-                let (notes, clock) = (notes.clone(), platform.clock.clone());
-                let start = clock.now();
+                let notes = notes.clone();
                 platform.spawner.control(
                     "reader",
                     async move {
-                        let _ = start;
                         loop {
                             match recv(connection.receiver.as_mut()).await {
                                 Ok(frame) => notes.add(String::from_utf8_lossy(&frame)),
