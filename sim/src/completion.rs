@@ -44,10 +44,6 @@ impl<T> Completion<T> {
         Ok(())
     }
 
-    pub fn is_done(&self) -> bool {
-        self.0.borrow().done
-    }
-
     /// The result; at most one may wait.
     pub async fn wait(&self) -> T {
         poll_fn(|cx| {

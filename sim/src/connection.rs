@@ -122,7 +122,7 @@ impl Connection {
     }
 
     fn is_blocked(&self, way: usize) -> bool {
-        self.held.get() || self.silent.get() || self.links[way].is_blocked()
+        self.held.get() || self.links[way].is_blocked()
     }
 
     fn is_cut(&self) -> bool {
@@ -180,8 +180,8 @@ impl Connection {
             {
                 let Some((_, item)) = forth.network.pop_front() else { break };
                 match item {
-                    _ if end.dead => {}
-                    Item::Frame(_) if end.receiver_gone => self.refuse(world, forth, direction),
+                    Item::Frame(_) if end.dead && self.silent.get() => {}
+                    Item::Frame(_) if end.dead || end.receiver_gone => self.refuse(world, forth, direction),
                     Item::Frame(bytes) => forth.received.push_back(bytes),
                     Item::Close => forth.closed = true,
                     Item::Reset => {
@@ -207,6 +207,11 @@ impl Connection {
         world.queue().call(at, move |_| {
             let waker = {
                 let mut state = connection.state.borrow_mut();
+                if connection.is_blocked(1 - direction) {
+                    // The refusal is lost; the next frame provokes another.
+                    state.ways[direction].refused = false;
+                    return;
+                }
                 state.ends[direction].error.get_or_insert(NetError::Reset);
                 state.ways[direction].sender.take()
             };
@@ -397,12 +402,12 @@ impl Connection {
         if let Some(end) = returned {
             self.silent.set(false);
             self.put_and_schedule(world, end, Item::Reset);
-            self.unblock(world);
+            self.refresh(world);
         }
     }
 
     /// A hold, a cut or a silence may have ended.
-    pub fn unblock(self: &Rc<Self>, world: &World) {
+    pub fn refresh(self: &Rc<Self>, world: &World) {
         if !self.is_cut() && self.watched.replace(false) {
             self.cuts.set(self.cuts.get() + 1);
         }
@@ -463,7 +468,7 @@ impl Connection {
     fn retire(&self, world: &World) {
         let state = self.state.borrow();
         let over = |end: &End| end.dead || (end.sender_gone && end.receiver_gone);
-        if state.ends.iter().all(over) && state.ways.iter().all(|way| way.network.is_empty() || self.silent.get()) {
+        if state.ends.iter().all(over) && state.ways.iter().all(|way| way.network.is_empty()) {
             drop(state);
             drop(world.network().connections.borrow_mut().remove(&self.number));
         }

@@ -75,7 +75,6 @@ pub(crate) type ContentId = u64;
 pub(crate) struct Content {
     pub bytes: Vec<u8>,
     pub durable: usize,
-    pub device: u64,
     /// Open handles.
     pub open: u32,
 }
@@ -167,9 +166,7 @@ impl Disk {
         bytes: u64,
         effect: impl FnOnce(&mut DiskState, Extent) -> Result<T, DiskError> + 'static,
     ) -> Result<T, DiskError> {
-        if !owner.is_alive() {
-            return Err(DiskError::Dead);
-        }
+        owner.alive_or_never().await;
         let world = &owner.world;
         let (at, fault) = {
             let mut state = self.state.borrow_mut();
@@ -209,7 +206,8 @@ impl Disk {
             .borrow_mut()
             .insert(number, UnderWay { process: owner.process.clone(), incarnation: owner.number, event, effect });
         let result = done.wait().await;
-        if owner.is_alive() { result } else { Err(DiskError::Dead) }
+        owner.alive_or_never().await;
+        result
     }
 
     /// Settles what a process that has just ended had under way.
@@ -313,11 +311,11 @@ impl DiskState {
     }
 
     pub fn device_of(&self, path: &str) -> DeviceId {
-        let mounted = self.devices.iter().filter(|(mount, _)| {
+        let mut mounted = self.devices.iter().filter(|(mount, _)| {
             path.strip_prefix(mount.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
         // The longest mount that is a prefix; the table is sorted, so it comes last.
-        DeviceId(mounted.last().map_or(0, |(_, device)| *device))
+        DeviceId(mounted.next_back().map_or(0, |(_, device)| *device))
     }
 
     pub fn new_content(&mut self, content: Content) -> ContentId {

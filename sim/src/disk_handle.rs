@@ -56,10 +56,11 @@ impl LocalDisk for SimLocalDisk {
             let subject = path.clone();
             let content = self
                 .disk()
-                .operate(&self.0, DiskOperation::Create, &path, 0, move |state, _| {
+                .operate(&self.0, DiskOperation::Create, &path, 0, move |state, extent| {
                     state.check_free(&subject)?;
-                    let device = state.device_of(subject.as_str()).0;
-                    let content = state.new_content(Content { device, open: 1, ..Content::default() });
+                    // Nobody gets the handle of a file that was being created when its process ended.
+                    let open = u32::from(matches!(extent, Extent::Whole));
+                    let content = state.new_content(Content { open, ..Content::default() });
                     state.change_names(vec![(subject.as_str().to_string(), Some(content))]);
                     Ok(content)
                 })
@@ -231,9 +232,7 @@ impl LocalDisk for SimLocalDisk {
         let source = native_path(from, subdirectory);
         let (keep, files, to) = (from.clone(), files.to_vec(), to.clone());
         boxed(async move {
-            if !self.0.is_alive() {
-                return Err(DiskError::Dead);
-            }
+            self.0.alive_or_never().await;
             let mut contents = Vec::new();
             for name in files {
                 let path = below(&to, &name)?;
@@ -260,7 +259,7 @@ impl LocalDisk for SimLocalDisk {
                     let mut linked = Vec::new();
                     for (name, path, bytes) in contents {
                         linked.push(Linked { name, length: bytes.len() as u64, method });
-                        let content = state.new_content(Content { durable: bytes.len(), bytes, device, open: 0 });
+                        let content = state.new_content(Content { durable: bytes.len(), bytes, open: 0 });
                         state.names.insert(path.as_str().to_string(), content);
                         state.durable_names.insert(path.as_str().to_string(), content);
                     }

@@ -33,14 +33,10 @@ pub(crate) struct SimInputFiles(pub Local<Rc<Incarnation>>);
 impl SimInputFiles {
     async fn file(&self, path: &str) -> Result<Bytes, StoreError> {
         let reader = &*self.0;
-        if !reader.is_alive() {
-            return Err(StoreError::Dead);
-        }
+        reader.alive_or_never().await;
         let cost = draw(&LATENCY, &mut *reader.input_rng.borrow_mut());
         reader.pause(cost).await;
-        if !reader.is_alive() {
-            return Err(StoreError::Dead);
-        }
+        reader.alive_or_never().await;
         reader.world.inputs().get(path).ok_or(StoreError::Absent)
     }
 }

@@ -38,24 +38,15 @@ impl<T> Local<T> {
     pub fn new(value: T) -> Local<T> {
         Local { value, thread: this_thread() }
     }
-
-    fn check(&self) {
-        assert!(
-            self.thread == this_thread(),
-            "a handle of a simulated process was used outside of its simulation's thread"
-        );
-    }
-
-    pub fn get_mut(&mut self) -> &mut T {
-        self.check();
-        &mut self.value
-    }
 }
 
 impl<T> Deref for Local<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        self.check();
+        assert!(
+            self.thread == this_thread(),
+            "a handle of a simulated process was used outside of its simulation's thread"
+        );
         &self.value
     }
 }

@@ -15,15 +15,16 @@ use runtime::platform::NativeError;
 use crate::run::panic_message;
 
 type Job = Box<dyn FnOnce() + Send>;
+type Reply = Sender<Result<(), NativeError>>;
 
 pub(crate) struct Helper {
-    jobs: Sender<(Job, Sender<Result<(), NativeError>>)>,
+    jobs: Sender<(Job, Reply)>,
 }
 
 impl Helper {
     /// Starts the thread; it ends once the helper is dropped.
     pub fn start() -> std::io::Result<(Helper, JoinHandle<()>)> {
-        let (jobs, inbox): (_, Receiver<(Job, Sender<Result<(), NativeError>>)>) = channel();
+        let (jobs, inbox): (_, Receiver<(Job, Reply)>) = channel();
         let thread = std::thread::Builder::new().name("sim-native".to_string()).spawn(move || {
             for (job, reply) in inbox {
                 let result = catch_unwind(AssertUnwindSafe(job));

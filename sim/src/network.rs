@@ -102,8 +102,6 @@ const LOOPBACK: std::ops::Range<Duration> = Duration::from_micros(5)..Duration::
 
 /// The way from one process to another.
 pub(crate) struct Link {
-    pub from: Arc<str>,
-    pub to: Arc<str>,
     latency: u64,
     jitter: u64,
     bytes_per_second: u64,
@@ -120,8 +118,6 @@ impl Link {
         let own = from == to;
         let latency = draw(if own { &LOOPBACK } else { &config.latency }, &mut rng);
         Link {
-            from: from.clone(),
-            to: to.clone(),
             latency,
             jitter: if own { 2_000 } else { nanos(config.jitter) },
             bytes_per_second: if own { 0 } else { config.bandwidth_bytes_per_second },
@@ -162,9 +158,12 @@ pub(crate) fn coalesced(at: u64) -> u64 {
     at.div_ceil(COALESCE_NANOS).saturating_mul(COALESCE_NANOS)
 }
 
+/// From, to.
+type Pair = (Arc<str>, Arc<str>);
+
 pub(crate) struct Network {
     pub config: NetworkConfig,
-    links: RefCell<BTreeMap<(Arc<str>, Arc<str>), Rc<Link>>>,
+    links: RefCell<BTreeMap<Pair, Rc<Link>>>,
     pub connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     pub next_connection: Cell<u64>,
     pub listeners: RefCell<BTreeMap<String, Rc<Backlog>>>,
@@ -214,12 +213,12 @@ impl Network {
         self.connections.borrow().values().cloned().collect()
     }
 
-    /// Something was healed or released: whatever can go on does.
-    fn unblock(&self, world: &World) {
+    /// The state of links or channels has changed: whatever can go on does.
+    fn refresh(&self, world: &World) {
         for connection in self.all() {
             connection.held.set(self.is_held(&connection.label));
             connection.slow.set(self.slowness(&connection.label));
-            connection.unblock(world);
+            connection.refresh(world);
         }
         for knock in self.waiting.take() {
             knock.travel(world);
@@ -274,7 +273,7 @@ impl World {
     pub fn heal(&self, a: &str, b: &str) {
         self.link_of(a, b).partitioned.set(false);
         self.link_of(b, a).partitioned.set(false);
-        self.network().unblock(self);
+        self.network().refresh(self);
     }
 
     /// Cuts a process off from all others.
@@ -294,13 +293,13 @@ impl World {
         }
         network.held.borrow_mut().clear();
         network.slow.borrow_mut().clear();
-        network.unblock(self);
+        network.refresh(self);
     }
 
     /// Holds up what is sent on matching channels, in both directions, also on those opened later. Nothing times out.
     pub fn hold_channel(&self, pattern: impl Into<LabelPattern>) {
         self.network().held.borrow_mut().push(pattern.into());
-        self.network().unblock(self);
+        self.network().refresh(self);
     }
 
     /// Ends one hold of exactly this pattern.
@@ -311,7 +310,7 @@ impl World {
             held.remove(at);
         }
         drop(held);
-        self.network().unblock(self);
+        self.network().refresh(self);
     }
 
     /// Holds up everything between two processes, in both directions, connection attempts too. Nothing times out by itself.
@@ -323,7 +322,7 @@ impl World {
     pub fn release_link(&self, a: &str, b: &str) {
         self.link_of(a, b).held.set(false);
         self.link_of(b, a).held.set(false);
-        self.network().unblock(self);
+        self.network().refresh(self);
     }
 
     /// Slows the network between two processes, in both directions; [`Slow::NOT`] ends it. What is under way is not slowed.
@@ -341,7 +340,7 @@ impl World {
             all.push((pattern, slow));
         }
         drop(all);
-        self.network().unblock(self);
+        self.network().refresh(self);
     }
 
     /// For each connection label, the most payload bytes that ever were sent and not yet read, in one direction of one

@@ -2,7 +2,8 @@
 //!
 //! A crash is a fence, then a kill. The fence is one flag of the incarnation, which every handle of the process looks at
 //! before it does anything. It falls at the instant of the crash, even while a task of that very process is being
-//! polled; what that poll still does, and whatever runs in destructors, has no effect. Then the world settles what was
+//! polled; what that poll still does, and whatever runs in destructors, has no effect, and anything it waits for never
+//! comes. Then the world settles what was
 //! under way (unfinished writes, requests, connections), and madsim is told to drop the tasks, which it does a little later.
 
 use std::{
@@ -88,6 +89,14 @@ pub(crate) struct Incarnation {
 impl Incarnation {
     pub fn is_alive(&self) -> bool {
         self.alive.get()
+    }
+
+    /// Waits for ever if the process is dead, as its code would in reality: an error would set it retrying, and a loop that
+    /// retries without a pause would never end inside the poll in which the fence fell.
+    pub async fn alive_or_never(&self) {
+        if !self.is_alive() {
+            futures::future::pending::<()>().await;
+        }
     }
 
     /// Lets `nanos` pass.

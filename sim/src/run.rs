@@ -130,7 +130,6 @@ fn on_this_thread<T: 'static>(
     let at_end = world.inner().at_end.borrow_mut().take();
     world.dissolve();
     drop(runtime);
-    debug_assert!(failure.is_some() || world.references() == 1, "{} handles of a world leaked", world.references() - 1);
     drop(world);
     let (end, events, trace) =
         at_end.map_or((SimTime::ZERO, 0, Trace::default()), |at_end| (at_end.at, at_end.events, at_end.trace));

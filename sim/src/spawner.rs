@@ -56,9 +56,7 @@ impl Spawner for SimSpawner {
         let owner = (*self.0).clone();
         let call = HelperCall { call: Some(call), owner: owner.clone() };
         boxed(async move {
-            if !owner.is_alive() {
-                return Err(NativeError::Dead);
-            }
+            owner.alive_or_never().await;
             let (before, after) = cost(op);
             let (before, after) = {
                 let mut rng = owner.native_rng.borrow_mut();
@@ -67,12 +65,11 @@ impl Spawner for SimSpawner {
             if before > 0 {
                 owner.pause(before).await;
             }
-            if !owner.is_alive() {
-                return Err(NativeError::Dead);
-            }
+            owner.alive_or_never().await;
             let result = call.run(op);
             owner.pause(after).await;
-            if owner.is_alive() { result } else { Err(NativeError::Dead) }
+            owner.alive_or_never().await;
+            result
         })
     }
 }

@@ -300,22 +300,27 @@ impl SimStore {
         let queue = self.world.queue();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        for request in state.under_way.values_mut() {
+        let rng = &mut state.rng;
+        state.under_way.retain(|_, request| {
             if request.incarnation != ended.number || request.process != ended.process {
-                continue;
+                return true;
             }
-            let lot = if request.operation.changes_something() { state.rng.random_range(0..10_u32) } else { 0 };
+            let lot = if request.operation.changes_something() { rng.random_range(0..10_u32) } else { 0 };
             match lot {
-                0..5 => drop(queue.cancel(request.event)),
+                0..5 => {
+                    drop(queue.cancel(request.event));
+                    return false;
+                }
                 5..8 => {}
                 _ => {
-                    let delay = state.rng.random_range(0..nanos(Duration::from_secs(1)));
+                    let delay = rng.random_range(0..nanos(Duration::from_secs(1)));
                     if let Some(action) = queue.cancel(request.event) {
                         request.event = queue.insert(queue.now() + Duration::from_nanos(delay), action);
                     }
                 }
             }
-        }
+            true
+        });
     }
 
     pub(crate) fn dissolve(&self) {

@@ -51,9 +51,7 @@ impl SimPrimary {
         mangle: impl FnOnce(StoreFaultKind, T) -> T + 'static,
     ) -> Result<T, StoreError> {
         let owner = (*self.0).clone();
-        if !owner.is_alive() {
-            return Err(StoreError::Dead);
-        }
+        owner.alive_or_never().await;
         let world = owner.world.clone();
         let store = world.store();
         let Asked { operation, name, upload_bytes, by } = asked;
@@ -126,7 +124,8 @@ impl SimPrimary {
             .under_way
             .insert(number, Request { process: owner.process.clone(), incarnation: owner.number, operation, event });
         let result = done.wait().await;
-        if owner.is_alive() { result } else { Err(StoreError::Dead) }
+        owner.alive_or_never().await;
+        result
     }
 }
 

@@ -73,6 +73,9 @@ impl Knock {
     }
 
     fn arrive(self: Rc<Self>, world: &World) {
+        if !self.from.is_alive() {
+            return;
+        }
         if self.is_blocked(world) {
             return self.travel(world);
         }
@@ -106,9 +109,7 @@ impl Knock {
 impl SimTransport {
     async fn open(&self, to: Address, label: String, by: Mono) -> Result<Halves, NetError> {
         let owner = (*self.0).clone();
-        if !owner.is_alive() {
-            return Err(NetError::Dead);
-        }
+        owner.alive_or_never().await;
         let world = owner.world.clone();
         let process = to.0.split_once('/').map(|(process, _)| process);
         let known = process.and_then(|name| world.inner().processes.borrow().get(name).cloned());
@@ -133,7 +134,8 @@ impl SimTransport {
         knock.travel(&world);
         let result = reply.wait().await;
         drop(attempt);
-        if owner.is_alive() { result } else { Err(NetError::Dead) }
+        owner.alive_or_never().await;
+        result
     }
 }
 
@@ -159,9 +161,7 @@ impl Transport for SimTransport {
         let at = at.clone();
         boxed(async move {
             let owner = &*self.0;
-            if !owner.is_alive() {
-                return Err(NetError::Dead);
-            }
+            owner.alive_or_never().await;
             if at.0.split_once('/').is_none_or(|(process, service)| process != &*owner.process || service.is_empty()) {
                 let error = format!("{at}: process {} can listen at `{}/<service>` only", owner.process, owner.process);
                 return Err(NetError::Io(error));
@@ -194,7 +194,7 @@ impl Listener for SimListener {
         let backlog = &*self.0;
         boxed(poll_fn(move |cx| {
             if !backlog.owner.is_alive() {
-                return Poll::Ready(Err(NetError::Dead));
+                return Poll::Pending;
             }
             if let Some(halves) = backlog.accepted.borrow_mut().pop_front() {
                 return Poll::Ready(Ok(halves));
@@ -232,7 +232,7 @@ impl FrameSender for Sender {
     fn poll_send(&mut self, cx: &mut Context<'_>, queue: &mut VecDeque<Bytes>) -> Poll<Result<usize, NetError>> {
         let half = &*self.0;
         if !half.owner.is_alive() {
-            return Poll::Ready(Err(NetError::Dead));
+            return Poll::Pending;
         }
         half.connection.poll_send(&half.owner.world, half.end, cx, queue)
     }
@@ -258,7 +258,7 @@ impl FrameReceiver for Receiver {
     ) -> Poll<Result<usize, NetError>> {
         let half = &*self.0;
         if !half.owner.is_alive() {
-            return Poll::Ready(Err(NetError::Dead));
+            return Poll::Pending;
         }
         half.connection.poll_recv(&half.owner.world, half.end, cx, out, max)
     }

@@ -220,9 +220,4 @@ impl World {
         drop(processes);
         drop(self.0.machines.take());
     }
-
-    /// How many handles of this world there are; for the test that nothing leaks.
-    pub(crate) fn references(&self) -> usize {
-        Rc::strong_count(&self.0)
-    }
 }
