@@ -64,8 +64,11 @@ pub fn audited(request: &Request, limit: Duration) -> Result<(RunRecord, Option<
         let left = runner.once(&dumping)?;
         let right = runner.once(&dumping)?;
         if let Some(divergence) = first_divergence(wanted, &left.segment, &right.segment) {
-            let at = format!("; first difference in segment {wanted}: {} | {}", divergence.left, divergence.right);
-            record.message.get_or_insert_default().push_str(&at);
+            record.message = Some(format!("two processes ran the same plan; first difference in segment {wanted}"));
+            // In place of the end of one run: both sides of the first difference.
+            record.last_events = divergence.last_equal.iter().map(|event| format!("both  {event}")).collect();
+            record.last_events.push(format!("one   {}", divergence.left));
+            record.last_events.push(format!("other {}", divergence.right));
             return Ok((record, Some(divergence)));
         }
         // This pair parted elsewhere, or not at all.

@@ -255,7 +255,13 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
         Ok(JobOutcome::Failed { reason }) => Err(reason),
         Err(error) => Err(error),
     });
-    let violations = suite.borrow_mut().at_end(&WorldTruth(&world), &End { outcome: outcome.clone(), swept: false });
+    let found = suite.borrow().violations().to_vec();
+    let violations = if found.is_empty() || outcome.is_some() {
+        suite.borrow_mut().at_end(&WorldTruth(&world), &End { outcome: outcome.clone(), swept: false })
+    } else {
+        // The run was cut short by what was found: that the job did not end says nothing.
+        found
+    };
     let excuse = match outcome {
         // No invariant objected to the failure: it was proved to be the plan's doing.
         Some(Err(reason)) => Some(reason),

@@ -77,6 +77,8 @@ struct State {
 struct Inner {
     seed: u64,
     healed_by_ms: u64,
+    /// How many completed checkpoints the job keeps.
+    retained: usize,
     faults: Vec<FaultSpec>,
     verbs: Rc<dyn Verbs>,
     state: RefCell<State>,
@@ -93,6 +95,7 @@ impl Nemesis {
         Nemesis(Rc::new(Inner {
             seed: plan.seed,
             healed_by_ms: plan.healed_by_ms,
+            retained: plan.settings.retained as usize,
             faults: plan.faults.clone(),
             verbs,
             state: RefCell::new(state),
@@ -127,6 +130,10 @@ impl Nemesis {
             match event {
                 Event::CheckpointCompleted { checkpoint, .. } => {
                     state.retained.insert(checkpoint.0);
+                    // The entry that completes a checkpoint drops the oldest: what the event of that says comes later.
+                    while state.retained.len() > self.0.retained {
+                        state.retained.pop_first();
+                    }
                 }
                 Event::CheckpointSubsumed { checkpoint } | Event::CheckpointDiscarded { checkpoint, .. } => {
                     state.retained.remove(&checkpoint.0);

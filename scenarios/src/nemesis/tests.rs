@@ -153,8 +153,13 @@ fn fault(target: &str, trigger: Trigger, duration_ms: u64, fault: FaultKind) -> 
 }
 
 fn with(faults: Vec<FaultSpec>) -> (Rc<Notebook>, Nemesis) {
+    with_retained(faults, 3)
+}
+
+fn with_retained(faults: Vec<FaultSpec>, retained: u32) -> (Rc<Notebook>, Nemesis) {
     let quiet = Profile::named("quiet").expect("declared");
-    let plan = Plan { healed_by_ms: 5_000, faults, ..generate(quiet, 1) };
+    let mut plan = Plan { healed_by_ms: 5_000, faults, ..generate(quiet, 1) };
+    plan.settings.retained = retained;
     let notebook = Rc::new(Notebook::default());
     let nemesis = Nemesis::new(&plan, notebook.clone());
     nemesis.start();
@@ -246,6 +251,18 @@ fn the_last_whole_checkpoint_is_never_destroyed() {
     assert!(notebook.log().is_empty());
     nemesis.on_event("jobmanager", &completed(2));
     assert_eq!(notebook.log(), ["lose checkpoints/j/chk-2/p"]);
+    assert!(nemesis.account().1[0].reason.contains("last whole checkpoint"));
+}
+
+#[test]
+fn where_one_checkpoint_is_retained_nothing_is_destroyed() {
+    let object = FaultKind::LoseObject { object: ObjectChoice::Part, index: 0 };
+    let lose = fault("store", on(EventKind::CheckpointCompleted, None, 2), 0, object);
+    let (notebook, nemesis) = with_retained(vec![lose], 1);
+    nemesis.on_event("jobmanager", &completed(1));
+    // The completion of 2 has dropped 1 already, although nothing has said so yet.
+    nemesis.on_event("jobmanager", &completed(2));
+    assert!(notebook.log().is_empty());
     assert!(nemesis.account().1[0].reason.contains("last whole checkpoint"));
 }
 

@@ -1,0 +1,104 @@
+//! The program as a user meets it: what it says and how it ends. Runs are rehearsals, so that only the harness is tested.
+
+use std::process::{Command, Output};
+
+fn chaos(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_chaos")).args(arguments).output().expect("the program starts")
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().expect("it was not killed")
+}
+
+fn refused(arguments: &[&str], expected: i32, says: &str) {
+    let output = chaos(arguments);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(status(&output), expected, "{arguments:?}: {text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{arguments:?}: {text}");
+    assert!(text.contains(says), "{arguments:?}: {text}");
+}
+
+fn sweep(parameter: &str, more: &[&str]) -> (i32, String) {
+    let mut arguments = vec!["chaos", "--seeds", "0..2", "--job", "rehearsal", "--run-limit", "2s"];
+    if !parameter.is_empty() {
+        arguments.extend(["--set", parameter]);
+    }
+    arguments.extend(more);
+    let output = chaos(&arguments);
+    (status(&output), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn bad_input_is_one_line_and_the_usage_status() {
+    refused(&["chaos", "--seeds", "5..5"], 64, "5..5 holds no seed");
+    refused(&["chaos", "--seeds", "x..y"], 64, "\"x\" is no seed");
+    refused(&["chaos", "--seeds", "0..2", "--profile", "nope"], 64, "no profile is called \"nope\"");
+    refused(&["chaos", "--seeds", "0..2", "--job", "nope"], 64, "no job is called \"nope\"");
+    refused(&["chaos", "--seeds", "0..2", "--frobnicate"], 64, "--frobnicate");
+    refused(&["chaos"], 64, "--seeds");
+    refused(&[], 64, "say what to do");
+    refused(&["replay", "--plan", "/does/not/exist"], 64, "cannot read /does/not/exist");
+    refused(&["plan", "--seed", "99999999999999999999"], 64, "is no seed");
+}
+
+#[test]
+fn a_malformed_plan_is_named_with_line_and_field() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("plan.toml");
+    let plan = String::from_utf8(chaos(&["plan", "--seed", "3"]).stdout).expect("text");
+    std::fs::write(&path, plan.replace("slots = ", "slots = \"two\" #")).expect("written");
+    refused(&["replay", "--plan", path.to_str().expect("text")], 64, "cluster.slots");
+}
+
+#[test]
+fn an_unwritable_output_is_the_environments_fault() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let below = file.path().join("out");
+    refused(&["chaos", "--seeds", "0..1", "--job", "rehearsal", "--out", below.to_str().expect("text")], 20, "--out");
+}
+
+#[test]
+fn a_whole_sweep_is_clean_and_leaves_one_record_per_seed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (status, text) = sweep("", &["--out", directory.path().to_str().expect("text")]);
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("canary: violation, as it must"), "{text}");
+    let records = std::fs::read_to_string(directory.path().join("records.jsonl")).expect("records");
+    assert_eq!(records.lines().count(), 2);
+}
+
+#[test]
+fn every_way_to_fail_is_told_apart() {
+    for (parameter, expected, says) in [
+        ("violate_at=4", 10, "invariant rehearsed"),
+        ("panic_at=4", 10, "crash/told to panic at checkpoint #"),
+        ("abort_at=4", 10, "killed by signal"),
+        ("hang_at=4", 10, "FAILED  hang"),
+    ] {
+        let (status, text) = sweep(parameter, &[]);
+        assert_eq!(status, expected, "{parameter}: {text}");
+        assert!(text.contains(says), "{parameter}: {text}");
+        assert!(text.contains("./weir replay --seed"), "{parameter}: {text}");
+    }
+}
+
+#[test]
+fn an_audit_shows_the_first_event_that_differs() {
+    let (status, text) = sweep("drift_at=4", &["--audit"]);
+    assert_eq!(status, 11, "{text}");
+    assert!(text.contains("first difference in segment 0") && text.contains("TaskManagerLost"), "{text}");
+    let (status, text) = sweep("", &["--audit"]);
+    assert_eq!(status, 0, "{text}");
+}
+
+#[test]
+fn a_plan_printed_and_replayed_is_the_seed_replayed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("plan.toml");
+    let plan = chaos(&["plan", "--seed", "9", "--job", "rehearsal"]);
+    std::fs::write(&path, &plan.stdout).expect("written");
+    let by_plan = chaos(&["replay", "--plan", path.to_str().expect("text"), "--quiet"]);
+    let by_seed = chaos(&["replay", "--seed", "9", "--job", "rehearsal", "--quiet"]);
+    assert_eq!(by_plan.stdout, by_seed.stdout);
+    assert_eq!(status(&by_plan), 0);
+}
