@@ -21,7 +21,7 @@ use runtime::{
     platform::Address,
     sabotage::SabotageSet,
 };
-use sim::{DiskConfig, Effect, FailureKind, NetworkConfig, StoreConfig, World, WorldConfig};
+use sim::{DiskConfig, Effect, FailureKind, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig};
 
 use crate::{
     invariants::{self, End, FallbackPolicy, InvariantSuite, RuntimeFormats, Seen, SuiteConfig, Timing},
@@ -41,6 +41,10 @@ use crate::{
 const AFTERMATH: Duration = Duration::from_millis(500);
 /// How often the end of the job is looked for.
 const LOOK: Duration = Duration::from_millis(20);
+/// So long after the death of their process requests to the store may still land.
+const LATE_REQUESTS: Duration = Duration::from_millis(1_500);
+/// A leader that finds the job ended and only sweeps is done within this.
+const SWEEP: Duration = Duration::from_secs(60);
 
 type JobEnd = Arc<Mutex<Option<Result<JobOutcome, String>>>>;
 
@@ -247,8 +251,12 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
         }
         world.sleep(LOOK).await;
     };
+    let mut swept = false;
     if outcome.is_some() {
         world.sleep(AFTERMATH).await;
+        if suite.borrow().violations().is_empty() {
+            swept = sweep_in_quiet(&world, &plan).await;
+        }
     }
     let outcome = outcome.map(|outcome| match outcome {
         Ok(JobOutcome::Finished) => Ok(()),
@@ -257,7 +265,7 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
     });
     let found = suite.borrow().violations().to_vec();
     let violations = if found.is_empty() || outcome.is_some() {
-        suite.borrow_mut().at_end(&WorldTruth(&world), &End { outcome: outcome.clone(), swept: false })
+        suite.borrow_mut().at_end(&WorldTruth(&world), &End { outcome: outcome.clone(), swept })
     } else {
         // The run was cut short by what was found: that the job did not end says nothing.
         found
@@ -275,6 +283,26 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
     };
     let recorder = std::mem::take(&mut watch.borrow_mut().recorder);
     recorder.finish(&plan, run_end, &nemesis)
+}
+
+/// After the end of the job: all faults heal, every process dies, what they had sent to the store lands. Then one leader starts
+/// over, finds that the job has ended, and sweeps what nobody refers to. Says whether it did.
+async fn sweep_in_quiet(world: &World, plan: &Plan) -> bool {
+    world.sleep(ms(plan.healed_by_ms).saturating_sub(world.now().elapsed())).await;
+    for process in plan.cluster.process_names() {
+        world.crash(&process);
+    }
+    world.heal_network();
+    world.sleep(LATE_REQUESTS).await;
+    world.restart(JOB_MANAGER);
+    let until = world.now() + SWEEP;
+    while world.now() < until {
+        if world.status(JOB_MANAGER) == ProcessStatus::Exited {
+            return true;
+        }
+        world.sleep(LOOK).await;
+    }
+    false
 }
 
 /// Runs the plan.

@@ -390,8 +390,8 @@ impl Leader {
             // Also from older attempts: the coordinator discards what they uploaded.
             return self.coordinate(CoordinatorEvent::Ack(ack), now);
         }
-        if let SubtaskReport::Failed(failure @ TaskFailure::User(_)) = &report {
-            self.user_failure = Some(format!("{} failed: {failure}", self.job.graph.subtask_name(subtask)));
+        if let SubtaskReport::Failed(failure) = &report {
+            self.learn_from(attempt, subtask, failure);
         }
         let Phase::Deployed(execution) = &mut self.phase else { return };
         if execution.attempt != attempt && !accept_stale {
@@ -429,19 +429,30 @@ impl Leader {
                 self.coordinate(CoordinatorEvent::Decline { subtask, checkpoint, reason }, now);
             }
             SubtaskReport::Failed(failure) => {
-                let restored = execution.choice.checkpoint;
-                if let TaskFailure::StateLost { checkpoint, part, reason } = &failure
-                    && restored == Some(*checkpoint)
-                {
-                    let reason = format!("{part}: {reason}");
-                    self.emit(Event::CheckpointCondemned { checkpoint: *checkpoint, reason: reason.clone() });
-                    self.condemned.insert(*checkpoint, reason);
-                }
                 let name = self.job.graph.subtask_name(subtask);
                 self.fail_over(&format!("{name} failed: {failure}"));
             }
             SubtaskReport::Stopped => self.fail_over(&format!("{subtask} stopped by itself")),
             SubtaskReport::Ack(_) => {}
+        }
+    }
+
+    /// What a failure says beyond the attempt that it ended. It counts in any phase: the task that failed first may be heard
+    /// last, after its neighbours, which failed because of it, have started the failover already.
+    fn learn_from(&mut self, attempt: AttemptId, subtask: SubtaskId, failure: &TaskFailure) {
+        match failure {
+            TaskFailure::User(_) => {
+                self.user_failure = Some(format!("{} failed: {failure}", self.job.graph.subtask_name(subtask)));
+            }
+            TaskFailure::StateLost { checkpoint, part, reason } => {
+                let restored = self.durable.head.state().restored;
+                if restored == Some((attempt, Some(*checkpoint))) && !self.condemned.contains_key(checkpoint) {
+                    let reason = format!("{part}: {reason}");
+                    self.emit(Event::CheckpointCondemned { checkpoint: *checkpoint, reason: reason.clone() });
+                    self.condemned.insert(*checkpoint, reason);
+                }
+            }
+            TaskFailure::Environment(_) => {}
         }
     }
 
