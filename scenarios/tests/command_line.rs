@@ -1,5 +1,7 @@
 //! The program as a user meets it: what it says and how it ends. Runs are rehearsals, so that only the harness is tested.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "starts the real program on real files")]
+
 use std::process::{Command, Output};
 
 fn chaos(arguments: &[&str]) -> Output {

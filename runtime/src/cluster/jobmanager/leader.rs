@@ -282,7 +282,7 @@ impl Leader {
     pub fn handle(&mut self, event: LeaderEvent) {
         let now = self.now();
         match event {
-            LeaderEvent::FromTaskManager(number, message) => self.from_task_manager(number, message),
+            LeaderEvent::FromTaskManager(number, message) => self.on_task_manager(number, message),
             LeaderEvent::ConnectionDown(number, reason) => self.connection_down(number, &reason),
             LeaderEvent::NewestCommitted(Ok(())) => {
                 if self.durable.head.state().is_complete() {
@@ -334,7 +334,7 @@ impl Leader {
         self.advance();
     }
 
-    fn from_task_manager(&mut self, number: u64, message: ToJobManager) {
+    fn on_task_manager(&mut self, number: u64, message: ToJobManager) {
         let now = self.now();
         let Some(peer) = self.peers.get_mut(number) else { return };
         peer.heard_at = now;
