@@ -305,17 +305,26 @@ async fn sweep_in_quiet(world: &World, plan: &Plan) -> bool {
     false
 }
 
+/// The plan's workload, known to make a job.
+///
+/// # Errors
+/// [`RunError`] if it makes none.
+pub fn workload_of(plan: &Plan) -> Result<WorkloadParams, RunError> {
+    let unusable = |reason: String| RunError::Unusable { name: plan.workload.name.clone(), reason };
+    let mut parameters = plan.workload.clone();
+    parameters.parameters.remove(crate::record::CANARY_AT);
+    let params = WorkloadParams::of_plan(&parameters, plan.seed).map_err(unusable)?;
+    params.build().map_err(|error| unusable(error.to_string()))?;
+    Ok(params)
+}
+
 /// Runs the plan.
 ///
 /// # Errors
 /// [`RunError`] if the plan's workload makes no job.
 pub fn run(plan: &Plan, observer: Box<dyn Observer + Send>) -> Result<RunRecord, RunError> {
-    let unusable = |reason: String| RunError::Unusable { name: plan.workload.name.clone(), reason };
-    let mut parameters = plan.workload.clone();
-    parameters.parameters.remove(crate::record::CANARY_AT);
-    let params = WorkloadParams::of_plan(&parameters, plan.seed).map_err(unusable)?;
-    // Built here once to report what is wrong; the world builds its own, on its own thread.
-    params.build().map_err(|error| unusable(error.to_string()))?;
+    // Built there once to report what is wrong; the world builds its own, on its own thread.
+    let params = workload_of(plan)?;
     let own = plan.clone();
     let outcome = sim::run(world_config(plan), move |world| {
         let workload = params.build().expect("it was built a moment ago");

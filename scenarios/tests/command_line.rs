@@ -40,6 +40,8 @@ fn bad_input_is_one_line_and_the_usage_status() {
     refused(&["chaos"], 64, "--seeds");
     refused(&[], 64, "say what to do");
     refused(&["replay", "--plan", "/does/not/exist"], 64, "cannot read /does/not/exist");
+    refused(&["chaos", "--seeds", "0..2", "--set", "grops=2"], 64, "has no parameter \"grops\"");
+    refused(&["replay", "--seed", "0", "--job", "rehearsal", "--set", "x=2"], 64, "has no parameter \"x\"");
     refused(&["plan", "--seed", "99999999999999999999"], 64, "is no seed");
 }
 
