@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use runtime::{journal::EventKind, sabotage::Sabotage};
 use scenarios::plan::{FaultKind, Plan, Profile, generate};
-use weir_tests::tales::{Tale, calm, lasting, tell, when};
+use weir_tests::tales::{calm, lasting, tell, when};
 
 /// Runs the plan with and without the defect. Gives whether it was caught.
 fn is_caught_in(plan: &Plan, sabotage: Sabotage, by: &[&str]) -> bool {
@@ -47,10 +47,13 @@ fn acknowledging_without_an_upload_is_caught() {
     is_caught(Sabotage::AckWithoutUpload, "quiet", 2, &["primary-superset"]);
 }
 
-/// Invariant 3: a key group is gone after the restore.
+/// Invariant 3: a key group is gone after the restore. `restored-state` sees that in the next checkpoint while none of the lost
+/// keys has a new record. A key that has one is folded from nothing: its output then contradicts the committed output, which
+/// makes `restored-state` give way to invariant 1, or, when the loss happens under a replay, to the digests of invariant 5.
 #[test]
 fn restoring_without_a_key_group_is_caught() {
-    is_caught(Sabotage::RestoreDropsKeyGroup, "fallback", 8, &["restored-state"]);
+    let by = ["restored-state", "exactly-once", "fallback-behind-commit"];
+    is_caught(Sabotage::RestoreDropsKeyGroup, "fallback", 4, &by);
 }
 
 /// Invariant 3, R194: a rotten local copy is believed.
@@ -130,8 +133,9 @@ fn never_restarting_is_caught() {
 
 /// Invariant 12 has no effective defect yet: the questions about old leaders and attempts that `AcceptStale` answers wrongly
 /// are never asked, because a TaskManager reads one connection at a time and forgets its tasks with it, and channels
-/// are handed over by attempt before the hello is looked at. Here this is proved: not one event of any run differs. Once
-/// the defect can do harm this test fails and must become one like the others, with `one-leader`.
+/// are handed over by attempt before the hello is looked at. Here this is proved: nothing stale is ever refused, and a run
+/// that accepts it ends as the other. Once the defect can do harm this test fails and must become one like the others,
+/// with `one-leader`.
 #[test]
 fn accepting_stale_messages_changes_nothing_yet() {
     for profile in ["network", "default"] {
@@ -140,10 +144,11 @@ fn accepting_stale_messages_changes_nothing_yet() {
             let plan = generate(profile, seed);
             let mut sabotaged = plan.clone();
             sabotaged.sabotage = vec![Sabotage::AcceptStale];
-            let events = |tale: Tale| tale.events.into_iter().map(|told| told.event).collect::<Vec<_>>();
-            let (with, without) = (tell(&sabotaged), tell(&plan));
-            assert_eq!(with.record.verdict, without.record.verdict, "{} seed {seed}", profile.name);
-            assert!(events(with) == events(without), "{} seed {seed}: the defect has an effect now", profile.name);
+            let without = tell(&plan);
+            let refused = without.lines(&[EventKind::StaleMessageIgnored]);
+            assert!(refused.is_empty(), "{} seed {seed}: the question is asked now: {refused}", profile.name);
+            let with = tell(&sabotaged).record;
+            assert_eq!(with.verdict, without.record.verdict, "{} seed {seed}", profile.name);
         }
     }
 }
