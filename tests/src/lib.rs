@@ -6,3 +6,5 @@
 )]
 
 pub mod contracts;
+pub mod processes;
+pub mod tales;

@@ -1,0 +1,168 @@
+//! Each deliberate defect of the runtime is caught, by the invariant that is there for it, within a few seeds; and the same plan
+//! without the defect is clean, so that it was the defect that was caught.
+
+use std::collections::BTreeSet;
+
+use runtime::{journal::EventKind, sabotage::Sabotage};
+use scenarios::plan::{FaultKind, Plan, Profile, generate};
+use weir_tests::tales::{calm, lasting, tell, when};
+
+/// Runs the plan with and without the defect. Gives whether it was caught.
+fn is_caught_in(plan: &Plan, sabotage: Sabotage, by: &[&str]) -> bool {
+    let mut sabotaged = plan.clone();
+    sabotaged.sabotage = vec![sabotage];
+    let tale = tell(&sabotaged);
+    let Some(invariant) = tale.record.invariant.as_deref() else {
+        assert!(!tale.record.verdict.is_failure(), "{sabotage:?}, seed {}: {:?}", plan.seed, tale.record.message);
+        return false;
+    };
+    let message = tale.record.message.as_deref().unwrap_or_default();
+    assert!(
+        by.contains(&invariant),
+        "{sabotage:?}, seed {}: caught by {invariant} instead of {by:?}: {message}",
+        plan.seed
+    );
+    let whole = tell(plan).record;
+    assert!(!whole.verdict.is_failure(), "seed {} fails without the defect too: {:?}", plan.seed, whole.message);
+    println!("{sabotage:?}: caught by {invariant} at seed {} of profile {}: {message}", plan.seed, plan.profile);
+    true
+}
+
+/// Sweeps seeds of a profile until the defect is caught; `most` seeds must do.
+fn is_caught(sabotage: Sabotage, profile: &str, most: u64, by: &[&str]) {
+    let profile = Profile::named(profile).expect("a declared profile");
+    let caught = (0..most).any(|seed| is_caught_in(&generate(profile, seed), sabotage, by));
+    assert!(caught, "{sabotage:?} was not caught in {most} seeds of profile {}", profile.name);
+}
+
+/// Invariant 8: a snapshot at the first barrier lacks what comes before the others.
+#[test]
+fn skipping_alignment_is_caught() {
+    is_caught(Sabotage::SkipAlignment, "quiet", 4, &["barrier-side"]);
+}
+
+/// Invariant 2, R205: the checkpoint completes with a part that primary does not have.
+#[test]
+fn acknowledging_without_an_upload_is_caught() {
+    is_caught(Sabotage::AckWithoutUpload, "quiet", 2, &["primary-superset"]);
+}
+
+/// Invariant 3: a key group is gone after the restore. `restored-state` sees that in the next checkpoint while none of the lost
+/// keys has a new record. A key that has one is folded from nothing: its output then contradicts the committed output, which
+/// makes `restored-state` give way to invariant 1, or, when the loss happens under a replay, to the digests of invariant 5.
+#[test]
+fn restoring_without_a_key_group_is_caught() {
+    let by = ["restored-state", "exactly-once", "fallback-behind-commit"];
+    is_caught(Sabotage::RestoreDropsKeyGroup, "fallback", 4, &by);
+}
+
+/// Invariant 3, R194: a rotten local copy is believed.
+#[test]
+fn trusting_local_parts_is_caught() {
+    is_caught(Sabotage::TrustLocalPart, "local-recovery", 24, &["restored-state"]);
+}
+
+/// Invariant 4, R203: an old checkpoint is restored although the newest is whole.
+#[test]
+fn restoring_the_oldest_is_caught() {
+    is_caught(Sabotage::RestoreOldest, "local-recovery", 6, &["correct-fallback"]);
+}
+
+/// Invariant 5: a replay behind a commit writes its output a second time. The duplicates are visible in the committed output
+/// itself, which is invariant 1's to judge and comes before invariant 5's own bookkeeping.
+#[test]
+fn replaying_aloud_is_caught() {
+    is_caught(Sabotage::ReplayUnmuted, "fallback", 12, &["exactly-once", "fallback-behind-commit"]);
+}
+
+/// Invariant 6: a file of a retained checkpoint is deleted.
+#[test]
+fn deleting_what_is_retained_is_caught() {
+    is_caught(Sabotage::DeleteRetained, "quiet", 2, &["file-lifetime"]);
+}
+
+/// Invariant 7: a restart uses checkpoint ids again.
+#[test]
+fn reusing_checkpoint_ids_is_caught() {
+    is_caught(Sabotage::ReuseCheckpointIds, "network", 6, &["checkpoint-ids"]);
+}
+
+/// Invariant 10, R222: tasks do not come back to the slots they had.
+#[test]
+fn forgetting_allocations_is_caught() {
+    is_caught(Sabotage::ForgetAllocations, "network", 8, &["previous-slot"]);
+}
+
+/// A fast source, small windows, and a barrier that does not come: what is behind the other barriers piles up in front of the
+/// subtask that aligns, as far as credit allows.
+fn congested() -> Plan {
+    let mut plan = calm();
+    plan.settings.buffer_bytes = 64;
+    plan.settings.channel_window_bytes = 64;
+    plan.workload.records = 20_000;
+    plan.workload.records_per_second = 4_000;
+    let held = lasting(
+        2_500,
+        "entity",
+        when(EventKind::BarrierSent, "audit-source[0]->fold[1]", 2),
+        FaultKind::HoldChannel {},
+    );
+    plan.faults = vec![held];
+    plan
+}
+
+/// Invariant 11: a consumer grants credit without bound. A simulated consumer takes no time for a record, so only a channel
+/// that must not be consumed lets data pile up: generated plans have that for moments only, this one for seconds.
+#[test]
+fn unlimited_credit_is_caught() {
+    let caught = is_caught_in(&congested(), Sabotage::UnlimitedCredit, &["bounded-in-flight"]);
+    assert!(caught, "unlimited credit was not caught");
+}
+
+/// Invariant 1: the sink commits before its checkpoint is completed.
+#[test]
+fn committing_early_is_caught() {
+    is_caught(Sabotage::CommitEarly, "quiet", 2, &["exactly-once"]);
+}
+
+/// Invariant 13: the job gives up at the first failure.
+#[test]
+fn never_restarting_is_caught() {
+    is_caught(Sabotage::NeverRestart, "network", 4, &["liveness"]);
+}
+
+/// Invariant 12 has no effective defect yet: the questions about old leaders and attempts that `AcceptStale` answers wrongly
+/// are never asked, because a TaskManager reads one connection at a time and forgets its tasks with it, and channels
+/// are handed over by attempt before the hello is looked at. Here this is proved: nothing stale is ever refused, and a run
+/// that accepts it ends as the other. Once the defect can do harm this test fails and must become one like the others,
+/// with `one-leader`.
+#[test]
+fn accepting_stale_messages_changes_nothing_yet() {
+    for profile in ["network", "default"] {
+        let profile = Profile::named(profile).expect("a declared profile");
+        for seed in 0..12 {
+            let plan = generate(profile, seed);
+            let mut sabotaged = plan.clone();
+            sabotaged.sabotage = vec![Sabotage::AcceptStale];
+            let without = tell(&plan);
+            let refused = without.lines(&[EventKind::StaleMessageIgnored]);
+            assert!(refused.is_empty(), "{} seed {seed}: the question is asked now: {refused}", profile.name);
+            let with = tell(&sabotaged).record;
+            assert_eq!(with.verdict, without.record.verdict, "{} seed {seed}", profile.name);
+        }
+    }
+}
+
+/// No defect is forgotten: each has its test above.
+#[test]
+fn every_sabotage_has_its_test() {
+    let source = include_str!("negative.rs");
+    let missing: BTreeSet<String> = Sabotage::ALL
+        .iter()
+        .map(|sabotage| format!("{sabotage:?}"))
+        .filter(|name| {
+            !source.contains(&format!("Sabotage::{name},")) && !source.contains(&format!("Sabotage::{name}]"))
+        })
+        .collect();
+    assert!(missing.is_empty(), "no test for {missing:?}");
+}

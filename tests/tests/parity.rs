@@ -1,0 +1,232 @@
+//! The two worlds agree, and both agree with an independent computation: the same job over the same input, for real (files,
+//! sockets, threads) and simulated. Also: a real run that is killed and resumed.
+#![allow(clippy::disallowed_methods, reason = "files and time of the real machine are what is tested")]
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use scenarios::{
+    cluster_runner::{start_cluster, world_config},
+    plan::Plan,
+    workloads::WorkloadParams,
+};
+use serde::Deserialize;
+use weir_tests::{processes::program, tales::calm};
+
+const WORKER: &str = env!("CARGO_BIN_EXE_weir-test-worker");
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-2013-01.csv");
+/// Rows of the slice that is run in both worlds.
+const SLICE: usize = 1_500;
+
+/// What is known of a carrier or a route at last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Figures {
+    rows: u64,
+    delayed: u64,
+    cancelled: u64,
+    delay_sum: i64,
+}
+
+/// By output, then by key.
+type Results = BTreeMap<&'static str, BTreeMap<String, Figures>>;
+
+/// The sample's columns by name, as far as they matter.
+#[derive(Deserialize)]
+struct Row {
+    dep_time: String,
+    dep_delay: String,
+    carrier: String,
+    origin: String,
+    dest: String,
+}
+
+/// The figures by a computation that shares no code with the job: another CSV reader, columns by name, all at once.
+fn independent(csv: &str) -> Results {
+    let mut results = Results::new();
+    for row in csv::Reader::from_reader(csv.as_bytes()).deserialize::<Row>() {
+        let row = row.expect("the sample is sound");
+        let keys = [("carriers", row.carrier.clone()), ("routes", format!("{}-{}", row.origin, row.dest))];
+        for (output, key) in keys {
+            let figures = results.entry(output).or_default().entry(key).or_default();
+            figures.rows += 1;
+            figures.cancelled += u64::from(row.dep_time == "NA");
+            if row.dep_delay != "NA" {
+                figures.delayed += 1;
+                figures.delay_sum += row.dep_delay.parse::<i64>().expect("whole minutes");
+            }
+        }
+    }
+    results
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    kind: String,
+    objects: Vec<ManifestObject>,
+}
+
+#[derive(Deserialize)]
+struct ManifestObject {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    key: String,
+    sequence: u64,
+    count: u64,
+    cancelled: u64,
+    delay_sum: i64,
+}
+
+/// The final figures of what was committed. Every row of a key must be there once: its lines count from 1 without a gap.
+fn results_of(manifests: impl Fn(&str) -> Vec<Vec<u8>>, object: impl Fn(&str) -> Vec<u8>) -> Results {
+    let mut results = Results::new();
+    for output in ["carriers", "routes"] {
+        let mut lines: BTreeMap<String, BTreeMap<u64, Figures>> = BTreeMap::new();
+        for manifest in manifests(output) {
+            let manifest: Manifest = serde_json::from_slice(&manifest).expect("a manifest");
+            if manifest.kind != "commit" {
+                continue;
+            }
+            for named in manifest.objects {
+                let bytes = object(&named.name);
+                for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                    let line: Line = serde_json::from_slice(line).expect("a line of output");
+                    let figures = Figures {
+                        rows: line.sequence,
+                        delayed: line.count,
+                        cancelled: line.cancelled,
+                        delay_sum: line.delay_sum,
+                    };
+                    let twice = lines.entry(line.key.clone()).or_default().insert(line.sequence, figures);
+                    assert!(twice.is_none(), "{output} {}: sequence {} is there twice", line.key, line.sequence);
+                }
+            }
+        }
+        for (key, by_sequence) in lines {
+            let whole = by_sequence.keys().copied().eq(1..=by_sequence.len() as u64);
+            assert!(whole, "{output} {key}: sequences have a gap: {:?}", by_sequence.keys());
+            let (_, last) = by_sequence.into_iter().next_back().expect("made with a line in it");
+            results.entry(output).or_default().insert(key, last);
+        }
+    }
+    results
+}
+
+fn real_results(root: &Path) -> Results {
+    let manifests = |output: &str| {
+        let directory = root.join("output").join(output).join("_committed");
+        let mut paths: Vec<_> =
+            std::fs::read_dir(directory).expect("committed").map(|entry| entry.expect("an entry").path()).collect();
+        paths.sort();
+        paths.iter().map(|path| std::fs::read(path).expect("a manifest")).collect()
+    };
+    results_of(manifests, |name| std::fs::read(root.join(name)).expect("a committed object is there"))
+}
+
+fn run_for_real(root: &Path, more: &[&str]) {
+    let root = root.to_str().expect("the path is text");
+    let mut arguments = vec!["weir", "run", "flights", "--quiet", "--output", root];
+    arguments.extend(more);
+    let output = program(Path::new(WORKER), &arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The flights job over the first rows of the sample in the simulated world, without faults and rates.
+fn simulated(rows: usize) -> Results {
+    let mut plan: Plan = calm();
+    plan.workload.name = "flights".to_string();
+    plan.workload.records = rows as u64;
+    plan.workload.records_per_second = 1_000;
+    let params = WorkloadParams::of_plan(&plan.workload, plan.seed).expect("a workload");
+    let config = world_config(&plan);
+    let outcome = sim::run(config, move |world| {
+        let job = async move {
+            let workload = params.build().expect("a job");
+            for (path, bytes) in &workload.inputs {
+                world.inputs().put(path, bytes.clone());
+            }
+            let end = start_cluster(&world, &plan, &workload.job);
+            while end.lock().expect("nobody panics with it").is_none() {
+                world.sleep(Duration::from_millis(50)).await;
+            }
+            let store = world.store();
+            let named = |name: &str| {
+                let meta = store.list(name).into_iter().find(|meta| meta.name.as_str() == name).expect("it is there");
+                store.peek(&meta.name).expect("it was listed").to_vec()
+            };
+            let manifests = |output: &str| {
+                let listed = store.list(&format!("output/{output}/_committed/"));
+                listed.iter().map(|meta| store.peek(&meta.name).expect("it was listed").to_vec()).collect()
+            };
+            results_of(manifests, named)
+        };
+        Box::pin(job)
+    });
+    outcome.value.expect("the world ended well")
+}
+
+fn sample() -> String {
+    std::fs::read_to_string(SAMPLE).expect("the sample is in the repository")
+}
+
+/// All 27,004 departures, for real: what comes out is what another program computes.
+#[test]
+fn flights_of_january_are_counted_right() {
+    let expected = independent(&sample());
+    let cancelled: u64 = expected["carriers"].values().map(|figures| figures.cancelled).sum();
+    let rows: u64 = expected["carriers"].values().map(|figures| figures.rows).sum();
+    assert_eq!((rows, cancelled), (27_004, 521), "the sample is the one that its README describes");
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path().join("run");
+    run_for_real(&root, &["--parallelism", "3", "--splits", "3"]);
+    assert_eq!(real_results(&root), expected);
+}
+
+/// The same rows in both worlds, and computed by hand.
+#[test]
+fn both_worlds_give_the_same_figures() {
+    let slice: String = sample().split_inclusive('\n').take(SLICE + 1).collect();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (input, root) = (directory.path().join("slice.csv"), directory.path().join("run"));
+    std::fs::write(&input, &slice).expect("written");
+    run_for_real(&root, &["--input", input.to_str().expect("the path is text")]);
+    let real = real_results(&root);
+    assert_eq!(real, simulated(SLICE));
+    assert_eq!(real, independent(&slice));
+}
+
+/// The process is killed in the middle (SIGKILL: nothing is tidied up) when some epochs are committed, and the run resumed. (R2)
+#[test]
+fn a_killed_run_is_resumed_exactly() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path().join("run");
+    let text = root.to_str().expect("the path is text");
+    let mut child = Command::new(WORKER)
+        .args(["weir", "run", "flights", "--quiet", "--output", text, "--records-per-second", "9000"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the worker starts");
+    let committed = || std::fs::read_dir(root.join("output/routes/_committed")).map_or(0, Iterator::count);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while committed() < 3 && Instant::now() < deadline {
+        assert!(child.try_wait().expect("it can be asked").is_none(), "it ended before it was killed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("it was running");
+    child.wait().expect("it is dead");
+    let before = committed();
+    assert!(before >= 3, "nothing was committed within a minute");
+    let so_far = real_results(&root);
+    let rows = |results: &Results| results["carriers"].values().map(|figures| figures.rows).sum::<u64>();
+    assert!((1..27_004).contains(&rows(&so_far)), "it was killed in the middle");
+    run_for_real(&root, &["--resume"]);
+    assert_eq!(real_results(&root), independent(&sample()));
+    assert!(committed() > before);
+}
