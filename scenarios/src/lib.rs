@@ -16,6 +16,8 @@ pub mod child;
 pub mod cli;
 pub mod cluster_runner;
 pub mod confirm;
+#[cfg(feature = "figures")]
+pub mod figures;
 pub mod invariants;
 pub mod nemesis;
 pub mod oracle;
