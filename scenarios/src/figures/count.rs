@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -53,6 +53,15 @@ pub struct Options {
 /// Counts the records of each key.
 struct Count {
     count: ValueState<u64>,
+    seen: u64,
+    /// Of all subtasks, once they have ended: proof that the figure is about the records it claims.
+    all_seen: Arc<AtomicU64>,
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.all_seen.fetch_add(self.seen, Ordering::Relaxed);
+    }
 }
 
 impl KeyedProcess for Count {
@@ -68,6 +77,7 @@ impl KeyedProcess for Count {
     fn process(&mut self, _key: u64, ctx: &mut KeyedContext<'_, u64>, out: &mut Vec<u64>) -> Result<(), UserError> {
         let count = self.count.get(ctx).copied().unwrap_or(0) + 1;
         self.count.update(ctx, count);
+        self.seen += 1;
         out.push(count);
         Ok(())
     }
@@ -80,17 +90,18 @@ fn mixed(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn job(options: &Options) -> Result<Job, String> {
+fn job(options: &Options, all_seen: &Arc<AtomicU64>) -> Result<Job, String> {
     let Options { records, keys, parallelism, .. } = *options;
     let per_split = records / u64::from(parallelism);
     let generate = move |split: u32, offset: u64| {
         (offset < per_split).then(|| mixed(offset.wrapping_add((u64::from(split) + 1) << 48)) % keys)
     };
+    let all_seen = all_seen.clone();
     let builder = JobBuilder::new("keyed-count").parallelism(parallelism);
     builder
         .source("keys", GeneratorSource::new("keys", parallelism, generate))
         .key_by(|key| *key)
-        .process("count", || Count { count: ValueState::default() })
+        .process("count", move || Count { count: ValueState::default(), seen: 0, all_seen: all_seen.clone() })
         .discard_sink("discard");
     builder.build().map_err(|error| error.to_string())
 }
@@ -109,8 +120,8 @@ impl JournalListener for Completed {
 
 /// Runs the job once, to its end. A job that fails is not started again: that would be no measurement. Gives the number of
 /// completed checkpoints.
-fn run_once(options: &Options, root: &Path) -> Result<u64, String> {
-    let job = job(options)?;
+fn run_once(options: &Options, all_seen: &Arc<AtomicU64>, root: &Path) -> Result<u64, String> {
+    let job = job(options, all_seen)?;
     let completed = Arc::new(Completed::default());
     let world = |process: &str| {
         let config = RealConfig {
@@ -157,8 +168,23 @@ fn run_once(options: &Options, root: &Path) -> Result<u64, String> {
     }
 }
 
+/// The subtasks end shortly after their job.
+fn ended_with(all_seen: &AtomicU64, records: u64) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while all_seen.load(Ordering::Relaxed) != records {
+        if Instant::now() > deadline {
+            let seen = all_seen.load(Ordering::Relaxed);
+            return Err(format!("the job counted {seen} records of {records}"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 pub fn measure(options: &Options) -> Result<(), String> {
-    let Options { records, keys, parallelism, checkpoint_interval_ms, .. } = *options;
+    let Options { keys, parallelism, checkpoint_interval_ms, .. } = *options;
+    // Every split has as many.
+    let records = options.records / u64::from(parallelism) * u64::from(parallelism);
     println!(
         "count  {records} records, {keys} keys, parallelism {parallelism}, {} TaskManagers, a checkpoint every \
          {checkpoint_interval_ms} ms, {}",
@@ -170,8 +196,10 @@ pub fn measure(options: &Options) -> Result<(), String> {
     for _ in 0..options.rounds {
         let root = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
         let meter = Meter::start();
-        let completed = run_once(options, root.path())?;
+        let all_seen = Arc::new(AtomicU64::new(0));
+        let completed = run_once(options, &all_seen, root.path())?;
         let used = meter.read();
+        ended_with(&all_seen, records)?;
         by_clock.add(records as f64 / used.wall_seconds);
         by_processor.add(records as f64 / used.processor_seconds.max(0.01));
         checkpoints.add(completed as f64);

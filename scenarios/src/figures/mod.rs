@@ -2,6 +2,11 @@
 //!
 //! A machine is seldom quiet, so every figure comes by the clock and by the processor time that it cost, with the load at its
 //! beginning. Only figures of one session are to be compared.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "it measures the real machine; nothing of it reaches a run"
+)]
 
 mod chaos;
 mod count;

@@ -27,13 +27,17 @@ impl Check for Barrier {
         let HeadRecord::Completed(completion) = &fact.record else { return };
         let Some(completed) = look.ground.head.completed.get(&completion.checkpoint) else { return };
         let entity = format!("checkpoint {}", completion.checkpoint);
-        if let Some(oracle) = look.ground.oracle_at(look.truth, completed)
+        let oracle = look.ground.oracle_at(look.truth, completed);
+        if let Some(oracle) = &oracle
             && let Err(wrong) = oracle.covers(&completion.ledger.positions)
         {
             out.report(&entity, wrong.kind, format!("{}: {}", wrong.entity, wrong.message));
         }
         let restored_since = look.ground.head.attempt != self.last && look.ground.head.restored.flatten().is_some();
-        if !restored_since && let Err(wrong) = look.ground.state_agrees(look.truth, completed) {
+        if !restored_since
+            && let Some(oracle) = &oracle
+            && let Err(wrong) = look.ground.state_agrees(look.truth, completed, oracle.as_ref())
+        {
             out.report(&entity, wrong.kind, format!("{}: {}", wrong.entity, wrong.message));
         }
         self.last = look.ground.head.attempt;

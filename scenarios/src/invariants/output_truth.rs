@@ -110,14 +110,16 @@ impl Ground {
         Some(Ok(entries))
     }
 
-    /// Whether the state in checkpoint `completed` is what the output up to it implies.
-    pub fn state_agrees(&self, truth: &dyn Truth, completed: &CompletedFact) -> Result<(), Wrong> {
-        completed.snapshots.as_ref().map_or(Ok(()), |_| {
-            let Some(oracle) = self.oracle_at(truth, completed) else { return Ok(()) };
-            match self.state_of(truth, completed) {
-                None => Ok(()),
-                Some(state) => oracle.state(&state?),
-            }
+    /// Whether the state in checkpoint `completed` is what the output up to it implies, told by its [`Ground::oracle_at`].
+    pub fn state_agrees(
+        &self,
+        truth: &dyn Truth,
+        completed: &CompletedFact,
+        oracle: &dyn OutputOracle,
+    ) -> Result<(), Wrong> {
+        completed.snapshots.as_ref().map_or(Ok(()), |_| match self.state_of(truth, completed) {
+            None => Ok(()),
+            Some(state) => oracle.state(&state?),
         })
     }
 }

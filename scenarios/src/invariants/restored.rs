@@ -132,7 +132,8 @@ impl Check for Restored {
         self.last = look.ground.head.attempt;
         if let Some(completed) = look.ground.head.completed.get(&completion.checkpoint)
             && restored_since
-            && let Err(wrong) = look.ground.state_agrees(look.truth, completed)
+            && let Some(oracle) = look.ground.oracle_at(look.truth, completed)
+            && let Err(wrong) = look.ground.state_agrees(look.truth, completed, oracle.as_ref())
         {
             let message = format!(
                 "{}: {} (checkpoint {}, the first after the restore of {:?})",
