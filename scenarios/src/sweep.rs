@@ -14,13 +14,13 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reports::{Expectation, FloorExpectation, Judgement, RunRecord, Summary, Verdict, failure_screen, tables};
-use runtime::sabotage::Sabotage;
+use runtime::{journal::EventKind, sabotage::Sabotage};
 
 use crate::{
     audit,
     confirm::{Runner, command},
     phase::Phase,
-    plan::{FaultKind, FaultSpec, Profile, Trigger, generate},
+    plan::{FaultKind, FaultSpec, Profile, Trigger, faults::EMITTER, generate},
     record::CANARY_AT,
     rehearsal,
     worker::{Request, What},
@@ -112,8 +112,9 @@ fn proofs(options: &SweepOptions) -> Vec<Proof> {
         let mut sabotaged = plan;
         sabotaged.sabotage = vec![Sabotage::NeverRestart];
         sabotaged.faults = vec![FaultSpec {
-            target: "tm-1".to_string(),
-            trigger: Trigger::AtMs(2_000),
+            // Whoever takes the first snapshot: a process that surely holds a task while the job surely runs.
+            target: EMITTER.to_string(),
+            trigger: Trigger::On { event: EventKind::SnapshotSyncDone, entity: None, ordinal: 1, delay_ms: 0 },
             duration_ms: 0,
             fault: FaultKind::Crash { restart_after_ms: Some(200) },
         }];
