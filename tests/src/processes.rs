@@ -74,13 +74,13 @@ pub fn seed(seed: u64, profile: &str) -> What {
 /// failure screen, with the commands that repeat it.
 pub fn failures_of_seeds(worker: &Path, profile: &str, seeds: &[u64], test: &str) -> Vec<String> {
     let next = Mutex::new(seeds.iter().copied());
+    let take = || next.lock().ok().and_then(|mut next| next.next());
     let failures = Mutex::new(Vec::new());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
-                loop {
-                    let Some(number) = next.lock().ok().and_then(|mut next| next.next()) else { break };
+                while let Some(number) = take() {
                     let replay = format!("./weir replay --seed {number} --profile {profile}");
                     let command =
                         format!("{replay}\n        WEIR_SEED={number} cargo test -p weir-tests --test {test}");

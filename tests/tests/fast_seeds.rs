@@ -2,6 +2,11 @@
 //! any process, however many run beside it.
 //!
 //! `WEIR_SEED=7` runs one seed, `WEIR_SEEDS=100..200` a range.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test prepares and inspects the real machine; the law holds for the runtime"
+)]
 
 use std::{collections::BTreeMap, path::Path};
 

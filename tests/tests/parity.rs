@@ -1,6 +1,10 @@
 //! The two worlds agree, and both agree with an independent computation: the same job over the same input, for real (files,
 //! sockets, threads) and simulated. Also: a real run that is killed and resumed.
-#![allow(clippy::disallowed_methods, reason = "files and time of the real machine are what is tested")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test prepares and inspects the real machine; the law holds for the runtime"
+)]
 
 use std::{
     collections::BTreeMap,

@@ -62,7 +62,8 @@ impl Fallback {
             for (at, path, bytes) in ground.local_copies(look.truth, checkpoint, key, &known.name) {
                 let own = local_file(&path, &ground.job).is_some_and(|n| n.allocation == allocation.to_string());
                 let usable = at == machine && own && xxh3_64(&bytes) == shadow.hash;
-                if usable && ground.damage.file(&machine, &path).is_none() {
+                // A copy whose manifest was hit is dropped as a whole, however good its files look: it is in doubt.
+                if usable && ground.damage.file(&machine, &path).is_none() && !ground.manifest_hit(&machine, &path) {
                     let message = format!("part {part} of checkpoint {checkpoint} was given up; {path} has it");
                     return out.report(subtask, "given-up-though-local", message);
                 }

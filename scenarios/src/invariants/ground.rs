@@ -301,6 +301,15 @@ impl Ground {
         })
     }
 
+    /// Whether the manifest of the local copy that `path` belongs to was hit.
+    pub fn manifest_hit(&self, machine: &str, path: &str) -> bool {
+        let Some((directory, _)) = path.rsplit_once('/') else { return false };
+        self.damage.files.keys().any(|(at, hit)| {
+            let file = hit.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/'));
+            at == machine && file.is_some_and(|file| self.formats.is_local_manifest(file))
+        })
+    }
+
     /// Whether the current attempt began behind output that was visible already.
     pub fn newest_restore_behind_commit(&self) -> bool {
         self.head.restored.is_some_and(|restored| restored < self.newest_committed())

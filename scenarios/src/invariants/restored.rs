@@ -3,7 +3,8 @@
 //! Rule, in two parts. (a) Bytes: a part that a subtask takes, from a local copy or from primary, has exactly the bytes
 //! that were written when the snapshot was taken. (b) Content: the first checkpoint completed after a restore holds
 //! exactly the state that the output up to it implies; as the fold of every key is in the output with its hash chain,
-//! any key lost, doubled or changed by the restore shows there, also one that got no record since.
+//! any key lost, doubled or changed by the restore shows there, also one that got no record since. And no key has fewer
+//! records there than the checkpoint restored had: that holds whatever the output says, which may be wrong for the same cause.
 //!
 //! Truth: (a) the file on the restoring machine's disk or the object in primary, hashed at the instant it was used, against the
 //! hash taken when the object was created; (b) state parts and data objects in primary.
@@ -25,8 +26,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     Check, Findings, Look, Seen,
     formats::{HeadRecord, local_file},
-    ground::HeadFact,
+    ground::{CompletedFact, HeadFact},
 };
+use crate::oracle::Wrong;
 
 #[derive(Default)]
 pub(super) struct Restored {
@@ -88,6 +90,15 @@ impl Restored {
     }
 }
 
+/// Whether the state in `completed` can have come from the checkpoint restored last.
+fn continues(look: &Look<'_>, completed: &CompletedFact) -> Result<(), Wrong> {
+    let ground = look.ground;
+    let restored = ground.head.restored.flatten().and_then(|id| ground.head.completed.get(&id));
+    let Some(before) = restored.and_then(|restored| ground.state_of(look.truth, restored)) else { return Ok(()) };
+    let Some(after) = ground.state_of(look.truth, completed) else { return Ok(()) };
+    ground.output.oracle.continues(&before?, &after?)
+}
+
 impl Check for Restored {
     fn name(&self) -> &'static str {
         "restored-state"
@@ -130,11 +141,15 @@ impl Check for Restored {
         let HeadRecord::Completed(completion) = &fact.record else { return };
         let restored_since = look.ground.head.attempt != self.last && look.ground.head.restored.flatten().is_some();
         self.last = look.ground.head.attempt;
-        if let Some(completed) = look.ground.head.completed.get(&completion.checkpoint)
-            && restored_since
-            && let Some(oracle) = look.ground.oracle_at(look.truth, completed)
-            && let Err(wrong) = look.ground.state_agrees(look.truth, completed, oracle.as_ref())
-        {
+        if !restored_since {
+            return;
+        }
+        let Some(completed) = look.ground.head.completed.get(&completion.checkpoint) else { return };
+        let agrees = || match look.ground.oracle_at(look.truth, completed) {
+            Some(oracle) => look.ground.state_agrees(look.truth, completed, oracle.as_ref()),
+            None => Ok(()),
+        };
+        if let Err(wrong) = continues(look, completed).and_then(|()| agrees()) {
             let message = format!(
                 "{}: {} (checkpoint {}, the first after the restore of {:?})",
                 wrong.entity, wrong.message, completion.checkpoint, look.ground.head.restored

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use runtime::ids::{CheckpointId, SplitId};
+use runtime::ids::{CheckpointId, OperatorUid, SplitId};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{OutputOracle, Wrong};
@@ -260,6 +260,36 @@ impl OutputOracle for AuditOracle {
             if let Some((key, fold)) = left.first_key_value() {
                 let message = format!("the output up to here implies {fold:?}, the state has no entry");
                 return Err(Wrong::new(format!("{operator} key {key}"), "state-missing", message));
+            }
+        }
+        Ok(())
+    }
+
+    fn continues(&self, before: &[StateEntry], after: &[StateEntry]) -> Result<(), Wrong> {
+        // A value begins with its sequence, which only rises. What does not decode is `state`'s to judge.
+        let sequences = |entries: &[StateEntry]| -> BTreeMap<(OperatorUid, u32), u64> {
+            let folds = entries.iter().filter(|e| self.operators.contains(&e.operator.0)).filter_map(|e| {
+                let key: u32 = postcard::from_bytes(&e.key).ok()?;
+                let (sequence, _) = postcard::take_from_bytes::<u64>(&e.value).ok()?;
+                Some(((e.operator.clone(), key), sequence))
+            });
+            folds.collect()
+        };
+        let after = sequences(after);
+        for ((operator, key), sequence) in sequences(before) {
+            let entity = format!("{operator} key {key}");
+            match after.get(&(operator, key)) {
+                None => {
+                    let message =
+                        format!("the checkpoint restored had {sequence} records of it, the next one has none");
+                    return Err(Wrong::new(entity, "state-gone", message));
+                }
+                Some(now) if *now < sequence => {
+                    let message =
+                        format!("the checkpoint restored had {sequence} records of it, the next one has {now}");
+                    return Err(Wrong::new(entity, "state-gone", message));
+                }
+                Some(_) => {}
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! An oracle is fed with committed output, epoch by epoch, and at each step knows whether what it has is an exactly-once
 //! prefix. It may not assume any order of records within one epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use runtime::ids::{CheckpointId, SplitId};
@@ -40,6 +40,19 @@ pub trait OutputOracle {
     fn complete(&self) -> Result<(), Wrong>;
     /// `state`, all keyed state of one checkpoint, is what the absorbed output implies.
     fn state(&self, state: &[StateEntry]) -> Result<(), Wrong>;
+    /// `after`, all keyed state of a checkpoint, can have come from `before`, that of an earlier one. Says nothing of the output.
+    fn continues(&self, before: &[StateEntry], after: &[StateEntry]) -> Result<(), Wrong> {
+        // No job here ever removes a key.
+        let name = |entry: &StateEntry| (entry.operator.clone(), entry.state.clone(), entry.key.clone());
+        let there: BTreeSet<_> = after.iter().map(name).collect();
+        match before.iter().find(|entry| !there.contains(&name(entry))) {
+            Some(gone) => {
+                let message = "the checkpoint restored had it, the next one has it no more";
+                Err(Wrong::new(format!("{} key {:?}", gone.operator, gone.key), "state-gone", message))
+            }
+            None => Ok(()),
+        }
+    }
     /// A copy to look ahead with.
     fn fork(&self) -> Box<dyn OutputOracle>;
     /// Records absorbed.
