@@ -17,3 +17,8 @@ pub mod platform;
 pub mod recovery;
 pub mod sabotage;
 pub mod state;
+
+/// Compiles and runs the job that the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -212,7 +212,15 @@ fn print(text: &str) -> Result<Exit, String> {
     }
 }
 
+fn usage_error(message: &str) -> Result<Exit, String> {
+    usage(message);
+    Ok(Exit::Usage)
+}
+
 fn run_chaos(chaos: Chaos) -> Result<Exit, String> {
+    if let Err(error) = check(&seed_of(chaos.seeds.0, chaos.profile, &chaos.workload).plan()?, &chaos.workload) {
+        return usage_error(&error);
+    }
     let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let options = SweepOptions {
         seeds: chaos.seeds,
@@ -238,36 +246,49 @@ fn seed_of(seed: u64, profile: &Profile, workload: &Workload) -> What {
     }
 }
 
+/// Whether a plan's job can be built, before any work is begun; `given` is what of it was said on the command line.
+fn check(plan: &Plan, given: &Workload) -> Result<(), String> {
+    if plan.workload.name == rehearsal::NAME
+        && let Some((unknown, _)) = given.parameters.iter().find(|(n, _)| !rehearsal::PARAMETERS.contains(&n.as_str()))
+    {
+        let known = rehearsal::PARAMETERS.join(", ");
+        return Err(format!("job {} has no parameter {unknown:?}; there are {known}", rehearsal::NAME));
+    }
+    run::check_plan(plan).map_err(|error| error.to_string())
+}
+
 fn print_plan(chosen: &Chosen) -> Result<Exit, String> {
     let plan = seed_of(chosen.seed, chosen.profile, &chosen.workload).plan()?;
+    if let Err(error) = check(&plan, &chosen.workload) {
+        return usage_error(&error);
+    }
     print(plan.to_toml().trim_end())
 }
 
 fn run_replay(options: &Replay) -> Result<Exit, String> {
-    let usage_error = |message: String| {
-        eprintln!("weir: {message}");
-        Ok(Exit::Usage)
-    };
     let (plan, what, file) = match (&options.plan, options.seed) {
         (Some(path), _) => {
             let shown = path.display().to_string();
             let text = match std::fs::read_to_string(path) {
                 Ok(text) => text,
-                Err(error) => return usage_error(format!("cannot read {shown}: {error}")),
+                Err(error) => return usage_error(&format!("cannot read {shown}: {error}")),
             };
             match Plan::from_toml(&text) {
                 Ok(plan) => (plan, What::Plan(text), Some(shown)),
-                Err(error) => return usage_error(format!("{shown}: {error}")),
+                Err(error) => return usage_error(&format!("{shown}: {error}")),
             }
         }
         (None, Some(seed)) => {
             let what = seed_of(seed, options.profile, &options.workload);
             (what.plan()?, what, None)
         }
-        (None, None) => return usage_error("say --seed or --plan".to_string()),
+        (None, None) => return usage_error("say --seed or --plan"),
     };
-    if let Err(error) = run::check_job(&plan.workload.name) {
-        return usage_error(error.to_string());
+    if let Err(error) = check(&plan, &options.workload) {
+        return usage_error(&match &file {
+            Some(file) => format!("{file}: {error}"),
+            None => error,
+        });
     }
     replay::replay(&plan, &what, file.as_deref(), options.quiet, std::io::stdout().is_terminal())
 }

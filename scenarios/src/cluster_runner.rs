@@ -21,7 +21,7 @@ use runtime::{
     platform::Address,
     sabotage::SabotageSet,
 };
-use sim::{DiskConfig, Effect, FailureKind, NetworkConfig, StoreConfig, World, WorldConfig};
+use sim::{DiskConfig, Effect, FailureKind, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig};
 
 use crate::{
     invariants::{self, End, FallbackPolicy, InvariantSuite, RuntimeFormats, Seen, SuiteConfig, Timing},
@@ -41,6 +41,10 @@ use crate::{
 const AFTERMATH: Duration = Duration::from_millis(500);
 /// How often the end of the job is looked for.
 const LOOK: Duration = Duration::from_millis(20);
+/// So long after the death of their process requests to the store may still land.
+const LATE_REQUESTS: Duration = Duration::from_millis(1_500);
+/// A leader that finds the job ended and only sweeps is done within this.
+const SWEEP: Duration = Duration::from_secs(60);
 
 type JobEnd = Arc<Mutex<Option<Result<JobOutcome, String>>>>;
 
@@ -247,8 +251,12 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
         }
         world.sleep(LOOK).await;
     };
+    let mut swept = false;
     if outcome.is_some() {
         world.sleep(AFTERMATH).await;
+        if suite.borrow().violations().is_empty() {
+            swept = sweep_in_quiet(&world, &plan).await;
+        }
     }
     let outcome = outcome.map(|outcome| match outcome {
         Ok(JobOutcome::Finished) => Ok(()),
@@ -257,7 +265,7 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
     });
     let found = suite.borrow().violations().to_vec();
     let violations = if found.is_empty() || outcome.is_some() {
-        suite.borrow_mut().at_end(&WorldTruth(&world), &End { outcome: outcome.clone(), swept: false })
+        suite.borrow_mut().at_end(&WorldTruth(&world), &End { outcome: outcome.clone(), swept })
     } else {
         // The run was cut short by what was found: that the job did not end says nothing.
         found
@@ -277,17 +285,46 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
     recorder.finish(&plan, run_end, &nemesis)
 }
 
+/// After the end of the job: all faults heal, every process dies, what they had sent to the store lands. Then one leader starts
+/// over, finds that the job has ended, and sweeps what nobody refers to. Says whether it did.
+async fn sweep_in_quiet(world: &World, plan: &Plan) -> bool {
+    world.sleep(ms(plan.healed_by_ms).saturating_sub(world.now().elapsed())).await;
+    for process in plan.cluster.process_names() {
+        world.crash(&process);
+    }
+    world.heal_network();
+    world.sleep(LATE_REQUESTS).await;
+    world.restart(JOB_MANAGER);
+    let until = world.now() + SWEEP;
+    while world.now() < until {
+        if world.status(JOB_MANAGER) == ProcessStatus::Exited {
+            return true;
+        }
+        world.sleep(LOOK).await;
+    }
+    false
+}
+
+/// The plan's workload, known to make a job.
+///
+/// # Errors
+/// [`RunError`] if it makes none.
+pub fn workload_of(plan: &Plan) -> Result<WorkloadParams, RunError> {
+    let unusable = |reason: String| RunError::Unusable { name: plan.workload.name.clone(), reason };
+    let mut parameters = plan.workload.clone();
+    parameters.parameters.remove(crate::record::CANARY_AT);
+    let params = WorkloadParams::of_plan(&parameters, plan.seed).map_err(unusable)?;
+    params.build().map_err(|error| unusable(error.to_string()))?;
+    Ok(params)
+}
+
 /// Runs the plan.
 ///
 /// # Errors
 /// [`RunError`] if the plan's workload makes no job.
 pub fn run(plan: &Plan, observer: Box<dyn Observer + Send>) -> Result<RunRecord, RunError> {
-    let unusable = |reason: String| RunError::Unusable { name: plan.workload.name.clone(), reason };
-    let mut parameters = plan.workload.clone();
-    parameters.parameters.remove(crate::record::CANARY_AT);
-    let params = WorkloadParams::of_plan(&parameters, plan.seed).map_err(unusable)?;
-    // Built here once to report what is wrong; the world builds its own, on its own thread.
-    params.build().map_err(|error| unusable(error.to_string()))?;
+    // Built there once to report what is wrong; the world builds its own, on its own thread.
+    let params = workload_of(plan)?;
     let own = plan.clone();
     let outcome = sim::run(world_config(plan), move |world| {
         let workload = params.build().expect("it was built a moment ago");

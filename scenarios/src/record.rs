@@ -47,6 +47,28 @@ impl std::fmt::Display for Story<'_> {
     }
 }
 
+/// A story that is told only if the run fails: most are not, and telling costs more than keeping.
+struct Kept {
+    at_ms: u64,
+    sequence: u64,
+    process: String,
+    incarnation: u64,
+    event: Event,
+}
+
+impl Kept {
+    fn of(story: &Story<'_>) -> Kept {
+        let &Story { at_ms, sequence, process, incarnation, event } = story;
+        Kept { at_ms, sequence, process: process.to_string(), incarnation, event: event.clone() }
+    }
+
+    fn text(&self) -> String {
+        let Kept { at_ms, sequence, process, incarnation, event } = self;
+        let (at_ms, sequence, incarnation) = (*at_ms, *sequence, *incarnation);
+        Story { at_ms, sequence, process, incarnation, event }.to_string()
+    }
+}
+
 /// Told every event of a run, in order.
 pub trait Observer {
     fn event(&mut self, story: &Story<'_>);
@@ -69,7 +91,7 @@ pub struct Recorder {
     aborted: u64,
     restores: u64,
     older_restores: u64,
-    last: VecDeque<String>,
+    last: VecDeque<Kept>,
     interrupted_at_ms: Option<u64>,
     longest_outage_ms: u64,
     was_running: bool,
@@ -90,7 +112,7 @@ impl Recorder {
         if self.last.len() == LAST_EVENTS {
             self.last.pop_front();
         }
-        self.last.push_back(story.to_string());
+        self.last.push_back(Kept::of(story));
         match story.event {
             Event::TaskDeployed { subtask, .. } => {
                 self.subtasks.insert(subtask.clone());
@@ -199,7 +221,7 @@ impl Recorder {
         record.timings.longest_outage_ms = self.longest_outage_ms;
         record.trace = end.trace;
         if record.verdict.is_failure() {
-            record.last_events = self.last.into_iter().collect();
+            record.last_events = self.last.iter().map(Kept::text).collect();
             record.plan = Some(plan.to_toml());
         }
         record

@@ -33,6 +33,18 @@ pub fn check_job(name: &str) -> Result<(), RunError> {
     }
 }
 
+/// Whether `plan` can be run, without running it.
+///
+/// # Errors
+/// [`RunError`] if the plan asks for what does not exist.
+pub fn check_plan(plan: &Plan) -> Result<(), RunError> {
+    check_job(&plan.workload.name)?;
+    if plan.workload.name != rehearsal::NAME {
+        cluster_runner::workload_of(plan)?;
+    }
+    Ok(())
+}
+
 /// Runs `plan` to its end, telling `observer` every event.
 ///
 /// # Errors

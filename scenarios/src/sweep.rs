@@ -14,7 +14,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reports::{Expectation, FloorExpectation, Judgement, RunRecord, Summary, Verdict, failure_screen, tables};
-use runtime::sabotage::Sabotage;
+use runtime::{journal::EventKind, sabotage::Sabotage};
 
 use crate::{
     audit,
@@ -112,8 +112,9 @@ fn proofs(options: &SweepOptions) -> Vec<Proof> {
         let mut sabotaged = plan;
         sabotaged.sabotage = vec![Sabotage::NeverRestart];
         sabotaged.faults = vec![FaultSpec {
-            target: "tm-1".to_string(),
-            trigger: Trigger::AtMs(2_000),
+            // Whoever takes a snapshot runs a task: its death must be followed by a restart, whatever the seed made of the cluster.
+            target: "emitter".to_string(),
+            trigger: Trigger::On { event: EventKind::SnapshotSyncDone, entity: None, ordinal: 5, delay_ms: 0 },
             duration_ms: 0,
             fault: FaultKind::Crash { restart_after_ms: Some(200) },
         }];

@@ -1,5 +1,7 @@
 //! The program as a user meets it: what it says and how it ends. Runs are rehearsals, so that only the harness is tested.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "starts the real program on real files")]
+
 use std::process::{Command, Output};
 
 fn chaos(arguments: &[&str]) -> Output {
@@ -38,6 +40,8 @@ fn bad_input_is_one_line_and_the_usage_status() {
     refused(&["chaos"], 64, "--seeds");
     refused(&[], 64, "say what to do");
     refused(&["replay", "--plan", "/does/not/exist"], 64, "cannot read /does/not/exist");
+    refused(&["chaos", "--seeds", "0..2", "--set", "grops=2"], 64, "has no parameter \"grops\"");
+    refused(&["replay", "--seed", "0", "--job", "rehearsal", "--set", "x=2"], 64, "has no parameter \"x\"");
     refused(&["plan", "--seed", "99999999999999999999"], 64, "is no seed");
 }
 

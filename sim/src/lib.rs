@@ -9,6 +9,14 @@
 //! Simulated time is madsim's time divided by 1,000, because madsim cannot sleep for less than a millisecond. One queue
 //! of events, ordered by (deadline, sequence), drives timers, links, disks and the store; see [`event_queue`].
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros,
+    reason = "this crate is the other side of the seam: it holds the simulation's own thread, its helper threads and its scratch \
+              directories; what the runtime may touch is judged in the crate `runtime`"
+)]
+
 #[cfg(not(madsim))]
 compile_error!(
     "the crate `sim` needs the simulator of madsim switched on. Add to .cargo/config.toml:\n\n    \

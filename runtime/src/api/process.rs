@@ -89,7 +89,7 @@ impl<P: KeyedProcess> Lifecycle for ProcessStage<P> {
     }
 
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
-        let state = self.state.as_ref().ok_or_else(|| self.not_open())?;
+        let Some(state) = &mut self.state else { return Err(self.not_open()) };
         snapshot.parts.extend(state.snapshot());
         Ok(())
     }

@@ -55,6 +55,10 @@ impl<T: Record> Stage<T> for HashTail<T> {
     }
 
     fn collect_copies(&mut self, batch: &[T], out: &mut Outputs) -> Result<(), ChainError> {
+        if self.target.parallelism == 1 {
+            // Every key group has the same owner.
+            return batch.iter().try_for_each(|record| self.target.push(0, record, out));
+        }
         self.groups.clear();
         (self.assign)(batch, self.target.max_parallelism, &mut self.groups);
         for (record, group) in batch.iter().zip(&self.groups) {

@@ -40,10 +40,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            // Clap's first line says what is wrong; the usage that follows it is for --help.
-            let message = error.to_string();
-            eprintln!("{}", message.lines().next().unwrap_or("error: bad command line"));
-            eprintln!("See `weir --help`.");
+            eprintln!("weir: {}", one_line(&error.to_string()));
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -60,7 +57,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                eprintln!("error: {error}");
+                eprintln!("weir: {error}");
                 ExitCode::from(match error {
                     RunError::Usage(_) => EXIT_USAGE,
                     RunError::Environment(_) => EXIT_ENVIRONMENT,
@@ -68,5 +65,33 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 })
             }
         },
+    }
+}
+
+/// What clap has to say, without its usage text.
+fn one_line(text: &str) -> String {
+    if !text.starts_with("error:") {
+        return "say what to do: run or jobs (see --help)".to_string();
+    }
+    let first: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    format!("{} (see --help)", first.join(" ").trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_command_line_is_one_line_that_names_what_is_wrong() {
+        for (arguments, says) in [
+            (&["weir"][..], "say what to do"),
+            (&["weir", "run", "flights"], "--output"),
+            (&["weir", "run", "flights", "--output", "x", "--parallelism", "0"], "0 is not in 1..=1024"),
+            (&["weir", "frob"], "'frob'"),
+        ] {
+            let Err(error) = Arguments::try_parse_from(arguments) else { panic!("{arguments:?} was accepted") };
+            let line = one_line(&error.to_string());
+            assert!(line.contains(says) && line.lines().count() == 1, "{arguments:?}: {line}");
+        }
     }
 }

@@ -315,12 +315,10 @@ impl TaskManager {
             self.release(slot, held.allocation).await;
         }
         self.slots[slot as usize] = Some(HeldSlot { allocation: spec.allocation, group, attempt });
-        if held.is_none_or(|h| h.allocation != spec.allocation) {
-            if self.config.cluster.task.local_recovery {
-                let record = StoredAllocation { allocation: spec.allocation, slot, group };
-                // Without the record the slot is merely not recognised after a process restart.
-                let _ = allocations::write_slot(&*self.platform.disk, record).await;
-            }
+        if held.is_none_or(|h| h.allocation != spec.allocation) && self.config.cluster.task.local_recovery {
+            let record = StoredAllocation { allocation: spec.allocation, slot, group };
+            // Without the record the slot is merely not recognised after a process restart.
+            let _ = allocations::write_slot(&*self.platform.disk, record).await;
         }
         let name = self.job.graph.subtask_name(subtask);
         self.platform.journal.emit(Event::TaskDeployed {

@@ -24,6 +24,30 @@ impl PendingBuffer {
     }
 }
 
+/// Where postcard writes a record: behind those already there, without an allocation of its own.
+struct AtEnd<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for AtEnd<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
 /// All output channels of a subtask: by output edge, then by downstream subtask.
 #[derive(Debug, Default)]
 pub struct Outputs {
@@ -49,8 +73,7 @@ impl Outputs {
     #[inline]
     pub fn push<T: Serialize>(&mut self, edge: usize, channel: usize, record: &T) -> Result<(), postcard::Error> {
         let buffer = &mut self.edges[edge][channel];
-        // postcard extends the vector in place: no intermediate allocation per record.
-        buffer.bytes = postcard::to_extend(record, std::mem::take(&mut buffer.bytes))?;
+        postcard::serialize_with_flavor(record, AtEnd(&mut buffer.bytes))?;
         buffer.records += 1;
         if self.cut_at_bytes != 0 && buffer.bytes.len() >= self.cut_at_bytes {
             buffer.cut();

@@ -57,10 +57,23 @@ impl RelPath {
 }
 
 pub(super) fn is_plain(path: &str) -> bool {
-    !path.is_empty()
-        && path
-            .split('/')
-            .all(|c| !c.is_empty() && c != "." && c != ".." && !c.contains(|ch: char| ch.is_control() || ch == '\\'))
+    let mut component = 0;
+    let mut dots = 0;
+    // Asked for every name that is made or received. All separators are single bytes, which no other character contains.
+    for byte in path.bytes() {
+        match byte {
+            b'/' if component == 0 || (dots == component && dots <= 2) => return false,
+            b'/' => (component, dots) = (0, 0),
+            b'\\' | 0..0x20 | 0x7f => return false,
+            // The first byte of the control characters beyond ASCII, and of others.
+            0xc2 if path.contains(char::is_control) => return false,
+            _ => {
+                component += 1;
+                dots += usize::from(byte == b'.');
+            }
+        }
+    }
+    component > 0 && !(dots == component && dots <= 2)
 }
 
 impl TryFrom<String> for RelPath {
@@ -178,4 +191,26 @@ pub trait LocalDisk: Send + Sync {
         to: &NativeDir,
         subdirectory: &str,
     ) -> Fut<'_, Result<(), DiskError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As the documentation of [`RelPath`] has it, word by word.
+    fn plain_by_the_book(path: &str) -> bool {
+        let component =
+            |c: &str| !matches!(c, "" | "." | "..") && !c.contains(|ch: char| ch.is_control() || ch == '\\');
+        !path.is_empty() && path.split('/').all(component)
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_is_plain_if_every_component_is(path in "[a./\\\\\u{0}\u{7f}\u{85}\u{a0}é]{0,8}", any in "\\PC{0,6}") {
+            prop_assert_eq!(is_plain(&path), plain_by_the_book(&path));
+            prop_assert_eq!(is_plain(&any), plain_by_the_book(&any));
+        }
+    }
 }

@@ -145,9 +145,9 @@ impl<K: StateKey> HeapBackend<K> {
     }
 
     /// The state as it is now, in parts that can be encoded later, on another thread.
-    pub fn snapshot(&self) -> Vec<PartSource> {
+    pub fn snapshot(&mut self) -> Vec<PartSource> {
         // By name, so that equal contents give equal bytes in whatever order user code declares.
-        let mut tables: Vec<&dyn KeyedTable<K>> = self.tables.iter().map(|table| &**table).collect();
+        let mut tables: Vec<&mut Box<dyn KeyedTable<K>>> = self.tables.iter_mut().collect();
         tables.sort_by(|a, b| a.header().name.cmp(&b.header().name));
         split_range(self.range, PARTS)
             .into_iter()
@@ -161,7 +161,7 @@ impl<K: StateKey> HeapBackend<K> {
                 };
                 let first = usize::from(key_groups.first.0 - self.range.first.0);
                 let groups = first..first + key_groups.count() as usize;
-                let states: Vec<_> = tables.iter().map(|table| table.share(groups.clone())).collect();
+                let states: Vec<_> = tables.iter_mut().map(|table| table.share(groups.clone())).collect();
                 PartSource {
                     operator: self.operator.clone(),
                     key_groups,

@@ -6,6 +6,7 @@ use crate::ids::{KeyGroup, KeyGroupRange};
 pub const MAX_MAX_PARALLELISM: u16 = 1 << 15;
 
 /// Flink's `MathUtils.murmurHash`.
+#[inline]
 fn murmur(code: i32) -> u32 {
     let mut c = code.cast_unsigned();
     c = c.wrapping_mul(0xcc9e_2d51);

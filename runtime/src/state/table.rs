@@ -1,5 +1,5 @@
-//! The table of one named state: per key group a hash table behind an `Arc`. A snapshot clones the `Arc`s; a write to a shared
-//! group copies that group first. Hash tables have a fixed seed; their order is never visible.
+//! The table of one named state: a hash table per key group. A snapshot shares them; a write to a group that is still shared
+//! copies that group first. Hash tables have a fixed seed; their order is never visible.
 
 use std::{any::Any, hash::BuildHasher, ops::Range, sync::Arc};
 
@@ -26,13 +26,51 @@ pub(super) fn hash_of<K: StateKey>(key: &K) -> u64 {
 pub(super) trait KeyedTable<K> {
     fn header(&self) -> &StateHeader;
     /// Keeps the state of these groups as it is now.
-    fn share(&self, groups: Range<usize>) -> Box<dyn SectionWriter>;
+    fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter>;
     fn entries(&self) -> u64;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
-type Group<K, V> = Arc<HashTable<(K, V)>>;
+/// The entries of a key group. A write to what is its own costs no atomic operation.
+enum Group<K, V> {
+    Own(HashTable<(K, V)>),
+    /// A snapshot has it too, at least until it is encoded.
+    Shared(Arc<HashTable<(K, V)>>),
+}
+
+impl<K: Clone, V: Clone> Group<K, V> {
+    #[inline]
+    fn read(&self) -> &HashTable<(K, V)> {
+        match self {
+            Group::Own(table) => table,
+            Group::Shared(table) => table,
+        }
+    }
+
+    /// To be written to.
+    #[inline]
+    fn write(&mut self) -> &mut HashTable<(K, V)> {
+        if let Group::Shared(table) = self {
+            // Copied only if the snapshot has not let go of it yet.
+            *self = Group::Own(Arc::unwrap_or_clone(std::mem::take(table)));
+        }
+        match self {
+            Group::Own(table) => table,
+            Group::Shared(_) => unreachable!("made its own above"),
+        }
+    }
+
+    fn share(&mut self) -> Arc<HashTable<(K, V)>> {
+        if let Group::Own(table) = self {
+            *self = Group::Shared(Arc::new(std::mem::take(table)));
+        }
+        match self {
+            Group::Shared(table) => table.clone(),
+            Group::Own(_) => unreachable!("shared above"),
+        }
+    }
+}
 
 pub(super) struct Table<K, V> {
     header: StateHeader,
@@ -41,17 +79,17 @@ pub(super) struct Table<K, V> {
 
 impl<K: StateKey, V: StateValue> Table<K, V> {
     pub(super) fn new(header: StateHeader, groups: usize) -> Table<K, V> {
-        Table { header, groups: (0..groups).map(|_| Arc::new(HashTable::new())).collect() }
+        Table { header, groups: (0..groups).map(|_| Group::Own(HashTable::new())).collect() }
     }
 
     #[inline]
     pub(super) fn get(&self, group: usize, hash: u64, key: &K) -> Option<&V> {
-        self.groups[group].find(hash, |(k, _)| k == key).map(|(_, value)| value)
+        self.groups[group].read().find(hash, |(k, _)| k == key).map(|(_, value)| value)
     }
 
     #[inline]
     pub(super) fn set(&mut self, group: usize, hash: u64, key: &K, value: V) {
-        match Arc::make_mut(&mut self.groups[group]).entry(hash, |(k, _)| k == key, |(k, _)| hash_of(k)) {
+        match self.groups[group].write().entry(hash, |(k, _)| k == key, |(k, _)| hash_of(k)) {
             Entry::Occupied(mut entry) => entry.get_mut().1 = value,
             Entry::Vacant(entry) => {
                 entry.insert((key.clone(), value));
@@ -61,7 +99,7 @@ impl<K: StateKey, V: StateValue> Table<K, V> {
 
     #[inline]
     pub(super) fn get_or_insert_with(&mut self, group: usize, hash: u64, key: &K, make: impl FnOnce() -> V) -> &mut V {
-        let table = Arc::make_mut(&mut self.groups[group]);
+        let table = self.groups[group].write();
         let entry = table.entry(hash, |(k, _)| k == key, |(k, _)| hash_of(k)).or_insert_with(|| (key.clone(), make()));
         &mut entry.into_mut().1
     }
@@ -69,12 +107,12 @@ impl<K: StateKey, V: StateValue> Table<K, V> {
     pub(super) fn get_mut(&mut self, group: usize, hash: u64, key: &K) -> Option<&mut V> {
         // A group without the key must not be copied.
         self.get(group, hash, key)?;
-        Arc::make_mut(&mut self.groups[group]).find_mut(hash, |(k, _)| k == key).map(|(_, value)| value)
+        self.groups[group].write().find_mut(hash, |(k, _)| k == key).map(|(_, value)| value)
     }
 
     pub(super) fn remove(&mut self, group: usize, hash: u64, key: &K) -> Option<V> {
         self.get(group, hash, key)?;
-        let entry = Arc::make_mut(&mut self.groups[group]).find_entry(hash, |(k, _)| k == key).ok()?;
+        let entry = self.groups[group].write().find_entry(hash, |(k, _)| k == key).ok()?;
         Some(entry.remove().0.1)
     }
 
@@ -86,7 +124,7 @@ impl<K: StateKey, V: StateValue> Table<K, V> {
         belongs: impl Fn(&K) -> bool,
     ) -> Result<(), FormatError> {
         let state = self.header.name.clone();
-        let table = Arc::make_mut(&mut self.groups[group]);
+        let table = self.groups[group].write();
         // The count is not to be trusted with an allocation; an entry has at least its two length bytes.
         let plausible = (section.entries as usize).min(section.bytes.len() / 2).min(1 << 16);
         table.reserve(plausible, |(k, _)| hash_of(k));
@@ -123,12 +161,13 @@ impl<K: StateKey, V: StateValue> KeyedTable<K> for Table<K, V> {
         &self.header
     }
 
-    fn share(&self, groups: Range<usize>) -> Box<dyn SectionWriter> {
-        Box::new(SharedGroups { state: self.header.name.clone(), groups: self.groups[groups].to_vec() })
+    fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter> {
+        let shared = self.groups[groups].iter_mut().map(Group::share).collect();
+        Box::new(SharedGroups { state: self.header.name.clone(), groups: shared })
     }
 
     fn entries(&self) -> u64 {
-        self.groups.iter().map(|group| group.len() as u64).sum()
+        self.groups.iter().map(|group| group.read().len() as u64).sum()
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -142,7 +181,7 @@ impl<K: StateKey, V: StateValue> KeyedTable<K> for Table<K, V> {
 
 struct SharedGroups<K, V> {
     state: String,
-    groups: Vec<Group<K, V>>,
+    groups: Vec<Arc<HashTable<(K, V)>>>,
 }
 
 impl<K: StateKey, V: StateValue> SectionWriter for SharedGroups<K, V> {
@@ -181,7 +220,7 @@ impl<K> KeyedTable<K> for RawTable {
         &self.header
     }
 
-    fn share(&self, groups: Range<usize>) -> Box<dyn SectionWriter> {
+    fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter> {
         Box::new(RawTable { header: self.header.clone(), groups: self.groups[groups].to_vec() })
     }
 

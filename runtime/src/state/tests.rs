@@ -74,7 +74,7 @@ impl Operator {
         })
     }
 
-    fn snapshot(&self) -> Parts {
+    fn snapshot(&mut self) -> Parts {
         encode(self.backend.snapshot())
     }
 }
@@ -184,13 +184,13 @@ proptest! {
         let owners = |n: u32, parts: &Parts| -> Vec<Operator> {
             (0..n).map(|i| Operator::open_range(parts, key_group_range(i, n, MAX_PARALLELISM)).unwrap()).collect()
         };
-        let parts: Parts = owners(old, &whole.snapshot()).iter().flat_map(Operator::snapshot).collect();
+        let parts: Parts = owners(old, &whole.snapshot()).iter_mut().flat_map(Operator::snapshot).collect();
         let mut rescaled = owners(new, &parts);
         for (key, expected) in &model {
             let found: Vec<Model> = rescaled.iter_mut().filter_map(|o| o.read(key)).collect();
             prop_assert_eq!(&found, std::slice::from_ref(expected));
         }
-        let back: Parts = rescaled.iter().flat_map(Operator::snapshot).collect();
+        let back: Parts = rescaled.iter_mut().flat_map(Operator::snapshot).collect();
         prop_assert_eq!(Operator::open(&back).unwrap().snapshot(), whole.snapshot());
     }
 
@@ -253,13 +253,13 @@ fn the_order_of_insertion_and_declaration_does_not_show() {
 
 #[test]
 fn a_snapshot_has_four_parts_with_stable_names_even_if_they_are_empty() {
-    let operator = Operator::open_range(&Parts::new(), groups(64, 127)).unwrap();
+    let mut operator = Operator::open_range(&Parts::new(), groups(64, 127)).unwrap();
     let names: Vec<String> = operator.backend.snapshot().into_iter().map(|part| part.name).collect();
     assert_eq!(names, ["count-64-79", "count-80-95", "count-96-111", "count-112-127"]);
     assert!(operator.snapshot().iter().all(|(_, bytes)| bytes.len() < 1024));
-    let narrow = Operator::open_range(&Parts::new(), groups(5, 6)).unwrap();
+    let mut narrow = Operator::open_range(&Parts::new(), groups(5, 6)).unwrap();
     assert_eq!(narrow.snapshot().len(), 2);
-    let odd: HeapBackend<u8> =
+    let mut odd: HeapBackend<u8> =
         HeapBackend::restore(OperatorUid("per carrier: ü".into()), groups(0, 0), 1, &[]).unwrap();
     assert_eq!(odd.snapshot()[0].name, "per_carrier___-0-0");
 }
@@ -295,7 +295,7 @@ fn a_state_of_another_type_is_refused_and_both_types_are_named() {
 
 #[test]
 fn parts_that_do_not_fit_together_are_refused() {
-    let operator = Operator::open(&Parts::new()).unwrap();
+    let mut operator = Operator::open(&Parts::new()).unwrap();
     let parts = operator.snapshot();
     let refused = |parts: &Parts| restore_range::<String>(parts, all_groups()).err().map(UserError::into_message);
 

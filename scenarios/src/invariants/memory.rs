@@ -24,7 +24,9 @@ impl Memory {
         let payload = window.max(4 * look.config.buffer_bytes);
         let bound = payload + payload / 2 + 4096;
         for (channel, bytes) in look.truth.channels() {
-            if channel.contains("->") && bytes > bound {
+            // Data channels lead from subtask to subtask; control connections carry no records and have no credit.
+            let is_data = channel.split_once("->").is_some_and(|(from, to)| from.ends_with(']') && to.ends_with(']'));
+            if is_data && bytes > bound {
                 let message = format!("{bytes} bytes were in flight; window {window}, bound with framing {bound}");
                 out.report(channel, "in-flight", message);
             }

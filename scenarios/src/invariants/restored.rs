@@ -10,7 +10,9 @@
 //! hash taken when the object was created; (b) state parts and data objects in primary.
 //!
 //! Excuse: (a) a fault that hit the very file or object after the subtask began to restore; damage from before is no excuse:
-//! it must be noticed and the part refused. (b) none, beyond parts destroyed by the plan.
+//! it must be noticed and the part refused. A straggler, a TaskManager that was frozen or cut off while it restored and goes
+//! on after a later attempt was recorded in the head log, restores what nobody will use; its files may be gone by then, rightly.
+//! That it changes nothing is judged by the invariant on leaders. (b) none, beyond parts destroyed by the plan.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,8 +32,8 @@ use crate::oracle::Wrong;
 
 #[derive(Default)]
 pub(super) struct Restored {
-    /// Restores in progress, by process and subtask: since when.
-    started: BTreeMap<(String, String), Duration>,
+    /// Restores in progress, by process and subtask: since when, and of which attempt.
+    started: BTreeMap<(String, String), (Duration, AttemptId)>,
     last: Option<AttemptId>,
 }
 
@@ -47,7 +49,7 @@ impl Restored {
         let shadow = look.ground.shadows.get(part.object.as_str())?;
         let key = look.config.subtasks.get(subtask)?;
         let machine = look.truth.machine_of(seen.process)?;
-        let since = self.started.get(&(seen.process.to_string(), subtask.to_string())).copied();
+        let since = self.started.get(&(seen.process.to_string(), subtask.to_string())).map(|(since, _)| *since);
         let mut found = Vec::new();
         for (path, _) in look.truth.files(&machine) {
             let Some(name) = local_file(&path, &look.ground.job) else { continue };
@@ -89,6 +91,14 @@ fn continues(look: &Look<'_>, completed: &CompletedFact) -> Result<(), Wrong> {
     ground.output.oracle.continues(&before?, &after?)
 }
 
+impl Restored {
+    /// Whether the subtask restores for an attempt that is over.
+    fn is_straggler(&self, look: &Look<'_>, seen: &Seen<'_>, subtask: &str) -> bool {
+        let started = self.started.get(&(seen.process.to_string(), subtask.to_string()));
+        started.is_some_and(|(_, attempt)| look.ground.head.attempt.is_some_and(|latest| *attempt < latest))
+    }
+}
+
 impl Check for Restored {
     fn name(&self) -> &'static str {
         "restored-state"
@@ -96,9 +106,11 @@ impl Check for Restored {
 
     fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
         match seen.event {
-            Event::RestoreStarted { subtask, .. } => {
-                self.started.insert((seen.process.to_string(), subtask.clone()), seen.at);
+            Event::RestoreStarted { subtask, attempt, .. } => {
+                self.started.insert((seen.process.to_string(), subtask.clone()), (seen.at, *attempt));
             }
+            Event::PartRestoredLocally { subtask, .. } | Event::PartRestoredFromPrimary { subtask, .. }
+                if self.is_straggler(look, seen, subtask) => {}
             Event::PartRestoredLocally { subtask, checkpoint, part, .. } => {
                 let Some(known) = part_of(look, subtask, *checkpoint, part) else {
                     let message = format!("checkpoint {checkpoint} has no part {part:?} of this subtask");
@@ -113,7 +125,7 @@ impl Check for Restored {
                     let message = format!("checkpoint {checkpoint} has no part {part:?} of this subtask");
                     return out.report(subtask, "foreign-part", message);
                 };
-                let since = self.started.get(&(seen.process.to_string(), subtask.clone())).copied();
+                let since = self.started.get(&(seen.process.to_string(), subtask.clone())).map(|(since, _)| *since);
                 let hit = look.ground.damage.objects.get(known.object.as_str()).copied();
                 if let Err(reason) = look.ground.intact(look.truth, known.object.as_str())
                     && hit.is_none_or(|hit| since.is_some_and(|since| hit < since))

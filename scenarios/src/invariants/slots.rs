@@ -68,6 +68,11 @@ impl Slots {
     }
 
     fn deployed(&mut self, look: &Look<'_>, subtask: &str, attempt: AttemptId, slot: Slot, out: &mut Findings<'_>) {
+        if self.attempt.is_some_and(|current| attempt < current) {
+            // A TaskManager that was frozen or cut off obeys an old order now. The JobManager dealt out slots anew since; what
+            // such a straggler may not do is judged by the invariant on leaders.
+            return;
+        }
         if self.attempt != Some(attempt) {
             // A subtask not deployed in the last attempt keeps its place from before.
             let now = std::mem::take(&mut self.now);

@@ -1,0 +1,77 @@
+//! Executes what the coordinator commands: sends to subtasks, and starts the steps that touch primary storage.
+
+use futures::FutureExt;
+
+use super::{AttemptId, Leader, LeaderEvent, Mono, Phase, SubtaskCommand, SubtaskId, Then, ToTaskManager};
+use crate::{
+    checkpoint::{
+        coordinator::{CoordinatorCommand, CoordinatorEvent},
+        metadata,
+    },
+    cluster::jobmanager::JobOutcome,
+};
+
+impl Leader {
+    pub(super) fn coordinate(&mut self, event: CoordinatorEvent, now: Mono) {
+        for command in self.coordinator.handle(event, now) {
+            self.execute(command);
+        }
+    }
+
+    pub(super) fn execute(&mut self, command: CoordinatorCommand) {
+        let durable = self.durable.clone();
+        match command {
+            CoordinatorCommand::Journal(event) => self.emit(event),
+            CoordinatorCommand::NeedIds => {
+                let entry = durable.head.state().next_id_block();
+                self.spawn("grant-ids", async move {
+                    let result = durable.head.append(entry.clone()).await;
+                    LeaderEvent::IdsAppended(entry, result)
+                });
+            }
+            CoordinatorCommand::Trigger { checkpoint, attempt, sources } => {
+                self.command(attempt, Some(sources), &SubtaskCommand::TriggerCheckpoint(checkpoint));
+            }
+            CoordinatorCommand::NotifyAborted { checkpoint, .. } => {
+                self.command(self.attempt(), None, &SubtaskCommand::NotifyAborted(checkpoint));
+            }
+            CoordinatorCommand::NotifyComplete { checkpoint } => {
+                self.command(self.attempt(), None, &SubtaskCommand::NotifyComplete(checkpoint));
+            }
+            CoordinatorCommand::WriteMetadata(content) => self.spawn("write-metadata", async move {
+                let checkpoint = content.checkpoint;
+                let result = metadata::write(&durable.primary, durable.layout, *content).await;
+                LeaderEvent::MetadataWritten(checkpoint, result)
+            }),
+            CoordinatorCommand::AppendCompleted { checkpoint, entry } => self.spawn("append-completed", async move {
+                LeaderEvent::HeadAppended(checkpoint, durable.head.append(*entry).await)
+            }),
+            CoordinatorCommand::CommitSinks { checkpoint, sinks } => self.spawn("commit-sinks", async move {
+                LeaderEvent::SinksCommitted(checkpoint, durable.commit_sinks(checkpoint, &sinks).await)
+            }),
+            CoordinatorCommand::Discard { checkpoint, objects } => {
+                let body = async move { durable.discard(checkpoint, &objects).await };
+                let task = self.platform.spawner.control("discard", body.boxed());
+                self.background.push(task.abort_handle());
+            }
+            CoordinatorCommand::FinalCompleted { .. } => {
+                self.stop_tasks(Then::End(JobOutcome::Finished), "all input is processed");
+            }
+            CoordinatorCommand::FailJob { reason } => self.fail_job(reason),
+        }
+    }
+
+    /// Sends a command to subtasks (None: all) of the deployed execution.
+    pub(super) fn command(&self, attempt: AttemptId, subtasks: Option<Vec<SubtaskId>>, command: &SubtaskCommand) {
+        let Phase::Deployed(execution) = &self.phase else { return };
+        if execution.attempt != attempt {
+            return;
+        }
+        let subtasks = subtasks.unwrap_or_else(|| execution.subtasks().collect());
+        let leader = self.epoch;
+        for (task_manager, subtasks) in execution.by_task_manager(subtasks) {
+            let command = command.clone();
+            self.peers.send(&task_manager, &ToTaskManager::Command { leader, attempt, subtasks, command });
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What TaskManagers and their subtasks say, and what follows from it.
+
+use super::{AttemptId, Event, Leader, Phase, Registered, Sabotage, SubtaskId, ToTaskManager};
+use crate::{
+    checkpoint::coordinator::CoordinatorEvent,
+    cluster::rpc::ToJobManager,
+    dataflow::task::{SubtaskReport, TaskFailure},
+};
+
+impl Leader {
+    pub(super) fn on_task_manager(&mut self, number: u64, message: ToJobManager) {
+        let now = self.now();
+        let Some(peer) = self.peers.get_mut(number) else { return };
+        peer.heard_at = now;
+        match message {
+            ToJobManager::Register { task_manager, incarnation, job, data_address, slots } => {
+                if job != self.job.id {
+                    let process = self.platform.process.to_string();
+                    let message = format!("{task_manager} registered for job {job}, this one is {}", self.job.id);
+                    self.emit(Event::StaleMessageIgnored { process, message });
+                    self.peers.remove(number);
+                    return;
+                }
+                let stopping = Some(self.last_deployed());
+                let registered = Registered { name: task_manager.clone(), data_address, slots, stopping };
+                if let Some(old) = self.peers.register(number, registered) {
+                    self.peers.remove(old);
+                    self.lost(&task_manager, "registered again");
+                }
+                let leader = self.epoch;
+                self.emit(Event::TaskManagerRegistered { task_manager: task_manager.clone(), incarnation, leader });
+                self.peers.send(&task_manager, &ToTaskManager::Welcome { leader });
+                let attempt = self.last_deployed();
+                self.peers.send(&task_manager, &ToTaskManager::Cancel { leader, attempt });
+            }
+            ToJobManager::Heartbeat => {}
+            ToJobManager::Cancelled { attempt } => self.cancelled(number, attempt),
+            ToJobManager::Report { attempt, subtask, report } => self.report(attempt, subtask, report),
+        }
+    }
+
+    pub(super) fn cancelled(&mut self, number: u64, attempt: AttemptId) {
+        let groups = self.job.graph.slots_needed();
+        let Some(registered) = self.peers.get_mut(number).and_then(|p| p.registered.as_mut()) else { return };
+        if registered.stopping.is_none_or(|waiting_for| attempt < waiting_for) {
+            return;
+        }
+        registered.stopping = None;
+        let name = registered.name.clone();
+        let slots = registered.slots.clone();
+        if self.pool.has(&name) {
+            return;
+        }
+        for stale in self.pool.register(&name, &slots, groups) {
+            let (slot, allocation, leader) = (stale.slot.index, stale.allocation, self.epoch);
+            self.peers.send(&stale.slot.task_manager, &ToTaskManager::ReleaseSlot { leader, slot, allocation });
+        }
+    }
+
+    pub(super) fn report(&mut self, attempt: AttemptId, subtask: SubtaskId, report: SubtaskReport) {
+        let now = self.now();
+        let accept_stale = self.config.task.sabotage.is(Sabotage::AcceptStale);
+        if let SubtaskReport::Ack(ack) = report {
+            // Also from older attempts: the coordinator discards what they uploaded.
+            return self.coordinate(CoordinatorEvent::Ack(ack), now);
+        }
+        if let SubtaskReport::Failed(failure) = &report {
+            self.learn_from(attempt, subtask, failure);
+        }
+        let Phase::Deployed(execution) = &mut self.phase else { return };
+        if execution.attempt != attempt && !accept_stale {
+            let process = self.platform.process.to_string();
+            let message = format!("report of {subtask} for attempt {attempt} during {}", execution.attempt);
+            return self.emit(Event::StaleMessageIgnored { process, message });
+        }
+        match report {
+            SubtaskReport::Running => {
+                execution.subtask_running(subtask);
+                self.start_checkpoints_when_up();
+            }
+            SubtaskReport::ReplayFinished => {
+                execution.subtask_replayed(subtask);
+                self.start_checkpoints_when_up();
+            }
+            SubtaskReport::ReplayedEpoch { epoch, digests } => {
+                match execution.verification.report(subtask, epoch, &digests) {
+                    Ok(true) => self.emit(Event::ReplayEpochVerified { epoch }),
+                    Ok(false) => {}
+                    Err(mismatch) => {
+                        self.emit(Event::ReplayMismatch { epoch, sink: mismatch.sink.to_string() });
+                        self.fail_job(mismatch.to_string());
+                    }
+                }
+            }
+            SubtaskReport::Exhausted => {
+                let last = execution.source_exhausted(subtask);
+                self.emit(Event::SourceExhausted { subtask: self.job.graph.subtask_name(subtask), attempt });
+                if last {
+                    self.coordinate(CoordinatorEvent::AllSourcesExhausted, now);
+                }
+            }
+            SubtaskReport::Decline { checkpoint, reason } => {
+                self.coordinate(CoordinatorEvent::Decline { subtask, checkpoint, reason }, now);
+            }
+            SubtaskReport::Failed(failure) => {
+                let name = self.job.graph.subtask_name(subtask);
+                self.fail_over(&format!("{name} failed: {failure}"));
+            }
+            SubtaskReport::Stopped => self.fail_over(&format!("{subtask} stopped by itself")),
+            SubtaskReport::Ack(_) => {}
+        }
+    }
+
+    /// What a failure says beyond the attempt that it ended. It counts in any phase: the task that failed first may be heard
+    /// last, after its neighbours, which failed because of it, have started the failover already.
+    pub(super) fn learn_from(&mut self, attempt: AttemptId, subtask: SubtaskId, failure: &TaskFailure) {
+        match failure {
+            TaskFailure::User(_) => {
+                self.user_failure = Some(format!("{} failed: {failure}", self.job.graph.subtask_name(subtask)));
+            }
+            TaskFailure::StateLost { checkpoint, part, reason } => {
+                let restored = self.durable.head.state().restored;
+                if restored == Some((attempt, Some(*checkpoint))) && !self.condemned.contains_key(checkpoint) {
+                    let reason = format!("{part}: {reason}");
+                    self.emit(Event::CheckpointCondemned { checkpoint: *checkpoint, reason: reason.clone() });
+                    self.condemned.insert(*checkpoint, reason);
+                }
+            }
+            TaskFailure::Environment(_) => {}
+        }
+    }
+
+    pub(super) fn start_checkpoints_when_up(&mut self) {
+        let Phase::Deployed(execution) = &self.phase else { return };
+        if !execution.is_up() || self.coordinator.running() == Some(execution.attempt) {
+            return;
+        }
+        let (attempt, continues) = (execution.attempt, execution.choice.continues);
+        if !execution.choice.replay.is_empty() {
+            self.emit(Event::ReplayFinished { job: self.job.name.clone(), attempt });
+        }
+        let condemned = self.condemned.keys().copied().collect();
+        let now = self.now();
+        self.coordinate(CoordinatorEvent::Started { attempt, continues, condemned }, now);
+    }
+}

@@ -1,0 +1,11 @@
+//! Prints the figures that Weir is judged by: chaos runs per second, simulated time per real time, records per second of a
+//! keyed count on a real cluster.
+
+fn main() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    // The sweep starts this program anew for its runs.
+    if arguments.get(1).is_some_and(|first| first == "worker") {
+        std::process::exit(scenarios::cli::main(arguments));
+    }
+    std::process::exit(scenarios::figures::main(arguments));
+}

@@ -1,0 +1,74 @@
+//! Figures: what a machine does with Weir, measured several times over, with the least and the middle of what was seen.
+//!
+//! A machine is seldom quiet, so every figure comes by the clock and by the processor time that it cost, with the load at its
+//! beginning. Only figures of one session are to be compared.
+
+mod chaos;
+mod count;
+mod usage;
+
+use std::{
+    ffi::OsString,
+    fmt::{self, Display},
+};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "figures", about = "Measures Weir on this machine", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    figure: Figure,
+}
+
+#[derive(Subcommand)]
+enum Figure {
+    /// Simulated clusters under faults: runs per second and core, simulated seconds per second.
+    Chaos(chaos::Options),
+    /// A keyed running count on a real cluster over loopback: records per second.
+    Count(count::Options),
+}
+
+/// Runs the program. Gives the exit status.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe is no failure of its own.
+            let _ = error.print();
+            return if error.use_stderr() { 64 } else { 0 };
+        }
+    };
+    let measured = match cli.figure {
+        Figure::Chaos(options) => chaos::measure(&options),
+        Figure::Count(options) => count::measure(&options),
+    };
+    match measured {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("weir: {error}");
+            20
+        }
+    }
+}
+
+/// What several rounds gave.
+#[derive(Default)]
+struct Rounds(Vec<f64>);
+
+impl Rounds {
+    fn add(&mut self, value: f64) {
+        self.0.push(value);
+    }
+}
+
+impl Display for Rounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
+        let (least, median, most) = (at(0), at(sorted.len().saturating_sub(1) / 2), at(sorted.len().saturating_sub(1)));
+        let digits = if median < 100.0 { 2 } else { 0 };
+        write!(f, "min {least:.digits$}  median {median:.digits$}  max {most:.digits$}  ({} rounds)", sorted.len())
+    }
+}
