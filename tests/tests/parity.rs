@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -122,13 +122,23 @@ fn results_of(manifests: impl Fn(&str) -> Vec<Vec<u8>>, object: impl Fn(&str) ->
     results
 }
 
+/// The manifests of an output: files named by ten digits. A writer that is killed may leave the file beside it (`0000000003#1`)
+/// from which the manifest is linked; that is no manifest, and no reader may take it for one.
+fn manifest_paths(root: &Path, output: &str) -> Vec<PathBuf> {
+    let directory = root.join("output").join(output).join("_committed");
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.retain(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.len() == 10 && name.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    paths.sort();
+    paths
+}
+
 fn real_results(root: &Path) -> Results {
     let manifests = |output: &str| {
-        let directory = root.join("output").join(output).join("_committed");
-        let mut paths: Vec<_> =
-            std::fs::read_dir(directory).expect("committed").map(|entry| entry.expect("an entry").path()).collect();
-        paths.sort();
-        paths.iter().map(|path| std::fs::read(path).expect("a manifest")).collect()
+        manifest_paths(root, output).iter().map(|path| std::fs::read(path).expect("a manifest")).collect()
     };
     results_of(manifests, |name| std::fs::read(root.join(name)).expect("a committed object is there"))
 }
@@ -217,7 +227,7 @@ fn a_killed_run_is_resumed_exactly() {
         .stderr(Stdio::null())
         .spawn()
         .expect("the worker starts");
-    let committed = || std::fs::read_dir(root.join("output/routes/_committed")).map_or(0, Iterator::count);
+    let committed = || manifest_paths(&root, "routes").len();
     let deadline = Instant::now() + Duration::from_secs(60);
     while committed() < 3 && Instant::now() < deadline {
         assert!(child.try_wait().expect("it can be asked").is_none(), "it ended before it was killed");
