@@ -202,6 +202,6 @@ mod tests {
         story.restore(Some(1), Some(1));
         story.model.keys.remove(&0);
         story.checkpoint(2, &[10, 10]);
-        story.breaks("restored-state", "state-missing");
+        story.breaks("restored-state", "state-gone");
     }
 }
