@@ -29,8 +29,8 @@ pub enum Sabotage {
     ForgetAllocations,
     /// A consumer grants ever more credit (breaks 11).
     UnlimitedCredit,
-    /// Messages of older attempts and leaders are accepted (breaks 12).
-    AcceptStale,
+    /// A new leader takes the epoch of the one before, and so fences nobody (breaks 12).
+    ReuseLeaderEpoch,
     /// The sink's manifest is created before the checkpoint is durable (breaks 1).
     CommitEarly,
     /// The job does not restart after a failure (breaks 13).
@@ -49,7 +49,7 @@ impl Sabotage {
         Sabotage::ReuseCheckpointIds,
         Sabotage::ForgetAllocations,
         Sabotage::UnlimitedCredit,
-        Sabotage::AcceptStale,
+        Sabotage::ReuseLeaderEpoch,
         Sabotage::CommitEarly,
         Sabotage::NeverRestart,
     ];

@@ -36,7 +36,6 @@ use crate::{
         allocations::{self, StoredAllocation},
         local_store::LocalStateStore,
     },
-    sabotage::Sabotage,
 };
 
 /// What a TaskManager needs to know of its own.
@@ -266,7 +265,7 @@ impl TaskManager {
     }
 
     async fn obey(&mut self, message: ToTaskManager) {
-        if message.leader() < self.leader && !self.config.cluster.task.sabotage.is(Sabotage::AcceptStale) {
+        if message.leader() < self.leader {
             self.platform.journal.emit(Event::StaleMessageIgnored {
                 process: self.platform.process.to_string(),
                 message: format!("order of leader {} under leader {}", message.leader(), self.leader),
@@ -402,9 +401,7 @@ impl TaskManager {
         let key = (channel.hello.to, channel.hello.attempt);
         if let Some(task) = self.tasks.get(&key) {
             let _ = task.inbound.send(channel);
-        } else if channel.hello.attempt > self.cancelled_up_to
-            || self.config.cluster.task.sabotage.is(Sabotage::AcceptStale)
-        {
+        } else if channel.hello.attempt > self.cancelled_up_to {
             self.early_channels.entry(key).or_default().push(channel);
         }
     }

@@ -192,10 +192,9 @@ pub async fn collect_inputs(
 }
 
 fn check_hello(spec: &SubtaskSpec, hello: &ChannelHello) -> Result<(), &'static str> {
-    let stale_accepted = spec.settings.sabotage.is(Sabotage::AcceptStale) && hello.attempt < spec.attempt;
     if hello.job != spec.job {
         Err("another job")
-    } else if hello.attempt != spec.attempt && !stale_accepted {
+    } else if hello.attempt != spec.attempt {
         Err("another attempt")
     } else if hello.to != spec.subtask {
         Err("another subtask")

@@ -12,6 +12,7 @@ use crate::{
     journal::Event,
     layout::Layout,
     platform::{ObjectName, StoreError},
+    sabotage::{Sabotage, SabotageSet},
 };
 
 /// Why the head log could not be read or written.
@@ -131,13 +132,24 @@ impl HeadLog {
     /// # Errors
     /// [`HeadError`]: unavailable or corrupt.
     pub async fn claim(&self) -> Result<LeaderEpoch, HeadError> {
+        self.claim_with(&SabotageSet::default()).await
+    }
+
+    /// [`Self::claim`], with deliberate faults.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub async fn claim_with(&self, sabotage: &SabotageSet) -> Result<LeaderEpoch, HeadError> {
         let mut writer = self.writer.lock().await;
         if writer.in_doubt {
             return Err(HeadError::Abandoned);
         }
         loop {
             let state = self.state();
-            let leader = state.leader.next();
+            let leader = match state.leader {
+                before if sabotage.is(Sabotage::ReuseLeaderEpoch) && before > LeaderEpoch(0) => before,
+                before => before.next(),
+            };
             let platform = self.primary.platform();
             let nonce = platform.entropy.next_u128("head-nonce");
             let entry = HeadEntry::Claimed { leader, process: platform.process.to_string(), nonce };

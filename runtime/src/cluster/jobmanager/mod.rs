@@ -26,6 +26,7 @@ use crate::{
     journal::Event,
     layout::Layout,
     platform::{Address, Connection, Platform},
+    sabotage::SabotageSet,
 };
 
 /// What a JobManager needs to know.
@@ -96,7 +97,7 @@ async fn lead_until_the_end(
     let job = Arc::new(job);
     let cluster = Arc::new(config.cluster);
     loop {
-        let reason = match claim(&primary, layout).await {
+        let reason = match claim(&primary, layout, &cluster.task.sabotage).await {
             Ok((head, epoch)) => {
                 let mut term = Leader::new(platform.clone(), Arc::clone(&job), Arc::clone(&cluster), head, epoch);
                 match serve(&mut term, connections).await {
@@ -123,10 +124,10 @@ async fn lead_until_the_end(
     }
 }
 
-async fn claim(primary: &Primary, layout: Layout) -> Result<(HeadLog, LeaderEpoch), HeadError> {
+async fn claim(primary: &Primary, layout: Layout, sabotage: &SabotageSet) -> Result<(HeadLog, LeaderEpoch), HeadError> {
     probe(primary, layout).await?;
     let head = HeadLog::open(primary.clone(), layout).await?;
-    let epoch = head.claim().await?;
+    let epoch = head.claim_with(sabotage).await?;
     Ok((head, epoch))
 }
 

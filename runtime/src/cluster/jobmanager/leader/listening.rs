@@ -1,6 +1,6 @@
 //! What TaskManagers and their subtasks say, and what follows from it.
 
-use super::{AttemptId, Event, Leader, Phase, Registered, Sabotage, SubtaskId, ToTaskManager};
+use super::{AttemptId, Event, Leader, Phase, Registered, SubtaskId, ToTaskManager};
 use crate::{
     checkpoint::coordinator::CoordinatorEvent,
     cluster::rpc::ToJobManager,
@@ -59,7 +59,6 @@ impl Leader {
 
     pub(super) fn report(&mut self, attempt: AttemptId, subtask: SubtaskId, report: SubtaskReport) {
         let now = self.now();
-        let accept_stale = self.config.task.sabotage.is(Sabotage::AcceptStale);
         if let SubtaskReport::Ack(ack) = report {
             // Also from older attempts: the coordinator discards what they uploaded.
             return self.coordinate(CoordinatorEvent::Ack(ack), now);
@@ -68,7 +67,7 @@ impl Leader {
             self.learn_from(attempt, subtask, failure);
         }
         let Phase::Deployed(execution) = &mut self.phase else { return };
-        if execution.attempt != attempt && !accept_stale {
+        if execution.attempt != attempt {
             let process = self.platform.process.to_string();
             let message = format!("report of {subtask} for attempt {attempt} during {}", execution.attempt);
             return self.emit(Event::StaleMessageIgnored { process, message });
