@@ -16,6 +16,7 @@ pub mod child;
 pub mod cli;
 pub mod cluster_runner;
 pub mod confirm;
+pub mod exit;
 #[cfg(feature = "figures")]
 pub mod figures;
 pub mod invariants;

@@ -1,0 +1,95 @@
+//! The command line, a file per command. Whatever is wrong with it is one line on standard error and status 64.
+
+mod arguments;
+mod chaos;
+mod plan;
+mod profiles;
+mod replay;
+
+use std::io::Write;
+
+use clap::{Parser, Subcommand};
+
+use crate::{sweep::Exit, worker};
+
+#[derive(Parser)]
+#[command(name = "weir", about = "Puts stream jobs through chaos, deterministically.", version)]
+#[command(after_help = "Exit status: 0 clean, 10 violation, 11 nondeterminism, 12 the harness proved blind, \
+                        20 the environment failed, 64 usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the plans of many seeds and judges them.
+    Chaos(chaos::Chaos),
+    /// Runs one plan and tells its story.
+    Replay(replay::Replay),
+    /// Prints the plan of a seed as TOML.
+    Plan(arguments::Chosen),
+    /// Lists the profiles.
+    Profiles,
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Runs the program. Gives the exit status.
+pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            // Help and version. A closed pipe is no failure of theirs.
+            let _ = error.print();
+            return Exit::Clean as i32;
+        }
+        Err(error) => return usage(&one_line(&error.render().to_string())),
+    };
+    let result = match cli.command {
+        Command::Chaos(options) => chaos::run(options),
+        Command::Replay(options) => replay::run(&options),
+        Command::Plan(chosen) => plan::run(&chosen),
+        Command::Profiles => profiles::run(),
+        Command::Worker => worker::serve(std::io::stdin().lock(), std::io::stdout().lock())
+            .map(|()| Exit::Clean)
+            .map_err(|error| format!("worker: {error}")),
+    };
+    match result {
+        Ok(exit) => exit as i32,
+        Err(message) => {
+            eprintln!("weir: {message}");
+            Exit::Environment as i32
+        }
+    }
+}
+
+fn usage(message: &str) -> i32 {
+    eprintln!("weir: {message}");
+    Exit::Usage as i32
+}
+
+/// What clap has to say, without its usage text.
+fn one_line(text: &str) -> String {
+    let first: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let message = first.join(" ");
+    if text.trim_start().starts_with("error:") {
+        format!("{} (see --help)", message.trim_start_matches("error: "))
+    } else {
+        "say what to do: chaos, replay, plan or profiles (see --help)".to_string()
+    }
+}
+
+fn print(text: &str) -> Result<Exit, String> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => Ok(Exit::Clean),
+        // Somebody has read enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Exit::Clean),
+        Err(error) => Err(format!("cannot write to standard output: {error}")),
+    }
+}
+
+fn usage_error(message: &str) -> Result<Exit, String> {
+    usage(message);
+    Ok(Exit::Usage)
+}
