@@ -21,6 +21,12 @@ pub enum Sabotage {
     RestoreOldest,
     /// Output is not suppressed during a replay behind a commit (breaks 5 and 1).
     ReplayUnmuted,
+    /// The replay behind a commit ends one epoch before the newest commit (breaks 5).
+    ReplayTooShort,
+    /// A replay takes the first two recorded runs of each epoch in the other order (breaks 5).
+    ReplayOutOfOrder,
+    /// What the sinks replayed is not compared with what they had committed; the next commit does not wait for it (breaks 5).
+    ReplayUnverified,
     /// A completed checkpoint's files are deleted while it is retained (breaks 6).
     DeleteRetained,
     /// A restart hands out checkpoint ids that were used before (breaks 7).
@@ -45,6 +51,9 @@ impl Sabotage {
         Sabotage::TrustLocalPart,
         Sabotage::RestoreOldest,
         Sabotage::ReplayUnmuted,
+        Sabotage::ReplayTooShort,
+        Sabotage::ReplayOutOfOrder,
+        Sabotage::ReplayUnverified,
         Sabotage::DeleteRetained,
         Sabotage::ReuseCheckpointIds,
         Sabotage::ForgetAllocations,

@@ -73,6 +73,24 @@ fn replaying_aloud_is_caught() {
     is_caught(Sabotage::ReplayUnmuted, "fallback", 12, &["exactly-once", "fallback-behind-commit"]);
 }
 
+/// Invariant 5: the replay does not reach the newest commit. Nothing is doubled yet when it is ordered.
+#[test]
+fn a_replay_that_is_too_short_is_caught() {
+    is_caught(Sabotage::ReplayTooShort, "fallback", 12, &["fallback-behind-commit"]);
+}
+
+/// Invariant 5: the replay merges records in another order than was recorded, so that an epoch has other output.
+#[test]
+fn a_replay_in_another_order_is_caught() {
+    is_caught(Sabotage::ReplayOutOfOrder, "fallback", 12, &["fallback-behind-commit"]);
+}
+
+/// Invariant 5: the first commit after a replay does not wait for its verification. The output is right, and only luck made it so.
+#[test]
+fn a_commit_that_does_not_wait_for_the_replay_is_caught() {
+    is_caught(Sabotage::ReplayUnverified, "fallback", 12, &["fallback-behind-commit"]);
+}
+
 /// Invariant 6: a file of a retained checkpoint is deleted.
 #[test]
 fn deleting_what_is_retained_is_caught() {

@@ -161,7 +161,10 @@ pub fn choose(
                 });
             }
             FallbackBehindCommit::Replay | FallbackBehindCommit::Duplicate => match epochs_behind(head, candidate) {
-                Ok(replay) => {
+                Ok(mut replay) => {
+                    if settings.sabotage.is(Sabotage::ReplayTooShort) {
+                        replay.pop();
+                    }
                     return Ok(RestoreChoice {
                         checkpoint: candidate,
                         replay,
@@ -177,10 +180,16 @@ pub fn choose(
     Err(Impossible { tried })
 }
 
-/// What one subtask replays.
-pub fn replay_plan(choice: &RestoreChoice, subtask: SubtaskId) -> ReplayPlan {
+/// What one subtask replays. With `sabotage`, perhaps in another order.
+pub fn replay_plan(choice: &RestoreChoice, subtask: SubtaskId, sabotage: &SabotageSet) -> ReplayPlan {
     let key = SubtaskKey::from(subtask);
-    let merges = |epoch: &LedgerEpoch| epoch.merges.get(&key).cloned().unwrap_or_default();
+    let merges = |epoch: &LedgerEpoch| {
+        let mut merges = epoch.merges.get(&key).cloned().unwrap_or_default();
+        if sabotage.is(Sabotage::ReplayOutOfOrder) && merges.len() > 1 {
+            merges.swap(0, 1);
+        }
+        merges
+    };
     ReplayPlan {
         epochs: choice.replay.iter().map(|e| ReplayEpoch { epoch: e.checkpoint, merges: merges(e) }).collect(),
     }

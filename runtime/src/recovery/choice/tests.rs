@@ -60,7 +60,7 @@ fn a_lost_checkpoint_is_skipped_and_its_epoch_replayed() {
     assert_eq!(choice.checkpoint, Some(CheckpointId(2)));
     assert_eq!(replayed(&choice), [5, 6]);
     assert_eq!((choice.continues, choice.replay_to()), (Some(CheckpointId(6)), Some(CheckpointId(6))));
-    let plan = replay_plan(&choice, SubtaskId { vertex: VertexId(1), index: 0 });
+    let plan = replay_plan(&choice, SubtaskId { vertex: VertexId(1), index: 0 }, &SabotageSet::default());
     assert_eq!(plan.epochs.iter().map(|e| e.merges[0].records).collect::<Vec<_>>(), [5, 6]);
     let fail = ChoiceSettings { fallback: FallbackBehindCommit::Fail, ..ChoiceSettings::default() };
     assert_eq!(choose(&head, &condemned(&[6]), &fail).unwrap_err().tried.len(), 4);
@@ -142,4 +142,23 @@ fn a_replay_must_give_the_committed_digests() {
 fn sabotaged_it_takes_the_oldest() {
     let settings = ChoiceSettings { sabotage: SabotageSet([Sabotage::RestoreOldest].into()), ..Default::default() };
     assert_eq!(choose(&head(&[1, 2, 3], 2), &condemned(&[]), &settings).unwrap().checkpoint, Some(CheckpointId(2)));
+}
+
+#[cfg(feature = "sabotage")]
+#[test]
+fn sabotaged_the_replay_is_too_short_or_out_of_order() {
+    let with = |what| SabotageSet([what].into());
+    let settings = ChoiceSettings { sabotage: with(Sabotage::ReplayTooShort), ..Default::default() };
+    let choice = choose(&head(&[1, 2, 3], 3), &condemned(&[2, 3]), &settings).unwrap();
+    assert_eq!((choice.checkpoint, replayed(&choice)), (Some(CheckpointId(1)), vec![2]));
+    let mut head = head(&[1, 2], 2);
+    let subtask = SubtaskId { vertex: VertexId(1), index: 0 };
+    let runs = [MergeRun { input: 0, records: 3 }, MergeRun { input: 1, records: 4 }];
+    for epoch in head.ledger.values_mut() {
+        epoch.merges.insert(subtask.into(), runs.to_vec());
+    }
+    let choice = choose(&head, &condemned(&[2]), &ChoiceSettings::default()).unwrap();
+    let plan = replay_plan(&choice, subtask, &with(Sabotage::ReplayOutOfOrder));
+    assert_eq!(plan.epochs[0].merges, [runs[1], runs[0]]);
+    assert_eq!(replay_plan(&choice, subtask, &SabotageSet::default()).epochs[0].merges, runs);
 }

@@ -120,7 +120,7 @@ impl Leader {
                 allocation: slot.allocation,
                 outputs: self.targets(&execution, subtask),
                 restore: prepared.metadata.as_ref().and_then(|m| m.restore_order(subtask)),
-                replay: replay_plan(&prepared.choice, subtask),
+                replay: replay_plan(&prepared.choice, subtask, &self.config.task.sabotage),
                 settings: self.config.task.clone(),
             };
             let message = ToTaskManager::Deploy {
