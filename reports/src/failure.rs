@@ -1,6 +1,6 @@
 //! One failed run on one screen: what broke, for whom, what happened last, and the command that repeats it.
 
-use crate::record::RunRecord;
+use crate::record::{RunRecord, Verdict};
 
 /// Lines that a failure may take.
 const SCREEN: usize = 25;
@@ -20,7 +20,8 @@ fn cut(text: &str) -> String {
 pub fn failure_screen(record: &RunRecord, command: &str) -> String {
     let mut lines = Vec::new();
     let invariant = record.invariant.as_deref().unwrap_or("-");
-    lines.push(format!("FAILED  {}  invariant {invariant}", record.verdict.name()));
+    let class = record.failure_class().map_or("none", |class| class.name());
+    lines.push(format!("FAILED  {}  invariant {invariant}  class {class}", record.verdict.name()));
     lines.push(format!("repeat  {command}"));
     if let Some(signature) = &record.signature {
         lines.push(cut(&format!("as      {signature}")));
@@ -35,7 +36,7 @@ pub fn failure_screen(record: &RunRecord, command: &str) -> String {
     if record.violations.len() > 3 {
         lines.push(format!("        and {} more", record.violations.len() - 3));
     }
-    if record.violations.is_empty() {
+    if record.violations.is_empty() || record.verdict == Verdict::Nondeterminism {
         lines.extend(record.message.iter().map(|message| cut(&format!("because {message}"))));
     }
     let faults = &record.coverage.fired;
@@ -63,7 +64,7 @@ pub fn failure_screen(record: &RunRecord, command: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{FiredFault, RunRecord, Verdict, ViolationRecord};
+    use crate::record::{FiredFault, ViolationRecord};
 
     #[test]
     fn a_failure_fits_on_a_screen_however_much_there_is_to_say() {

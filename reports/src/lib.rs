@@ -3,12 +3,15 @@
 //! Knows nothing of plans, faults or worlds: names are text here, so that records of older builds can still be shown.
 
 pub mod failure;
+pub mod junit;
+pub mod markdown;
 pub mod record;
 pub mod summary;
 pub mod tables;
 
 pub use failure::failure_screen;
 pub use record::{
-    Counters, Coverage, FiredFault, RunRecord, SCHEMA_VERSION, Timings, TraceHash, Unfired, Verdict, ViolationRecord,
+    Counters, Coverage, FailureClass, FiredFault, RunRecord, SCHEMA_VERSION, Timings, TraceHash, Unfired, Verdict,
+    ViolationRecord,
 };
 pub use summary::{Expectation, FloorExpectation, Judgement, Summary};

@@ -17,6 +17,10 @@ pub enum Verdict {
     Hang,
     /// The run panicked, or its process died.
     Crash,
+    /// The run needed more memory than it may have.
+    Memory,
+    /// The harness itself is broken: this says nothing about the runtime.
+    Harness,
     /// The same plan gave different runs in different processes.
     Nondeterminism,
     /// The run could not be started.
@@ -35,11 +39,48 @@ impl Verdict {
             Verdict::Violation => "violation",
             Verdict::Hang => "hang",
             Verdict::Crash => "crash",
+            Verdict::Memory => "memory",
+            Verdict::Harness => "harness",
             Verdict::Nondeterminism => "nondeterminism",
             Verdict::Environment => "environment",
         }
     }
 }
+
+/// What kind of failure a run is: coarser than the invariant, finer than the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureClass {
+    /// Something happened that must never happen.
+    Safety,
+    /// Something that must happen did not.
+    Liveness,
+    Crash,
+    Hang,
+    Memory,
+    Determinism,
+    /// A defect of the harness, never a finding about the runtime.
+    Harness,
+    Environment,
+}
+
+impl FailureClass {
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureClass::Safety => "safety",
+            FailureClass::Liveness => "liveness",
+            FailureClass::Crash => "crash",
+            FailureClass::Hang => "hang",
+            FailureClass::Memory => "memory",
+            FailureClass::Determinism => "determinism",
+            FailureClass::Harness => "harness",
+            FailureClass::Environment => "environment",
+        }
+    }
+}
+
+/// The one invariant that is about what must happen; all others are about what must not.
+pub const LIVENESS: &str = "liveness";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViolationRecord {
@@ -115,6 +156,9 @@ pub struct RunRecord {
     pub seed: u64,
     pub profile: String,
     pub verdict: Verdict,
+    /// Of a failed run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<FailureClass>,
     /// Of the first violation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invariant: Option<String>,
@@ -147,6 +191,7 @@ impl RunRecord {
             seed,
             profile: profile.into(),
             verdict,
+            class: None,
             invariant: None,
             signature: None,
             message: None,
@@ -161,8 +206,68 @@ impl RunRecord {
         }
     }
 
+    /// The class that the rest of the record amounts to. A run that broke both kinds of invariant is a matter of safety.
+    pub fn failure_class(&self) -> Option<FailureClass> {
+        Some(match self.verdict {
+            Verdict::Clean | Verdict::Excused => return None,
+            Verdict::Violation => {
+                let first = self.invariant.as_deref();
+                let mut names = self.violations.iter().map(|violation| violation.invariant.as_str()).chain(first);
+                if names.all(|name| name == LIVENESS) { FailureClass::Liveness } else { FailureClass::Safety }
+            }
+            Verdict::Hang => FailureClass::Hang,
+            Verdict::Crash => FailureClass::Crash,
+            Verdict::Memory => FailureClass::Memory,
+            Verdict::Harness => FailureClass::Harness,
+            Verdict::Nondeterminism => FailureClass::Determinism,
+            Verdict::Environment => FailureClass::Environment,
+        })
+    }
+
     /// Whether two runs of the same plan went the same way.
     pub fn is_same_run(&self, other: &RunRecord) -> bool {
         self.verdict == other.verdict && self.signature == other.signature && self.trace == other.trace
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(invariants: &[&str]) -> RunRecord {
+        let mut record = RunRecord::empty(1, "p", Verdict::Violation);
+        record.invariant = invariants.first().map(ToString::to_string);
+        record.violations = invariants
+            .iter()
+            .map(|name| ViolationRecord {
+                invariant: name.to_string(),
+                entity: "job".into(),
+                kind: "k".into(),
+                message: "m".into(),
+                signature: "s".into(),
+            })
+            .collect();
+        record
+    }
+
+    #[test]
+    fn a_run_that_broke_both_kinds_of_invariant_is_a_matter_of_safety() {
+        assert_eq!(broken(&["liveness"]).failure_class(), Some(FailureClass::Liveness));
+        assert_eq!(broken(&["exactly-once"]).failure_class(), Some(FailureClass::Safety));
+        assert_eq!(broken(&["liveness", "exactly-once"]).failure_class(), Some(FailureClass::Safety));
+        assert_eq!(RunRecord::empty(1, "p", Verdict::Clean).failure_class(), None);
+    }
+
+    /// A line of an older build has no class.
+    #[test]
+    fn a_record_without_a_class_can_still_be_read() {
+        let mut record = broken(&["liveness"]);
+        let text = serde_json::to_string(&record).expect("written");
+        assert!(!text.contains("\"class\""), "{text}");
+        assert_eq!(serde_json::from_str::<RunRecord>(&text).expect("read"), record);
+        record.class = record.failure_class();
+        let text = serde_json::to_string(&record).expect("written");
+        assert!(text.contains("\"class\":\"liveness\""), "{text}");
+        assert_eq!(serde_json::from_str::<RunRecord>(&text).expect("read"), record);
     }
 }

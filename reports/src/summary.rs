@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{RunRecord, Verdict};
+use crate::record::{FailureClass, RunRecord, Verdict};
 
 /// By median, what the runs of a profile must hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +28,38 @@ pub struct Expectation {
     pub floor: FloorExpectation,
 }
 
-/// One signature with its seeds.
+/// One signature with its seeds, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureGroup {
     pub verdict: Verdict,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<FailureClass>,
     pub signature: String,
     pub seeds: Vec<u64>,
+}
+
+/// How often each value occurred. Of a hundred thousand runs it is as small as of ten, and the order of adding leaves no trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histogram(BTreeMap<u64, u64>);
+
+impl Histogram {
+    pub fn add(&mut self, value: u64) {
+        *self.0.entry(value).or_default() += 1;
+    }
+
+    /// The median; of an even number of values the lower one, so that it is a value that occurred. 0 if there is none.
+    pub fn median(&self) -> u64 {
+        let total: u64 = self.0.values().sum();
+        let wanted = total.saturating_sub(1) / 2;
+        let mut before = 0;
+        for (value, count) in &self.0 {
+            before += count;
+            if before > wanted {
+                return *value;
+            }
+        }
+        0
+    }
 }
 
 /// Whether the sweep saw what its profile declares.
@@ -47,7 +73,9 @@ pub enum Judgement {
     Blind(Vec<String>),
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// A function of the set of records: neither their order nor how they were spread over shards shows, the two timings of the
+/// machine (`elapsed_ms`, `cores`) aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub expectation: Expectation,
     pub runs: u64,
@@ -62,19 +90,12 @@ pub struct Summary {
     pub elapsed_ms: u64,
     pub cores: u64,
     pub runs_with_older_restore: u64,
-    task_managers: Vec<u64>,
-    subtasks: Vec<u64>,
-    records: Vec<u64>,
-    completed_checkpoints: Vec<u64>,
-    fired_faults: Vec<u64>,
-    restores: Vec<u64>,
-}
-
-/// The median; of an even number of values the lower one, so that it is a value that occurred.
-pub fn median(values: &[u64]) -> u64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0)
+    task_managers: Histogram,
+    subtasks: Histogram,
+    records: Histogram,
+    completed_checkpoints: Histogram,
+    fired_faults: Histogram,
+    restores: Histogram,
 }
 
 impl Summary {
@@ -87,15 +108,26 @@ impl Summary {
         *self.verdicts.entry(record.verdict.name().to_string()).or_default() += 1;
         if record.verdict.is_failure() {
             let signature = record.signature.clone().unwrap_or_else(|| record.verdict.name().to_string());
-            match self.failures.iter_mut().find(|g| g.signature == signature && g.verdict == record.verdict) {
-                Some(group) => group.seeds.push(record.seed),
-                None => {
-                    self.failures.push(FailureGroup { verdict: record.verdict, signature, seeds: vec![record.seed] })
+            let at = self.failures.binary_search_by(|group| {
+                (group.verdict, group.signature.as_str()).cmp(&(record.verdict, signature.as_str()))
+            });
+            let group = match at {
+                Ok(at) => &mut self.failures[at],
+                Err(at) => {
+                    let group = FailureGroup { verdict: record.verdict, class: None, signature, seeds: Vec::new() };
+                    self.failures.insert(at, group);
+                    &mut self.failures[at]
                 }
-            }
+            };
+            // One signature may come with and without a second violation: the gravest counts.
+            group.class = group.class.into_iter().chain(record.failure_class()).min();
+            let place = group.seeds.partition_point(|seed| *seed < record.seed);
+            group.seeds.insert(place, record.seed);
         }
         for (event, count) in &record.coverage.events {
-            *self.events.entry(event.clone()).or_default() += count;
+            let known = self.events.entry(event.clone()).or_default();
+            // Saturating: a damaged record may hold any number.
+            *known = known.saturating_add(*count);
         }
         for fired in &record.coverage.fired {
             *self.fault_phase.entry(fired.class.clone()).or_default().entry(fired.phase.clone()).or_default() += 1;
@@ -103,14 +135,14 @@ impl Summary {
         for unfired in &record.coverage.unfired {
             *self.unfired.entry(unfired.class.clone()).or_default().entry(unfired.reason.clone()).or_default() += 1;
         }
-        self.simulated_ms += record.timings.simulated_ms;
+        self.simulated_ms = self.simulated_ms.saturating_add(record.timings.simulated_ms);
         let counters = &record.counters;
-        self.task_managers.push(counters.task_managers);
-        self.subtasks.push(counters.subtasks);
-        self.records.push(counters.records);
-        self.completed_checkpoints.push(counters.completed_checkpoints);
-        self.fired_faults.push(counters.fired_faults);
-        self.restores.push(counters.restores);
+        self.task_managers.add(counters.task_managers);
+        self.subtasks.add(counters.subtasks);
+        self.records.add(counters.records);
+        self.completed_checkpoints.add(counters.completed_checkpoints);
+        self.fired_faults.add(counters.fired_faults);
+        self.restores.add(counters.restores);
         self.runs_with_older_restore += u64::from(counters.older_restores > 0);
     }
 
@@ -118,12 +150,12 @@ impl Summary {
     pub fn floor_lines(&self) -> Vec<(&'static str, u64, u64)> {
         let floor = &self.expectation.floor;
         vec![
-            ("TaskManagers", median(&self.task_managers), floor.task_managers),
-            ("subtasks", median(&self.subtasks), floor.subtasks),
-            ("records", median(&self.records), floor.records),
-            ("completed checkpoints", median(&self.completed_checkpoints), floor.completed_checkpoints),
-            ("fired faults", median(&self.fired_faults), floor.fired_faults),
-            ("restores", median(&self.restores), floor.restores),
+            ("TaskManagers", self.task_managers.median(), floor.task_managers),
+            ("subtasks", self.subtasks.median(), floor.subtasks),
+            ("records", self.records.median(), floor.records),
+            ("completed checkpoints", self.completed_checkpoints.median(), floor.completed_checkpoints),
+            ("fired faults", self.fired_faults.median(), floor.fired_faults),
+            ("restores", self.restores.median(), floor.restores),
             ("% restoring an older checkpoint", self.older_percent(), floor.older_restores_percent),
         ]
     }
@@ -250,10 +282,42 @@ mod tests {
     }
 
     #[test]
+    fn the_order_of_the_records_leaves_no_trace() {
+        let mut records: Vec<RunRecord> = (0..40)
+            .map(|seed| {
+                let mut record = run(seed, if seed % 3 == 0 { "crash" } else { "freeze" });
+                record.counters.records = seed * 7 % 11;
+                if seed % 5 == 0 {
+                    record.verdict = Verdict::Violation;
+                    record.signature = Some(format!("broken/{}", seed % 2));
+                }
+                record
+            })
+            .collect();
+        let summarised = |records: &[RunRecord]| {
+            let mut summary = Summary::new(expectation());
+            records.iter().for_each(|record| summary.add(record));
+            summary
+        };
+        let forwards = summarised(&records);
+        records.reverse();
+        records.swap(3, 30);
+        assert_eq!(summarised(&records), forwards);
+        assert_eq!(forwards.failures.len(), 2);
+        assert_eq!(forwards.failures[0].seeds, [0, 10, 20, 30]);
+    }
+
+    #[test]
     fn the_median_is_a_value_that_occurred() {
+        let median = |values: &[u64]| {
+            let mut histogram = Histogram::default();
+            values.iter().for_each(|value| histogram.add(*value));
+            histogram.median()
+        };
         assert_eq!(median(&[]), 0);
         assert_eq!(median(&[5]), 5);
         assert_eq!(median(&[9, 1]), 1);
         assert_eq!(median(&[9, 1, 3]), 3);
+        assert_eq!(median(&[7, 7, 1, 7]), 7);
     }
 }

@@ -1,12 +1,10 @@
 //! Is one plan one run? Each request runs in two processes; where their segment hashes part, the segment is run again on
 //! both sides with its events, and the first pair that differs is shown.
 
-use std::time::Duration;
-
 use reports::{RunRecord, TraceHash, Verdict};
 
 use crate::{
-    confirm::{Runner, nondeterminism},
+    confirm::{Limits, Runner, conflict},
     worker::Request,
 };
 
@@ -46,8 +44,8 @@ pub fn first_divergence(segment: u64, left: &[String], right: &[String]) -> Opti
 ///
 /// # Errors
 /// A line that says why nothing could be run.
-pub fn audited(request: &Request, limit: Duration) -> Result<(RunRecord, Option<Divergence>), String> {
-    let mut runner = Runner::new(1, limit);
+pub fn audited(request: &Request, limits: impl Into<Limits>) -> Result<(RunRecord, Option<Divergence>), String> {
+    let mut runner = Runner::new(1, limits);
     let first = runner.once(request)?.record;
     if first.verdict == Verdict::Environment {
         return Ok((first, None));
@@ -57,7 +55,10 @@ pub fn audited(request: &Request, limit: Duration) -> Result<(RunRecord, Option<
         return Ok((first, None));
     }
     let mut segment = first_diverging_segment(&first.trace, &again.trace);
-    let mut record = nondeterminism(first, &again);
+    let mut record = conflict(first, again);
+    if record.verdict != Verdict::Nondeterminism {
+        return Ok((record, None));
+    }
     for _ in 0..ATTEMPTS {
         let Some(wanted) = segment else { break };
         let dumping = Request { segment: Some(wanted), ..request.clone() };

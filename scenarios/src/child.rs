@@ -4,20 +4,27 @@
 
 use std::{
     collections::VecDeque,
+    hash::{BuildHasher, RandomState},
     io::{BufRead, BufReader, Read, Write},
     process::{Child as Process, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
-        mpsc::{Receiver, RecvTimeoutError, channel},
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread::JoinHandle,
     time::Duration,
 };
 
-use crate::worker::{ANSWER, Answer, Request};
+use reports::Verdict;
+
+use crate::worker::{ANSWER, Answer, Request, What};
 
 /// Bytes of standard error that are kept.
 const TAIL_BYTES: usize = 4_096;
+/// Bytes of a line of standard output that are kept; an answer is far shorter, user code may print without end.
+const LINE_BYTES: usize = 64 << 20;
+/// Lines that may wait for the parent.
+const LINES: usize = 64;
 
 /// How a request ended.
 #[derive(Debug)]
@@ -29,11 +36,15 @@ pub enum Reply {
     Died {
         status: String,
     },
+    /// What came is no answer to the request: the harness is broken.
+    Nonsense(String),
 }
 
 /// A worker. Killed when dropped.
 pub struct Child {
     process: Process,
+    /// What its answers begin with.
+    prefix: String,
     input: ChildStdin,
     lines: Receiver<String>,
     tail: Arc<Mutex<VecDeque<u8>>>,
@@ -41,34 +52,42 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts this program anew as a worker.
+    /// Starts this program anew as a worker that may have `memory_limit` bytes of address space.
     ///
     /// # Errors
     /// A line that says what failed.
-    pub fn start() -> Result<Child, String> {
+    pub fn start(memory_limit: u64) -> Result<Child, String> {
         let program = std::env::current_exe().map_err(|error| format!("cannot find my own program: {error}"))?;
-        let mut process = Command::new(&program)
-            .arg("worker")
+        // What it is does not matter, only that user code does not know it.
+        let word = format!("{:016x} ", RandomState::new().hash_one(std::process::id()));
+        let mut command = Command::new(&program);
+        // The panic hook says what is needed; a trace costs time, and memory where there is none.
+        command.env("RUST_BACKTRACE", "0");
+        command.arg("worker").args(["--memory-limit", &memory_limit.to_string(), "--word", &word]);
+        Child::of(command, &word)
+    }
+
+    fn of(mut command: Command, word: &str) -> Result<Child, String> {
+        let program = command.get_program().display().to_string();
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("cannot start a worker ({}): {error}", program.display()))?;
+            .map_err(|error| format!("cannot start a worker ({program}): {error}"))?;
         let (Some(input), Some(output), Some(mut errors)) =
             (process.stdin.take(), process.stdout.take(), process.stderr.take())
         else {
             return Err("a worker was started without pipes".to_string());
         };
-        let (send, lines) = channel();
+        let (send, lines) = sync_channel(LINES);
         std::thread::spawn(move || {
             let mut reader = BufReader::new(output);
-            let mut line = Vec::new();
             // Bytes, not text: user code may print anything.
-            while let Ok(1..) = reader.read_until(b'\n', &mut line) {
+            while let Some(line) = read_line(&mut reader) {
                 if send.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                     break;
                 }
-                line.clear();
             }
         });
         let tail = Arc::new(Mutex::new(VecDeque::new()));
@@ -83,7 +102,7 @@ impl Child {
                 }
             }
         });
-        Ok(Child { process, input, lines, tail, stderr_reader: Some(stderr_reader) })
+        Ok(Child { process, prefix: format!("{ANSWER}{word}"), input, lines, tail, stderr_reader: Some(stderr_reader) })
     }
 
     /// Runs one request. After anything but an answer the child is of no use any more.
@@ -98,12 +117,19 @@ impl Child {
         let deadline = std::time::Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                // Not left to the channel: a worker that prints without end always has a line ready.
+                self.kill();
+                return Ok(Reply::Hang);
+            }
             match self.lines.recv_timeout(left) {
                 Ok(line) => {
-                    let Some(text) = line.strip_prefix(ANSWER) else { continue };
-                    return serde_json::from_str(text)
-                        .map(|answer| Reply::Answer(Box::new(answer)))
-                        .map_err(|error| format!("a worker answered nonsense: {error}"));
+                    let Some(text) = line.strip_prefix(&self.prefix) else { continue };
+                    return Ok(match serde_json::from_str::<Answer>(text) {
+                        Ok(answer) if is_about(&answer, request) => Reply::Answer(Box::new(answer)),
+                        Ok(answer) => Reply::Nonsense(format!("a worker answered for seed {}", answer.record.seed)),
+                        Err(error) => Reply::Nonsense(format!("a worker answered nonsense: {error}")),
+                    });
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.kill();
@@ -141,6 +167,35 @@ impl Drop for Child {
     }
 }
 
+/// Whether an answer is one to the request. A record of the environment knows no seed.
+fn is_about(answer: &Answer, request: &Request) -> bool {
+    match &request.what {
+        What::Seed { seed, .. } => answer.record.seed == *seed || answer.record.verdict == Verdict::Environment,
+        What::Plan(_) => true,
+    }
+}
+
+/// The next line without its end, cut to [`LINE_BYTES`]. None at the end of the input.
+fn read_line(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut began = false;
+    loop {
+        let chunk = reader.fill_buf().ok()?;
+        if chunk.is_empty() {
+            return began.then_some(line);
+        }
+        began = true;
+        let end = chunk.iter().position(|byte| *byte == b'\n');
+        let taken = end.unwrap_or(chunk.len());
+        let room = LINE_BYTES.saturating_sub(line.len());
+        line.extend_from_slice(&chunk[..taken.min(room)]);
+        reader.consume(end.map_or(taken, |end| end + 1));
+        if end.is_some() {
+            return Some(line);
+        }
+    }
+}
+
 fn describe(status: ExitStatus) -> String {
     #[cfg(unix)]
     {
@@ -150,4 +205,48 @@ fn describe(status: ExitStatus) -> String {
         }
     }
     status.code().map_or_else(|| "ended without a status".to_string(), |code| format!("exited with status {code}"))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(500);
+
+    /// A worker that is a line of shell. It reads the request first.
+    fn reply(script: &str) -> Reply {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("read request; {script}")]);
+        let what = What::Seed { seed: 7, profile: "default".into(), job: None, parameters: Vec::new() };
+        let mut child = Child::of(command, "word ").expect("a shell");
+        child.run(&Request { what, segment: None }, LIMIT).expect("a reply")
+    }
+
+    #[test]
+    fn what_is_no_answer_is_nonsense() {
+        assert!(matches!(reply("echo 'WEIR-RUN word {\"record\":'"), Reply::Nonsense(_)));
+        assert!(matches!(reply("echo 'WEIR-RUN word '"), Reply::Nonsense(_)));
+        let deep = format!("echo 'WEIR-RUN word {}'", "[".repeat(20_000));
+        assert!(matches!(reply(&deep), Reply::Nonsense(_)));
+    }
+
+    #[test]
+    fn an_answer_for_another_seed_is_nonsense() {
+        let record = reports::RunRecord::empty(8, "default", Verdict::Clean);
+        let text = serde_json::to_string(&Answer { record, segment: Vec::new() }).expect("written");
+        let Reply::Nonsense(said) = reply(&format!("echo 'WEIR-RUN word {text}'")) else { panic!("it was believed") };
+        assert!(said.contains("seed 8"), "{said}");
+    }
+
+    #[test]
+    fn what_user_code_prints_passes_for_no_answer() {
+        assert!(matches!(reply("echo 'WEIR-RUN {}'; exit 3"), Reply::Died { status } if status.contains("status 3")));
+    }
+
+    #[test]
+    fn a_worker_that_prints_without_end_hangs() {
+        assert!(matches!(reply("yes"), Reply::Hang));
+        assert!(matches!(reply("yes | tr -d '\\n'"), Reply::Hang));
+        assert!(matches!(reply("yes 1>&2"), Reply::Hang));
+    }
 }

@@ -12,6 +12,7 @@
 )]
 
 pub mod audit;
+pub mod blame;
 pub mod child;
 pub mod cli;
 pub mod cluster_runner;
@@ -29,6 +30,7 @@ pub mod rehearsal;
 pub mod replay;
 pub mod run;
 pub mod sweep;
+pub mod trouble;
 pub mod violation;
 pub mod worker;
 pub mod workloads;

@@ -8,6 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -19,6 +20,7 @@ use runtime::{
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
+    blame,
     nemesis::{Nemesis, Notice, Verbs},
     plan::{
         Damage, DiskErrorKind, DiskOperation, Plan, StoreErrorKind, StoreOperation, draw::Draw, model::JOB_MANAGER,
@@ -34,10 +36,20 @@ const VIOLATE_AT: &str = "violate_at";
 const PANIC_AT: &str = "panic_at";
 const ABORT_AT: &str = "abort_at";
 const HANG_AT: &str = "hang_at";
+/// … memory is taken without end.
+const EAT_MEMORY_AT: &str = "eat_memory_at";
+/// … the harness itself panics.
+const BLUNDER_AT: &str = "blunder_at";
+/// … the run is broken, but only in a process that has run before.
+const VIOLATE_LATER_AT: &str = "violate_later_at";
 /// … an event says something that differs from process to process.
 const DRIFT_AT: &str = "drift_at";
 
-pub const PARAMETERS: &[&str] = &[VIOLATE_AT, PANIC_AT, ABORT_AT, HANG_AT, DRIFT_AT];
+pub const PARAMETERS: &[&str] =
+    &[VIOLATE_AT, PANIC_AT, ABORT_AT, HANG_AT, EAT_MEMORY_AT, BLUNDER_AT, VIOLATE_LATER_AT, DRIFT_AT];
+
+/// Runs that this process has seen the beginning of.
+static RUNS: AtomicU64 = AtomicU64::new(0);
 
 type Action = Box<dyn FnOnce()>;
 
@@ -194,6 +206,7 @@ impl Play<'_> {
 
 /// Plays the plan.
 pub fn run(plan: &Plan, observer: &mut dyn Observer) -> reports::RunRecord {
+    RUNS.fetch_add(1, Ordering::Relaxed);
     let stage = Rc::new(Stage::default());
     let nemesis = Nemesis::new(plan, stage.clone());
     nemesis.start();
@@ -250,6 +263,18 @@ fn misbehave(plan: &Plan, checkpoint: CheckpointId, play: &mut Play<'_>, violati
     if is_due(VIOLATE_AT) {
         let message = format!("told to break at checkpoint {checkpoint}");
         violations.push(Violation::new("rehearsed", format!("checkpoint {checkpoint}"), "planted", message));
+    }
+    if is_due(VIOLATE_LATER_AT) && RUNS.load(Ordering::Relaxed) > 1 {
+        violations.push(Violation::new("rehearsed", "process", "planted", "told to break in a used process"));
+    }
+    if is_due(EAT_MEMORY_AT) {
+        let mut eaten = Vec::new();
+        loop {
+            eaten.push(vec![0u8; 64 << 20]);
+        }
+    }
+    if is_due(BLUNDER_AT) {
+        blame::blunder();
     }
     if is_due(DRIFT_AT) {
         let task_manager = format!("tm-{}", std::process::id());

@@ -2,7 +2,7 @@
 
 use std::{fmt, io::Write};
 
-use reports::{RunRecord, Verdict, failure_screen};
+use reports::{RunRecord, failure_screen};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -13,6 +13,7 @@ use tracing_subscriber::{
 };
 
 use crate::{
+    blame,
     confirm::command,
     plan::Plan,
     record::{Observer, Story},
@@ -118,14 +119,10 @@ pub fn replay(plan: &Plan, what: &What, plan_file: Option<&str>, quiet: bool, co
             .try_init()
             .map_err(|error| format!("cannot tell the story: {error}"))?;
     }
+    blame::watch();
     let record = run_plan(plan, Box::new(Teller)).map_err(|error| error.to_string())?;
     write(&closing(&record, &command(what, &plan.profile, plan_file)))?;
-    Ok(match record.verdict {
-        Verdict::Clean | Verdict::Excused => Exit::Clean,
-        Verdict::Nondeterminism => Exit::Nondeterminism,
-        Verdict::Environment => Exit::Environment,
-        Verdict::Violation | Verdict::Hang | Verdict::Crash => Exit::Violation,
-    })
+    Ok(Exit::of(record.verdict))
 }
 
 fn closing(record: &RunRecord, command: &str) -> String {

@@ -1,9 +1,18 @@
 //! One plan, run in this process. Deterministic: whatever it gives is a function of the plan and the build, its wall-clock
 //! timing aside.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use reports::RunRecord;
 
-use crate::{cluster_runner, plan::Plan, record::Observer, rehearsal, workloads::WorkloadParams};
+use crate::{
+    blame, cluster_runner,
+    plan::Plan,
+    record::Observer,
+    rehearsal,
+    worker::{crash_record, panic_message},
+    workloads::WorkloadParams,
+};
 
 /// Events per segment of a trace hash.
 pub const SEGMENT_EVENTS: u64 = 1_024;
@@ -45,18 +54,27 @@ pub fn check_plan(plan: &Plan) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Runs `plan` to its end, telling `observer` every event.
+/// Runs `plan` to its end, telling `observer` every event. A panic becomes a record.
 ///
 /// # Errors
 /// [`RunError`] if the plan asks for what does not exist.
 pub fn run_plan(plan: &Plan, mut observer: Box<dyn Observer + Send>) -> Result<RunRecord, RunError> {
     check_job(&plan.workload.name)?;
     let started = std::time::Instant::now();
-    let mut record = if plan.workload.name == rehearsal::NAME {
-        rehearsal::run(plan, observer.as_mut())
-    } else {
-        cluster_runner::run(plan, observer)?
+    blame::take();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        if plan.workload.name == rehearsal::NAME {
+            Ok(rehearsal::run(plan, observer.as_mut()))
+        } else {
+            cluster_runner::run(plan, observer)
+        }
+    }));
+    let mut record = match result {
+        Ok(record) => record?,
+        Err(panic) => crash_record(plan, &panic_message(panic.as_ref())),
     };
+    blame::judge(&mut record, &blame::take(), &|| plan.to_toml());
+    record.class = record.failure_class();
     record.timings.wall_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(record)
 }

@@ -4,7 +4,6 @@
 
 use std::{
     io::{BufRead, Write},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
 };
 
@@ -12,6 +11,7 @@ use reports::{RunRecord, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    blame,
     plan::{Plan, Profile, generate},
     record::{Observer, Story},
     run::{SEGMENT_EVENTS, run_plan},
@@ -81,24 +81,17 @@ impl Observer for SegmentObserver {
     }
 }
 
-/// Runs one request. A panic becomes a record.
+/// Runs one request.
 pub fn answer(request: &Request) -> Answer {
     let plan = match request.what.plan() {
         Ok(plan) => plan,
         Err(message) => return environment(0, "", message),
     };
     let lines = Arc::new(Mutex::new(Vec::new()));
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        let observer = SegmentObserver { segment: request.segment, lines: lines.clone() };
-        run_plan(&plan, Box::new(observer))
-    }));
-    let record = match result {
-        Ok(Ok(record)) => record,
-        Ok(Err(error)) => return environment(plan.seed, &plan.profile, error.to_string()),
-        Err(panic) => {
-            let message = panic_message(panic.as_ref());
-            crash_record(&plan, &message)
-        }
+    let observer = SegmentObserver { segment: request.segment, lines: lines.clone() };
+    let record = match run_plan(&plan, Box::new(observer)) {
+        Ok(record) => record,
+        Err(error) => return environment(plan.seed, &plan.profile, error.to_string()),
     };
     Answer { record, segment: lines.lock().map(|mut lines| std::mem::take(&mut *lines)).unwrap_or_default() }
 }
@@ -118,13 +111,24 @@ pub fn crash_record(plan: &Plan, message: &str) -> RunRecord {
     record
 }
 
+/// What a worker is told when it is started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// Bytes of address space that this process may have.
+    pub memory_limit: Option<u64>,
+    /// Follows the first word of each answer, so that nothing that user code prints passes for one.
+    pub word: String,
+}
+
 /// Serves requests until the input ends.
 ///
 /// # Errors
-/// If the pipes break; the parent is gone then.
-pub fn serve(input: impl BufRead, mut output: impl Write) -> std::io::Result<()> {
+/// If the pipes break, the parent is gone then; or if the limits cannot be set.
+pub fn serve(options: &ServeOptions, input: impl BufRead, mut output: impl Write) -> std::io::Result<()> {
     // One line per panic, no backtrace: the parent keeps the end of what is written here.
-    std::panic::set_hook(Box::new(|info| eprintln!("{}", info.to_string().replace('\n', " "))));
+    blame::watch();
+    confine(options)?;
+    end_with_parent();
     for line in input.lines() {
         let line = line?;
         let answer = match serde_json::from_str::<Request>(&line) {
@@ -133,13 +137,41 @@ pub fn serve(input: impl BufRead, mut output: impl Write) -> std::io::Result<()>
         };
         let text = serde_json::to_string(&answer).map_err(std::io::Error::other)?;
         // User code may have left a line unfinished.
-        writeln!(output, "\n{ANSWER}{text}")?;
+        writeln!(output, "\n{ANSWER}{}{text}", options.word)?;
         output.flush()?;
     }
     Ok(())
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+/// An allocation beyond the limit fails, and Rust ends the process with a line that says so.
+#[cfg(unix)]
+fn confine(options: &ServeOptions) -> std::io::Result<()> {
+    let Some(limit) = options.memory_limit else { return Ok(()) };
+    let (_, hard) = rlimit::getrlimit(rlimit::Resource::AS)?;
+    rlimit::setrlimit(rlimit::Resource::AS, limit.min(hard), hard)
+}
+
+#[cfg(not(unix))]
+fn confine(_options: &ServeOptions) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// A run that hangs would outlive a parent that was killed, and burn a core for ever.
+fn end_with_parent() {
+    #[cfg(unix)]
+    {
+        let parent = std::os::unix::process::parent_id();
+        std::thread::spawn(move || {
+            while std::os::unix::process::parent_id() == parent {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
+            std::process::exit(1);
+        });
+    }
+}
+
+/// What a panic said.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_string())

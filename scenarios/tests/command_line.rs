@@ -78,8 +78,11 @@ fn every_way_to_fail_is_told_apart() {
         ("panic_at=4", 10, "crash/told to panic at checkpoint #"),
         ("abort_at=4", 10, "killed by signal"),
         ("hang_at=4", 10, "FAILED  hang"),
+        ("eat_memory_at=4", 10, "FAILED  memory"),
+        // A broken harness is no finding about the runtime.
+        ("blunder_at=4", 12, "harness/scenarios/src/blame.rs/told to break the harness"),
     ] {
-        let (status, text) = sweep(parameter, &[]);
+        let (status, text) = sweep(parameter, &["--memory-limit", "1GiB"]);
         assert_eq!(status, expected, "{parameter}: {text}");
         assert!(text.contains(says), "{parameter}: {text}");
         assert!(text.contains("./weir replay --seed"), "{parameter}: {text}");
@@ -105,4 +108,24 @@ fn a_plan_printed_and_replayed_is_the_seed_replayed() {
     let by_seed = chaos(&["replay", "--seed", "9", "--job", "rehearsal", "--quiet"]);
     assert_eq!(by_plan.stdout, by_seed.stdout);
     assert_eq!(status(&by_plan), 0);
+}
+
+/// The second run of a process breaks; the fresh process that repeats it does not.
+#[test]
+fn what_broke_once_is_never_retried_away() {
+    let (status, text) = sweep("violate_later_at=4", &["--jobs", "1", "--batch", "8"]);
+    assert_eq!(status, 11, "{text}");
+    assert!(text.contains("the same plan gave violation (rehearsed/planted/process"), "{text}");
+    assert!(text.contains("broken  process (planted): told to break in a used process"), "{text}");
+}
+
+/// Whatever goes wrong in a run, its replay tells it the same way.
+#[test]
+fn a_failure_is_repeated_by_its_command() {
+    for (parameter, says) in [("panic_at=4", "told to panic"), ("blunder_at=4", "told to break the harness")] {
+        let output = chaos(&["replay", "--seed", "0", "--job", "rehearsal", "--set", parameter, "--quiet"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(says), "{text}");
+        assert_eq!(status(&output), if parameter.starts_with("panic") { 10 } else { 12 }, "{text}");
+    }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::{
     plan::{Plan, Profile},
     rehearsal, run,
+    sweep::Shard,
     worker::What,
 };
 
@@ -122,6 +123,26 @@ pub(super) fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
         None => parse_seed(end)?,
     };
     if first >= end { Err(format!("the range {text} holds no seed")) } else { Ok((first, end)) }
+}
+
+pub(super) fn parse_shard(text: &str) -> Result<Shard, String> {
+    Shard::parse(text)
+}
+
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no amount of memory; write 512MiB or 4GiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let shift = match unit {
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = number.checked_mul(1 << shift).ok_or_else(wrong)?;
+    // Below this no worker comes to its first line.
+    if bytes < 64 << 20 { Err(format!("{text} is too little; the least is 64MiB")) } else { Ok(bytes) }
 }
 
 pub(super) fn parse_profile(name: &str) -> Result<&'static Profile, String> {

@@ -2,19 +2,21 @@
 
 mod arguments;
 mod chaos;
+mod merge;
 mod plan;
 mod profiles;
 mod replay;
+mod worker_process;
 
 use std::io::Write;
 
 use clap::{Parser, Subcommand};
 
-use crate::{sweep::Exit, worker};
+use crate::{sweep::Exit, trouble::Trouble};
 
 #[derive(Parser)]
 #[command(name = "weir", about = "Puts stream jobs through chaos, deterministically.", version)]
-#[command(after_help = "Exit status: 0 clean, 10 violation, 11 nondeterminism, 12 the harness proved blind, \
+#[command(after_help = "Exit status: 0 clean, 10 violation, 11 nondeterminism, 12 the harness is blind or broken, \
                         20 the environment failed, 64 usage.")]
 struct Cli {
     #[command(subcommand)]
@@ -25,6 +27,8 @@ struct Cli {
 enum Command {
     /// Runs the plans of many seeds and judges them.
     Chaos(chaos::Chaos),
+    /// Puts the directories of several shards together.
+    Merge(merge::Merge),
     /// Runs one plan and tells its story.
     Replay(replay::Replay),
     /// Prints the plan of a seed as TOML.
@@ -32,7 +36,7 @@ enum Command {
     /// Lists the profiles.
     Profiles,
     #[command(hide = true)]
-    Worker,
+    Worker(worker_process::Worker),
 }
 
 /// Runs the program. Gives the exit status.
@@ -48,12 +52,11 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
     };
     let result = match cli.command {
         Command::Chaos(options) => chaos::run(options),
+        Command::Merge(options) => merge::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Plan(chosen) => plan::run(&chosen),
         Command::Profiles => profiles::run(),
-        Command::Worker => worker::serve(std::io::stdin().lock(), std::io::stdout().lock())
-            .map(|()| Exit::Clean)
-            .map_err(|error| format!("worker: {error}")),
+        Command::Worker(options) => worker_process::run(options),
     };
     match result {
         Ok(exit) => exit as i32,
@@ -76,7 +79,7 @@ fn one_line(text: &str) -> String {
     if text.trim_start().starts_with("error:") {
         format!("{} (see --help)", message.trim_start_matches("error: "))
     } else {
-        "say what to do: chaos, replay, plan or profiles (see --help)".to_string()
+        "say what to do: chaos, merge, replay, plan or profiles (see --help)".to_string()
     }
 }
 
@@ -92,4 +95,12 @@ fn print(text: &str) -> Result<Exit, String> {
 fn usage_error(message: &str) -> Result<Exit, String> {
     usage(message);
     Ok(Exit::Usage)
+}
+
+/// A line for the user if what was asked makes no sense; what of the environment failed is passed on.
+fn ended(result: Result<Exit, Trouble>) -> Result<Exit, String> {
+    match result {
+        Err(Trouble::Usage(message)) => usage_error(&message),
+        other => other.map_err(|trouble| trouble.to_string()),
+    }
 }

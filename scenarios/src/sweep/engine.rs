@@ -4,22 +4,27 @@ use std::{
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::channel,
+        mpsc::sync_channel,
     },
     time::{Duration, Instant},
 };
 
 use reports::RunRecord;
 
-use crate::{audit, confirm::Runner, worker::Request};
+use crate::{
+    audit,
+    confirm::{Limits, Runner},
+    trouble::Trouble,
+    worker::Request,
+};
 
 pub struct Engine {
     /// Worker processes at a time.
     pub jobs: u32,
     /// Runs per worker process.
     pub batch: u32,
-    /// Real time that a run may take.
-    pub run_limit: Duration,
+    /// What a run may use of the machine.
+    pub limits: Limits,
     /// Begin no run after this time.
     pub budget: Option<Duration>,
     /// Run each request in two processes and compare them.
@@ -36,18 +41,19 @@ impl Engine {
     pub fn run(
         &self,
         source: &mut (dyn Iterator<Item = Request> + Send),
-        sink: &mut dyn FnMut(&Request, RunRecord) -> Result<(), String>,
-    ) -> Result<(), String> {
+        sink: &mut dyn FnMut(&Request, RunRecord) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
         let started = Instant::now();
         let source = Mutex::new(source);
         let stop = AtomicBool::new(false);
-        let (send, results) = channel();
+        // Bounded: where records are taken more slowly than they come, the workers wait.
+        let (send, results) = sync_channel(self.jobs.max(1) as usize * 2);
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
                 let send = send.clone();
                 let (source, stop) = (&source, &stop);
                 scope.spawn(move || {
-                    let mut runner = Runner::new(self.batch, self.run_limit);
+                    let mut runner = Runner::new(self.batch, self.limits);
                     loop {
                         let over = self.budget.is_some_and(|budget| started.elapsed() >= budget);
                         if over || stop.load(Ordering::Relaxed) {
@@ -56,7 +62,7 @@ impl Engine {
                         let next = source.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some(request) = next else { break };
                         let result = if self.audit {
-                            audit::audited(&request, self.run_limit).map(|(record, _)| record)
+                            audit::audited(&request, self.limits).map(|(record, _)| record)
                         } else {
                             runner.confirmed(&request)
                         };
@@ -71,7 +77,7 @@ impl Engine {
             drop(send);
             let mut outcome = Ok(());
             for (request, result) in results {
-                if let Err(error) = result.and_then(|record| sink(&request, record)) {
+                if let Err(error) = result.map_err(Trouble::from).and_then(|record| sink(&request, record)) {
                     stop.store(true, Ordering::Relaxed);
                     outcome = outcome.and(Err(error));
                 }

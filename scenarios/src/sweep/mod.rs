@@ -1,144 +1,187 @@
 //! A sweep: many seeds in worker processes, a summary, and the proof that the sweep could have failed.
 
+mod closing;
+mod conclusion;
+mod directory;
 mod engine;
+mod merge;
 mod options;
-mod output;
 mod proofs;
+mod records;
+mod shard;
+mod stored;
 
-use std::{io::Write, time::Instant};
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use reports::{Expectation, Judgement, RunRecord, Summary, Verdict, failure_screen, tables};
+use reports::{RunRecord, Summary, Verdict, failure_screen};
 
+use self::{
+    closing::{Closing, ProofRecord},
+    conclusion::{Conclusion, Fold, say},
+    directory::Directory,
+    options::expectation_of,
+    proofs::proofs,
+    stored::Stored,
+};
 pub use self::{
     engine::Engine,
-    options::{SweepOptions, expectation},
+    merge::merge,
+    options::{Output, SweepOptions, expectation},
+    shard::Shard,
 };
-use self::{output::Output, proofs::proofs};
 pub use crate::exit::Exit;
 use crate::{
     confirm::{Runner, command},
-    phase::Phase,
-    rehearsal,
+    trouble::Trouble,
     worker::{Request, What},
 };
+
+/// What was asked of the sweep in `directory`; None if no sweep was begun there.
+///
+/// # Errors
+/// If what is there makes no sense.
+pub fn stored_options(directory: &Path) -> Result<Option<Stored>, Trouble> {
+    if directory::holds_a_sweep(directory) { directory::stored(directory).map(Some) } else { Ok(None) }
+}
 
 /// Runs the sweep. What it finds goes to `out`, progress to standard error.
 ///
 /// # Errors
-/// A line that says what of the environment failed.
-pub fn sweep(options: &SweepOptions, out: &mut dyn Write) -> Result<Exit, String> {
-    let mut output = options.out.as_deref().map(Output::create).transpose()?;
-    let say = |out: &mut dyn Write, text: &str| {
-        writeln!(out, "{text}").map_err(|error| format!("cannot write to standard output: {error}"))
-    };
-    let mut blind = Vec::new();
-    let mut broken = false;
-    let mut shaken = false;
-    for proof in proofs(options) {
-        let mut runner = Runner::new(1, options.run_limit);
-        let request = Request { what: What::Plan(proof.plan.clone()), segment: None };
-        let record = runner.confirmed(&request)?;
-        if record.verdict == Verdict::Environment {
-            return Err(record.message.unwrap_or_else(|| "a worker could not run".to_string()));
+/// A line that says what was wrong with what was asked, or what of the environment failed.
+pub fn sweep(options: &SweepOptions, out: &mut dyn Write) -> Result<Exit, Trouble> {
+    let stored = options.stored()?;
+    let mut fold = Fold::new(Summary::new(expectation_of(&stored)));
+    let mut done = BTreeSet::new();
+    // Of earlier sessions only the time of their runs is known: what was killed leaves no clock.
+    let mut earlier = Duration::ZERO;
+    let mut directory = open(options, &stored, &mut |record| {
+        if !done.insert(record.seed) {
+            return Err(Trouble::Usage(format!("seed {} has two records", record.seed)));
         }
-        shaken |= record.verdict == Verdict::Nondeterminism;
-        let failed = record.verdict.is_failure();
-        let verdict = record.verdict.name();
-        if proof.must_fail {
-            let seen = record.verdict == Verdict::Violation;
-            say(out, &format!("proof  {}: {verdict}, {}", proof.name, if seen { "as it must" } else { "NOT SEEN" }))?;
-            if !seen {
-                blind.push(format!("the {} must be a violation and was {verdict}", proof.name));
-            }
-        } else {
-            say(out, &format!("proof  {}: {verdict}", proof.name))?;
-            if failed {
-                broken |= record.verdict != Verdict::Nondeterminism;
-                let plan = plan_file(output.as_ref(), &record)?;
-                say(out, &failure_screen(&record, &command(&request.what, &record.profile, plan.as_deref())))?;
-            }
-        }
+        earlier = earlier.saturating_add(Duration::from_micros(record.timings.wall_us));
+        fold.add(&record, &options.request(record.seed).what, None).map(|_| ())
+    })?;
+    let proofs = prove(options, directory.as_ref(), out)?;
+    if !done.is_empty() {
+        say(out, &format!("resumed  {} of {} seeds were run already", done.len(), stored.seeds()))?;
     }
-    // A rehearsal has no protocol of its own to cover.
-    let declared = if options.is_rehearsal() {
-        Expectation { profile: rehearsal::NAME.to_string(), ..Expectation::default() }
-    } else {
-        expectation(options.profile)
-    };
-    let mut summary = Summary::new(declared);
-    summary.cores = u64::from(options.jobs);
     let started = Instant::now();
-    let mut screens = Vec::new();
-    let (first, end) = options.seeds;
-    let bar = progress(end - first)?;
+    let bar = progress(stored.seeds(), done.len() as u64)?;
     let engine = Engine {
         jobs: options.jobs,
         batch: options.batch,
-        run_limit: options.run_limit,
+        limits: options.limits,
         budget: options.budget,
         audit: options.audit,
     };
-    let outcome = engine.run(&mut (first..end).map(|seed| options.request(seed)), &mut |request, record| {
+    let (first, end) = options.seeds;
+    let seeds = (first..end).filter(|seed| stored.holds(*seed) && !done.contains(seed));
+    let outcome = engine.run(&mut seeds.map(|seed| options.request(seed)), &mut |request, record| {
         if record.verdict == Verdict::Environment {
-            return Err(record.message.clone().unwrap_or_else(|| "a worker could not run".to_string()));
+            return Err(environment(record));
         }
-        let known = summary.failures.len();
-        summary.add(&record);
-        if let Some(output) = &mut output {
-            output.add(&record)?;
+        let is_new = fold.add(&record, &request.what, directory.as_ref())?;
+        if let Some(directory) = &mut directory {
+            directory.add(&record)?;
         }
-        if summary.failures.len() > known {
-            let plan = plan_file(output.as_ref(), &record)?;
-            let screen = failure_screen(&record, &command(&request.what, options.profile.name, plan.as_deref()));
+        if is_new {
             // At once, where somebody watches; in any case at the end.
             bar.println(format!("seed {}: {}", record.seed, record.signature.as_deref().unwrap_or("failed")));
-            screens.push(screen);
         }
-        let failures = summary.failed_runs();
+        let failures = fold.summary.failed_runs();
         bar.set_message(format!("{failures} {}", if failures == 1 { "failure" } else { "failures" }));
         bar.inc(1);
         Ok(())
     });
     bar.finish_and_clear();
     outcome?;
-    summary.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-    for screen in &screens {
-        say(out, &format!("\n{screen}"))?;
+    let elapsed = started.elapsed().saturating_add(earlier / options.jobs.max(1));
+    fold.summary.elapsed_ms = stored::milliseconds(elapsed).max(1);
+    fold.summary.cores = u64::from(options.jobs);
+    let closing = Closing::new(stored, &fold.summary, proofs.clone());
+    let conclusion = Conclusion { fold, proofs, complaints: Vec::new() };
+    let exit = conclusion.tell(directory.as_ref(), out)?;
+    if !closing.complete {
+        let (runs, seeds) = (closing.runs, closing.options.seeds());
+        let go_on = directory.as_ref().map_or(String::new(), |directory| {
+            format!("; go on with ./weir chaos --resume {}", directory.path().display())
+        });
+        say(out, &format!("budget  {runs} of {seeds} seeds were run{go_on}"))?;
     }
-    say(out, &format!("\n{}", tables::summary_text(&summary, &Phase::names()).trim_end()))?;
-    if let Some(output) = &output {
-        let text = serde_json::to_string_pretty(&summary).map_err(|error| format!("--out: {error}"))?;
-        output.file("summary.json", &text)?;
-        say(out, &format!("wrote  {}", output.directory.display()))?;
+    if let Some(directory) = &directory {
+        directory.close(&[closing])?;
     }
-    if let Judgement::Blind(missing) = summary.judgement() {
-        blind.extend(missing);
-    }
-    for reason in &blind {
-        say(out, &format!("blind  {reason}"))?;
-    }
-    let violations = summary.failed_runs() - summary.count(Verdict::Nondeterminism);
-    Ok(if broken || violations > 0 {
-        Exit::Violation
-    } else if shaken || summary.count(Verdict::Nondeterminism) > 0 {
-        Exit::Nondeterminism
-    } else if blind.is_empty() {
-        Exit::Clean
-    } else {
-        Exit::Blind
-    })
+    Ok(exit)
 }
 
-fn plan_file(output: Option<&Output>, record: &RunRecord) -> Result<Option<String>, String> {
-    output.map_or(Ok(None), |output| output.plan(record))
+fn open(
+    options: &SweepOptions,
+    stored: &Stored,
+    each: &mut dyn FnMut(RunRecord) -> Result<(), Trouble>,
+) -> Result<Option<Directory>, Trouble> {
+    match &options.output {
+        Output::Nowhere => Ok(None),
+        Output::New(path) => Directory::create(path, stored).map(Some),
+        Output::Resumed(path) => {
+            if let Some(difference) = directory::stored(path)?.difference(stored) {
+                return Err(Trouble::Usage(format!(
+                    "--resume: {} is a sweep with other options: {difference}",
+                    path.display()
+                )));
+            }
+            Directory::resume(path, stored, each).map(Some)
+        }
+    }
 }
 
-fn progress(seeds: u64) -> Result<ProgressBar, String> {
+/// Runs the proofs and says how they went.
+fn prove(
+    options: &SweepOptions,
+    directory: Option<&Directory>,
+    out: &mut dyn Write,
+) -> Result<Vec<ProofRecord>, Trouble> {
+    let mut told = Vec::new();
+    for proof in proofs(options) {
+        let mut runner = Runner::new(1, options.limits);
+        let request = Request { what: What::Plan(proof.plan.clone()), segment: None };
+        let record = runner.confirmed(&request)?;
+        if record.verdict == Verdict::Environment {
+            return Err(environment(record));
+        }
+        let verdict = record.verdict.name();
+        let ended = ProofRecord { name: proof.name.to_string(), must_fail: proof.must_fail, verdict: record.verdict };
+        if proof.must_fail {
+            let seen = if ended.is_blind() { "NOT SEEN" } else { "as it must" };
+            say(out, &format!("proof  {}: {verdict}, {seen}", proof.name))?;
+        } else {
+            say(out, &format!("proof  {}: {verdict}", proof.name))?;
+            if record.verdict.is_failure() {
+                let plan = directory.map_or(Ok(None), |directory| directory.plan(&record))?;
+                say(out, &failure_screen(&record, &command(&request.what, &record.profile, plan.as_deref())))?;
+            }
+        }
+        told.push(ended);
+    }
+    Ok(told)
+}
+
+fn environment(record: RunRecord) -> Trouble {
+    Trouble::Environment(record.message.unwrap_or_else(|| "a worker could not run".to_string()))
+}
+
+fn progress(seeds: u64, done: u64) -> Result<ProgressBar, String> {
     let bar = ProgressBar::with_draw_target(Some(seeds), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} seeds  {per_sec}  {msg}  {eta} left")
         .map_err(|error| error.to_string())?;
     bar.set_style(style);
+    bar.set_position(done);
+    bar.reset_eta();
     bar.set_message("0 failures");
     Ok(bar)
 }

@@ -4,7 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use reports::{Expectation, FloorExpectation};
 
+use super::{
+    Shard,
+    stored::{self, Stored},
+};
 use crate::{
+    confirm::Limits,
     plan::Profile,
     rehearsal,
     worker::{Request, What},
@@ -18,10 +23,22 @@ pub struct SweepOptions {
     pub job: Option<String>,
     pub parameters: Vec<(String, u64)>,
     pub budget: Option<Duration>,
-    pub run_limit: Duration,
+    pub limits: Limits,
     pub batch: u32,
-    pub out: Option<PathBuf>,
+    /// Run only this share of the seeds.
+    pub shard: Option<Shard>,
+    pub output: Output,
     pub audit: bool,
+}
+
+/// Where the records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    Nowhere,
+    /// A directory that holds no sweep yet.
+    New(PathBuf),
+    /// A directory whose sweep goes on.
+    Resumed(PathBuf),
 }
 
 impl SweepOptions {
@@ -34,6 +51,26 @@ impl SweepOptions {
             parameters: self.parameters.clone(),
         };
         Request { what, segment: None }
+    }
+
+    /// What is kept beside the records.
+    ///
+    /// # Errors
+    /// A line that says why the program cannot be read.
+    pub fn stored(&self) -> Result<Stored, String> {
+        Ok(Stored {
+            version: stored::VERSION,
+            first_seed: self.seeds.0,
+            end_seed: self.seeds.1,
+            profile: self.profile.name.to_string(),
+            job: self.job.clone(),
+            parameters: self.parameters.clone(),
+            shard: self.shard,
+            audit: self.audit,
+            run_limit_ms: stored::milliseconds(self.limits.run),
+            memory_limit_bytes: self.limits.memory,
+            build: stored::build()?,
+        })
     }
 
     pub fn is_rehearsal(&self) -> bool {
@@ -58,5 +95,13 @@ pub fn expectation(profile: &Profile) -> Expectation {
             restores: floor.restores,
             older_restores_percent: floor.older_restores_percent,
         },
+    }
+}
+
+/// What a sweep with these options must have seen. A rehearsal has no protocol of its own to cover.
+pub(super) fn expectation_of(stored: &Stored) -> Expectation {
+    match Profile::named(&stored.profile) {
+        Some(profile) if stored.job.as_deref() != Some(rehearsal::NAME) => expectation(profile),
+        _ => Expectation { profile: rehearsal::NAME.to_string(), ..Expectation::default() },
     }
 }
