@@ -110,7 +110,7 @@ pub fn conflict(first: RunRecord, again: RunRecord) -> RunRecord {
         |record: &RunRecord| matches!(record.verdict, Verdict::Hang | Verdict::Memory | Verdict::Environment);
     let mut record = if of_harness(&again) && !of_harness(&first) {
         RunRecord { message: Some(message), ..again }
-    } else if of_harness(&first) || of_machine(&again) && first.verdict.is_failure() || of_machine(&first) {
+    } else if of_harness(&first) || of_machine(&first) || of_machine(&again) {
         let failed = if first.verdict.is_failure() { first } else { again };
         RunRecord { message: Some(message), ..failed }
     } else {
