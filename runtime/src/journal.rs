@@ -181,4 +181,7 @@ events! {
     ObjectDeleted { object: String } on object,
     OrphanSwept { object: String } on object,
     PrimaryRetried { object: String, operation: String, error: String } on object,
+    // ---- deliberate faults (`crate::sabotage`)
+    /// The wrong code ran, and it made a difference.
+    PlantedBugRan { bug: Name } on bug,
 }

@@ -25,6 +25,7 @@ pub mod nemesis;
 pub mod oracle;
 pub mod phase;
 pub mod plan;
+pub mod power;
 pub mod record;
 pub mod rehearsal;
 pub mod replay;

@@ -6,5 +6,6 @@
 )]
 
 pub mod contracts;
+pub mod defects;
 pub mod processes;
 pub mod tales;

@@ -98,6 +98,8 @@ pub struct Coordinator {
     config: CoordinatorConfig,
     participants: Participants,
     running: Option<AttemptId>,
+    /// The execution has ended, and a planted bug goes on with its checkpoints.
+    overrun: bool,
     next_id: u64,
     /// Ids below this may be handed out.
     ids_end: u64,
@@ -132,6 +134,7 @@ impl Coordinator {
             config,
             participants,
             running: None,
+            overrun: false,
             next_id,
             ids_end: next_id,
             ids: Ids::Enough,
@@ -178,7 +181,9 @@ impl Coordinator {
     pub fn handle(&mut self, event: CoordinatorEvent, now: Mono) -> Vec<CoordinatorCommand> {
         let mut out = Vec::new();
         match event {
-            Input::Started { attempt, continues, condemned } => self.started(attempt, continues, condemned, now),
+            Input::Started { attempt, continues, condemned } => {
+                self.started(attempt, continues, condemned, now, &mut out)
+            }
             Input::Stopped => self.stopped(now, &mut out),
             Input::Tick => {}
             Input::Ack(ack) => self.acked(*ack, &mut out),
@@ -242,13 +247,16 @@ impl Coordinator {
         continues: Option<CheckpointId>,
         condemned: BTreeSet<CheckpointId>,
         now: Mono,
+        out: &mut Vec<Command>,
     ) {
         if self.config.sabotage.is(Sabotage::ReuseCheckpointIds)
             && let Some(newest) = self.newest
         {
+            out.push(Command::Journal(Sabotage::ReuseCheckpointIds.marker()));
             self.next_id = newest.0;
         }
         self.running = Some(attempt);
+        self.overrun = false;
         self.continues = continues;
         self.condemned.extend(condemned);
         self.due = now + self.config.interval;
@@ -259,7 +267,11 @@ impl Coordinator {
     }
 
     fn stopped(&mut self, now: Mono, out: &mut Vec<Command>) {
-        self.running = None;
+        if self.config.sabotage.is(Sabotage::TriggerAfterStop) {
+            self.overrun = self.running.is_some();
+        } else {
+            self.running = None;
+        }
         self.exhausted = false;
         self.requested = false;
         for checkpoint in self.pending.keys().copied().collect::<Vec<_>>() {

@@ -174,6 +174,27 @@ impl Primary {
         }
     }
 
+    /// One attempt of a create, without a look at what is there: what planted bugs are made of.
+    #[cfg(feature = "sabotage")]
+    pub(crate) async fn create_hastily(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        let by = self.by();
+        self.attempt(by, self.platform.primary.create(name, vec![bytes], by)).await
+    }
+
+    /// One attempt of a read. Err: it may do better the next time.
+    #[cfg(feature = "sabotage")]
+    pub(crate) async fn read_hastily(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let by = self.by();
+        let length = match self.length_once(name, by).await {
+            Ok(length) => length.unwrap_or_default(),
+            Err(error) => return Err(error),
+        };
+        match self.read_once(name, length).await {
+            Err(ReadError::Store(error)) if error.is_retryable() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether `name` holds exactly the concatenation of `parts`; one look, not repeated.
     async fn holds(&self, name: &ObjectName, parts: &[Bytes]) -> Result<bool, StoreError> {
         let by = self.by();

@@ -11,7 +11,10 @@
 use std::collections::BTreeMap;
 
 use super::rpc::HeldSlot;
-use crate::ids::{AllocationId, AttemptId};
+use crate::{
+    ids::{AllocationId, AttemptId},
+    sabotage::{Sabotage, SabotageSet},
+};
 
 /// A slot, by TaskManager and index.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,7 +39,7 @@ pub struct Stale {
     pub allocation: AllocationId,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SlotPool {
     slots: BTreeMap<SlotAddress, Option<HeldSlot>>,
 }
@@ -98,18 +101,19 @@ impl SlotPool {
         (0..groups).all(|g| self.slots.values().flatten().any(|h| h.group == g))
     }
 
-    /// Assigns every group, or none if there are too few slots. `fresh` makes new allocation ids. With `forget`, previous
-    /// allocations are disregarded (a deliberate fault). Spare slots are taken where most are free, so that load spreads.
+    /// Assigns every group, or none if there are too few slots. `fresh` makes new allocation ids; `sabotage` is of deliberate
+    /// faults. Spare slots are taken where most are free, so that load spreads.
     pub fn assign(
         &mut self,
         groups: u32,
         attempt: AttemptId,
-        forget: bool,
+        sabotage: &SabotageSet,
         mut fresh: impl FnMut() -> AllocationId,
     ) -> Option<BTreeMap<u32, Assigned>> {
         if self.slots.len() < groups as usize {
             return None;
         }
+        let forget = sabotage.is(Sabotage::ForgetAllocations);
         if forget {
             // Shift everything by one: whoever comes back finds a stranger in its place.
             let held: Vec<_> = self.slots.values().copied().collect();
@@ -117,6 +121,9 @@ impl SlotPool {
             for (slot, held) in self.slots.values_mut().zip(shifted) {
                 *slot = *held;
             }
+        }
+        if sabotage.is(Sabotage::StealSlots) {
+            self.steal(groups);
         }
         let mut assigned = BTreeMap::new();
         for (slot, held) in &mut self.slots {
@@ -137,6 +144,16 @@ impl SlotPool {
             assigned.insert(group, Assigned { slot, allocation: held.allocation, previous: false });
         }
         Some(assigned)
+    }
+
+    /// A planted bug: a group without a slot takes the first one, and whoever had that one loses it.
+    fn steal(&mut self, groups: u32) {
+        let homeless = (0..groups).find(|g| !self.slots.values().flatten().any(|h| h.group == *g));
+        if let Some(group) = homeless
+            && let Some(Some(held)) = self.slots.values_mut().find(|held| held.is_some())
+        {
+            held.group = group;
+        }
     }
 
     fn freest_slot(&self) -> Option<SlotAddress> {
@@ -165,6 +182,10 @@ mod tests {
         AttemptId { leader: LeaderEpoch(1), execution: Execution(n) }
     }
 
+    fn whole() -> SabotageSet {
+        SabotageSet::default()
+    }
+
     fn fresh_ids() -> impl FnMut() -> AllocationId {
         let mut next = 0;
         move || {
@@ -180,11 +201,11 @@ mod tests {
         for tm in ["tm-1", "tm-2"] {
             assert!(pool.register(tm, &[None, None], 2).is_empty());
         }
-        let first = pool.assign(2, attempt(1), false, &mut ids).expect("enough slots");
+        let first = pool.assign(2, attempt(1), &whole(), &mut ids).expect("enough slots");
         assert_eq!(first[&0].slot.task_manager, "tm-1");
         assert_eq!(first[&1].slot.task_manager, "tm-2");
         assert!(first.values().all(|a| !a.previous));
-        let second = pool.assign(2, attempt(2), false, &mut ids).expect("enough slots");
+        let second = pool.assign(2, attempt(2), &whole(), &mut ids).expect("enough slots");
         for group in 0..2 {
             assert_eq!(second[&group].slot, first[&group].slot);
             assert!(second[&group].previous);
@@ -198,9 +219,9 @@ mod tests {
         for tm in ["tm-1", "tm-2", "tm-3"] {
             pool.register(tm, &[None], 2);
         }
-        let first = pool.assign(2, attempt(1), false, &mut ids).expect("enough slots");
+        let first = pool.assign(2, attempt(1), &whole(), &mut ids).expect("enough slots");
         pool.unregister("tm-1");
-        let second = pool.assign(2, attempt(2), false, &mut ids).expect("enough slots");
+        let second = pool.assign(2, attempt(2), &whole(), &mut ids).expect("enough slots");
         assert_eq!(second[&0].slot.task_manager, "tm-3");
         assert_eq!(second[&1].slot, first[&1].slot);
         // The lost one returns with its old allocation; group 0 lives elsewhere now.
@@ -218,7 +239,7 @@ mod tests {
         assert!(!pool.knows_all(2));
         pool.register("tm-1", &[None, held(0, 10)], 2);
         assert!(pool.knows_all(2));
-        let assigned = pool.assign(2, attempt(5), false, fresh_ids()).expect("enough slots");
+        let assigned = pool.assign(2, attempt(5), &whole(), fresh_ids()).expect("enough slots");
         assert_eq!(assigned[&0].allocation, AllocationId(10));
         assert_eq!(assigned[&1].allocation, AllocationId(11));
     }
@@ -227,7 +248,7 @@ mod tests {
     fn too_few_slots_assign_nothing() {
         let mut pool = SlotPool::default();
         pool.register("tm-1", &[None], 2);
-        assert_eq!(pool.assign(2, attempt(1), false, fresh_ids()), None);
+        assert_eq!(pool.assign(2, attempt(1), &whole(), fresh_ids()), None);
     }
 
     proptest! {
@@ -253,7 +274,7 @@ mod tests {
                 }
                 execution += 1;
                 let before = known.clone();
-                if let Some(now) = pool.assign(groups, attempt(execution), false, &mut ids) {
+                if let Some(now) = pool.assign(groups, attempt(execution), &whole(), &mut ids) {
                     prop_assert_eq!(now.len(), groups as usize);
                     let distinct: BTreeSet<_> = now.values().map(|a| a.slot.clone()).collect();
                     prop_assert_eq!(distinct.len(), groups as usize);

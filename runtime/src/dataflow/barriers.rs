@@ -3,11 +3,11 @@
 use super::{
     alignment::{AlignmentCommand, AlignmentEvent},
     snapshotting::SnapshotParts,
-    source_driver::SourceDriver,
+    source_driver::{SourceDriver, SourceTurn},
     subtask::{Subtask, user},
     task::{SubtaskCommand, SubtaskReport, TaskFailure},
 };
-use crate::{ids::CheckpointId, journal::Event};
+use crate::{ids::CheckpointId, journal::Event, sabotage::Sabotage};
 
 impl Subtask {
     /// Carries out a command other than cancel.
@@ -46,6 +46,11 @@ impl Subtask {
             self.report(SubtaskReport::Decline { checkpoint, reason: format!("{}: {reason}", self.name) });
             return Ok(());
         }
+        if self.source.as_ref().is_some_and(SourceDriver::is_exhausted)
+            && self.spec.settings.sabotage.runs(Sabotage::EndedSourceIgnoresTrigger, &self.platform.journal)
+        {
+            return Ok(());
+        }
         self.last_triggered = checkpoint;
         self.snapshot(checkpoint)
     }
@@ -72,6 +77,9 @@ impl Subtask {
                     journal.emit(Event::AlignmentAborted { subtask, checkpoint });
                 }
                 AlignmentCommand::Snapshot(checkpoint) => {
+                    if self.inputs.len() > 1 {
+                        self.spec.settings.sabotage.runs(Sabotage::SkipAlignment, &journal);
+                    }
                     journal.emit(Event::AlignmentEnded { subtask, checkpoint });
                     self.snapshot(checkpoint)?;
                 }
@@ -80,9 +88,26 @@ impl Subtask {
         Ok(())
     }
 
+    /// A planted bug: records that the snapshot does not have come before its barrier.
+    fn emit_behind_the_snapshot(&mut self) -> Result<(), TaskFailure> {
+        let Some(source) = &mut self.source else { return Ok(()) };
+        for split in 0..source.splits() {
+            let turn = source.turn_of(split, 1, self.chain.as_mut(), &mut self.outputs)?;
+            if let SourceTurn::Read { split, records } = turn {
+                self.merges.record(split, records);
+                self.platform.journal.emit(Sabotage::EmitDuringSnapshot.marker());
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The synchronous part of a snapshot, the barrier to all outputs, and the start of the asynchronous part.
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<(), TaskFailure> {
         let chain = self.chain.snapshot(checkpoint).map_err(user)?;
+        if self.spec.settings.sabotage.is(Sabotage::EmitDuringSnapshot) {
+            self.emit_behind_the_snapshot()?;
+        }
         self.flush_outputs()?;
         let data = self.chain.take_sink_data(true);
         self.sinks.add(data);

@@ -165,7 +165,7 @@ pub async fn collect_inputs(
     let grants = Grants {
         window: spec.settings.channel_window_bytes,
         replaying: !spec.replay.epochs.is_empty(),
-        unlimited: spec.settings.sabotage.is(Sabotage::UnlimitedCredit),
+        unlimited: !expected.is_empty() && spec.settings.sabotage.runs(Sabotage::UnlimitedCredit, &platform.journal),
     };
     while expected.iter().any(|e| e.channel.is_none()) {
         let Some(InboundChannel { hello, connection }) = inbound.recv().await else {

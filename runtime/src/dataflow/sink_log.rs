@@ -22,7 +22,8 @@ use crate::{
     },
     ids::{CheckpointId, OperatorUid},
     layout::Layout,
-    platform::{ObjectName, Platform},
+    platform::{ObjectName, Platform, StoreError},
+    sabotage::Sabotage,
 };
 
 /// More uploads than this, and the subtask stops consuming.
@@ -184,15 +185,19 @@ impl SinkLog {
             self.tasks.add(self.platform.spawner.control(
                 &name,
                 Box::pin(async move {
+                    let collide = spec.settings.sabotage.is(Sabotage::CollidingSinkNames);
                     loop {
-                        let object = Layout { job: spec.job }.sink_data(
-                            &sink.0,
-                            checkpoint,
-                            spec.attempt,
-                            spec.subtask.index,
-                            platform.entropy.next_u64("sink-object"),
-                        );
-                        let created = primary.create(&object, vec![bytes.clone()]).await;
+                        let (index, nonce) = match collide {
+                            true => (0, 0),
+                            false => (spec.subtask.index, platform.entropy.next_u64("sink-object")),
+                        };
+                        let object =
+                            Layout { job: spec.job }.sink_data(&sink.0, checkpoint, spec.attempt, index, nonce);
+                        let mut created = primary.create(&object, vec![bytes.clone()]).await;
+                        if collide && created == Err(StoreError::Exists) {
+                            platform.journal.emit(Sabotage::CollidingSinkNames.marker());
+                            created = Ok(());
+                        }
                         let durable = created.is_ok();
                         upload.settle(created.map_err(|e| format!("{object}: {e}")).map(|()| object));
                         if durable {

@@ -46,6 +46,9 @@ struct Shared {
     name: String,
     local: Arc<LocalStateStore>,
     reports: mpsc::UnboundedSender<SubtaskReport>,
+    /// What was acknowledged and not heard of since: for a planted bug.
+    #[cfg(feature = "sabotage")]
+    unconfirmed: std::sync::Mutex<BTreeMap<CheckpointId, Vec<crate::platform::ObjectName>>>,
 }
 
 impl Snapshotter {
@@ -56,7 +59,16 @@ impl Snapshotter {
         local: Arc<LocalStateStore>,
         reports: mpsc::UnboundedSender<SubtaskReport>,
     ) -> Snapshotter {
-        Snapshotter { shared: Arc::new(Shared { platform, spec, name, local, reports }), tasks: TaskSet::default() }
+        let shared = Shared {
+            platform,
+            spec,
+            name,
+            local,
+            reports,
+            #[cfg(feature = "sabotage")]
+            unconfirmed: std::sync::Mutex::default(),
+        };
+        Snapshotter { shared: Arc::new(shared), tasks: TaskSet::default() }
     }
 
     /// Starts the asynchronous part; it ends with Ack or Decline.
@@ -68,6 +80,8 @@ impl Snapshotter {
 
     /// The checkpoint has completed: older local copies can go.
     pub fn completed(&mut self, checkpoint: CheckpointId) {
+        #[cfg(feature = "sabotage")]
+        self.shared.forget_unconfirmed(checkpoint);
         if self.shared.spec.settings.local_recovery {
             let local = Arc::clone(&self.shared.local);
             let name = format!("confirm local copy {checkpoint} of {}", self.shared.name);
@@ -92,6 +106,8 @@ impl Snapshotter {
     /// Ends all asynchronous parts and waits until none runs any more.
     pub async fn stop(&mut self) {
         self.tasks.stop().await;
+        #[cfg(feature = "sabotage")]
+        self.shared.delete_unconfirmed().await;
     }
 }
 
@@ -104,6 +120,8 @@ impl Shared {
         let report = match self.write(parts).await {
             Ok(ack) => {
                 journal.emit(Event::SnapshotAsyncDone { subtask: subtask(), checkpoint });
+                #[cfg(feature = "sabotage")]
+                self.remember_unconfirmed(&ack);
                 SubtaskReport::Ack(Box::new(ack))
             }
             Err(reason) => {
@@ -148,5 +166,37 @@ impl Shared {
             merges,
             exhausted,
         })
+    }
+}
+
+/// A planted bug: the closing of a task and its asynchronous part do not ask each other who owns the files.
+#[cfg(feature = "sabotage")]
+impl Shared {
+    fn unconfirmed<T>(
+        &self,
+        with: impl FnOnce(&mut BTreeMap<CheckpointId, Vec<crate::platform::ObjectName>>) -> T,
+    ) -> T {
+        with(&mut self.unconfirmed.lock().expect("unconfirmed snapshots: a holder panicked"))
+    }
+
+    fn remember_unconfirmed(&self, ack: &CheckpointAck) {
+        let objects = ack.snapshot.parts.iter().map(|part| part.object.clone()).collect();
+        self.unconfirmed(|u| u.insert(ack.checkpoint, objects));
+    }
+
+    fn forget_unconfirmed(&self, completed: CheckpointId) {
+        self.unconfirmed(|u| *u = u.split_off(&completed.next()));
+    }
+
+    async fn delete_unconfirmed(&self) {
+        let settings = &self.spec.settings;
+        let objects: Vec<_> = self.unconfirmed(std::mem::take).into_values().flatten().collect();
+        if !objects.is_empty()
+            && settings.sabotage.runs(crate::sabotage::Sabotage::CloseDeletesAcked, &self.platform.journal)
+        {
+            let (operation, total) = (settings.store_operation_timeout, settings.store_total_timeout);
+            let primary = crate::checkpoint::primary::Primary::new(&self.platform, operation, total);
+            let _ = primary.delete_all(&objects).await;
+        }
     }
 }

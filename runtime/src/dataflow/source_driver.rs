@@ -122,6 +122,11 @@ impl SourceDriver {
         SourceDriver { platform, settings, splits, next: 0, rate: rate_limit.and_then(|r| RateLimit::new(r, now)) }
     }
 
+    /// How many splits the subtask has.
+    pub fn splits(&self) -> u32 {
+        u32::try_from(self.splits.len()).unwrap_or(u32::MAX)
+    }
+
     /// Whether every split has been read to its end.
     pub fn is_exhausted(&self) -> bool {
         self.splits.iter().all(|s| matches!(s.state, SplitState::Ended))

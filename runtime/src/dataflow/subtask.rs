@@ -94,7 +94,7 @@ async fn start(
     let restored = commands.unless_cancelled(restore_parts(&platform, &spec, &name, Some(&local))).await?;
     chain.open(restored).map_err(user)?;
     let replaying = !spec.replay.epochs.is_empty();
-    chain.set_muted(replaying && !settings.sabotage.is(Sabotage::ReplayUnmuted));
+    chain.set_muted(replaying && !settings.sabotage.runs(Sabotage::ReplayUnmuted, &platform.journal));
 
     let channels = connect_outputs(&platform, job, &spec, &name);
     let inputs = collect_inputs(&platform, &job.graph, &spec, &mut inbound, &name);

@@ -119,6 +119,10 @@ pub fn choose(
     settings: &ChoiceSettings,
 ) -> Result<RestoreChoice, Impossible> {
     let newest = head.newest;
+    let fallback = match settings.sabotage.is(Sabotage::FallbackWithoutReplay) {
+        true => FallbackBehindCommit::Duplicate,
+        false => settings.fallback,
+    };
     if newest.is_none() {
         return Ok(RestoreChoice { checkpoint: None, replay: Vec::new(), continues: None, newest, duplicates: false });
     }
@@ -127,6 +131,9 @@ pub fn choose(
     let mut candidates: Vec<_> = head.retained.keys().copied().map(Some).collect();
     if !oldest_first {
         candidates.reverse();
+    }
+    if settings.sabotage.is(Sabotage::IdsSortedAsText) {
+        candidates.sort_by_key(|id| std::cmp::Reverse(id.map(|id| id.to_string())));
     }
     candidates.push(None);
     for candidate in candidates {
@@ -145,7 +152,7 @@ pub fn choose(
                 duplicates: false,
             });
         }
-        match settings.fallback {
+        match fallback {
             FallbackBehindCommit::Fail => {
                 let why = "output is committed behind it, and recovery.fallback-behind-commit is `fail`";
                 tried.push((candidate, why.to_string()));
@@ -178,6 +185,19 @@ pub fn choose(
         }
     }
     Err(Impossible { tried })
+}
+
+/// The planted bugs that made the choice what it is.
+#[cfg(feature = "sabotage")]
+pub fn planted_in(
+    head: &HeadState,
+    condemned: &BTreeMap<CheckpointId, String>,
+    settings: &ChoiceSettings,
+) -> Vec<Sabotage> {
+    let chosen = choose(head, condemned, settings);
+    let without = |bug| ChoiceSettings { sabotage: settings.sabotage.without(bug), ..settings.clone() };
+    let differs = |bug: &Sabotage| choose(head, condemned, &without(*bug)) != chosen;
+    settings.sabotage.0.iter().copied().filter(differs).collect()
 }
 
 /// What one subtask replays. With `sabotage`, perhaps in another order.

@@ -201,6 +201,20 @@ impl LocalStateStore {
         drop(self.0.platform.spawner.control(&name, Box::pin(async move { store.remove(checkpoint, &reason).await })));
     }
 
+    /// The newest checkpoint of which there is a whole copy: what a planted bug restores from.
+    #[cfg(feature = "sabotage")]
+    pub(super) async fn newest(&self) -> Option<CheckpointId> {
+        let names = self.0.platform.disk.list(&self.home()).await.ok()?;
+        let mut copies: Vec<_> = names.iter().filter_map(|name| parse_copy(name)).collect();
+        copies.sort_unstable();
+        while let Some(checkpoint) = copies.pop() {
+            if self.retrieve(checkpoint).await.is_ok() {
+                return Some(checkpoint);
+            }
+        }
+        None
+    }
+
     /// The copy of exactly `checkpoint`, if there is one that can be believed.
     ///
     /// # Errors

@@ -124,7 +124,8 @@ async fn upload_all(
     parts: &[(StatePart, Bytes)],
 ) -> Result<(), String> {
     let primary = Primary::new(platform, settings.store_operation_timeout, settings.store_total_timeout);
-    let skipped = usize::from(settings.sabotage.is(Sabotage::AckWithoutUpload));
+    let skipped =
+        usize::from(!parts.is_empty() && settings.sabotage.runs(Sabotage::AckWithoutUpload, &platform.journal));
     // Boxed before they are streamed: what a closure makes inside a stream is not known to be `Send`.
     let uploads = parts.iter().skip(skipped).map(|(part, bytes)| {
         let upload: Fut<'_, _> = Box::pin(upload_one(platform, context, &primary, part, bytes));
@@ -177,10 +178,11 @@ pub async fn restore_parts(
     name: &str,
     local: Option<&LocalStateStore>,
 ) -> Result<RestoredState, TaskFailure> {
+    let wrong_copy = wrong_copy(spec, local).await;
     if let Some(store) = local {
         // A disk that does not answer must not keep the subtask from primary.
         let by = platform.clock.now() + spec.settings.store_operation_timeout;
-        let keep = spec.restore.as_ref().map(|order| order.checkpoint);
+        let keep = wrong_copy.or(spec.restore.as_ref().map(|order| order.checkpoint));
         let _ = timeout(platform.clock.as_ref(), by, store.prune(keep)).await;
     }
     let Some(order) = &spec.restore else { return Ok(RestoredState::default()) };
@@ -193,10 +195,11 @@ pub async fn restore_parts(
         settings,
         checkpoint,
         name,
+        wrong_copy: wrong_copy.is_some(),
         local: match local.filter(|_| settings.local_recovery) {
             None => None,
             Some(_) if order.snapshot.parts.is_empty() => None,
-            Some(store) => Some(reader_copy(platform, settings, store, checkpoint).await),
+            Some(store) => Some(reader_copy(platform, settings, store, wrong_copy.unwrap_or(checkpoint)).await),
         },
     };
     // Boxed before they are streamed, as in `upload_all`.
@@ -228,7 +231,10 @@ pub async fn restore_parts(
     #[cfg(feature = "sabotage")]
     if settings.sabotage.is(Sabotage::RestoreDropsKeyGroup) {
         for (_, _, bytes) in &mut restored.parts {
-            if let Ok(less) = crate::state::without_one_key_group(bytes) {
+            if let Ok(less) = crate::state::without_one_key_group(bytes)
+                && less != *bytes
+            {
+                platform.journal.emit(Sabotage::RestoreDropsKeyGroup.marker());
                 *bytes = less;
             }
         }
@@ -236,6 +242,22 @@ pub async fn restore_parts(
     let subtask = name.to_string();
     platform.journal.emit(Event::RestoreFinished { subtask, checkpoint, attempt, local_parts, primary_parts });
     Ok(restored)
+}
+
+/// A planted bug: the copy to restore from, if it is not the one asked for.
+#[cfg(feature = "sabotage")]
+async fn wrong_copy(spec: &SubtaskSpec, local: Option<&LocalStateStore>) -> Option<CheckpointId> {
+    if !spec.settings.local_recovery || !spec.settings.sabotage.is(Sabotage::NewestLocalCopy) {
+        return None;
+    }
+    let asked = spec.restore.as_ref()?.checkpoint;
+    local?.newest().await.filter(|newest| *newest != asked)
+}
+
+#[cfg(not(feature = "sabotage"))]
+#[expect(clippy::unused_async, reason = "as the other one")]
+async fn wrong_copy(_spec: &SubtaskSpec, _local: Option<&LocalStateStore>) -> Option<CheckpointId> {
+    None
 }
 
 async fn reader_copy(
@@ -257,6 +279,8 @@ struct PartReader<'a> {
     settings: &'a TaskSettings,
     checkpoint: CheckpointId,
     name: &'a str,
+    /// The local copy is of another checkpoint, and a planted bug believes it.
+    wrong_copy: bool,
     /// None: local recovery is off.
     local: Option<Result<LocalCopy, String>>,
 }
@@ -305,11 +329,19 @@ impl PartReader<'_> {
             Err(reason) => return Some(Err(reason.clone())),
         };
         let by = self.platform.clock.now() + self.settings.store_operation_timeout;
-        let trust = self.settings.sabotage.is(Sabotage::TrustLocalPart);
-        Some(match timeout(self.platform.clock.as_ref(), by, copy.read(part, trust)).await {
-            Ok(result) => result,
-            Err(_) => Err("the local disk does not answer".to_string()),
-        })
+        let sabotage = &self.settings.sabotage;
+        let trust = self.wrong_copy || sabotage.is(Sabotage::TrustLocalPart);
+        let Ok(result) = timeout(self.platform.clock.as_ref(), by, copy.read(part, trust)).await else {
+            return Some(Err("the local disk does not answer".to_string()));
+        };
+        if trust
+            && let Ok(bytes) = &result
+            && (bytes.len() as u64 != part.length || crc32c::crc32c(bytes) != part.crc32c)
+        {
+            let bug = if self.wrong_copy { Sabotage::NewestLocalCopy } else { Sabotage::TrustLocalPart };
+            self.platform.journal.emit(bug.marker());
+        }
+        Some(result)
     }
 
     async fn read_primary(&self, part: &StatePart) -> Result<Bytes, PrimaryFailure> {

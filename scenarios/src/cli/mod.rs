@@ -4,6 +4,7 @@ mod arguments;
 mod chaos;
 mod merge;
 mod plan;
+mod power;
 mod profiles;
 mod replay;
 mod worker_process;
@@ -35,6 +36,8 @@ enum Command {
     Plan(arguments::Chosen),
     /// Lists the profiles.
     Profiles,
+    /// Measures how soon each planted bug is found.
+    Power(power::Power),
     #[command(hide = true)]
     Worker(worker_process::Worker),
 }
@@ -56,6 +59,7 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
         Command::Replay(options) => replay::run(&options),
         Command::Plan(chosen) => plan::run(&chosen),
         Command::Profiles => profiles::run(),
+        Command::Power(options) => power::run(options),
         Command::Worker(options) => worker_process::run(options),
     };
     match result {
@@ -79,7 +83,7 @@ fn one_line(text: &str) -> String {
     if text.trim_start().starts_with("error:") {
         format!("{} (see --help)", message.trim_start_matches("error: "))
     } else {
-        "say what to do: chaos, merge, replay, plan or profiles (see --help)".to_string()
+        "say what to do: chaos, merge, replay, plan, profiles or power (see --help)".to_string()
     }
 }
 

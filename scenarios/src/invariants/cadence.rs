@@ -2,7 +2,7 @@
 //!
 //! Rule: ids of completed checkpoints rise in the head log, across restores, fallbacks and leaders; an id belongs to one
 //! attempt only, ever. Under one leader ids are triggered in order. No more than the allowed number is under way at once; a
-//! checkpoint is triggered no sooner than the minimum pause after the last one ended (the final one aside) and completes
+//! checkpoint is triggered only while the job runs, no sooner than the minimum pause after the last one ended (the final one aside) and completes
 //! within its timeout.
 //!
 //! Truth: order of head entries; attempts in the names of objects below `chk-<n>/`. For the timings there is no truth but the
@@ -33,6 +33,8 @@ pub(super) struct Cadence {
     last: BTreeMap<(String, u64), CheckpointId>,
     ended: Option<Duration>,
     sources_done: bool,
+    /// Of the job, as the leader says it.
+    state: Option<String>,
 }
 
 impl Cadence {
@@ -65,6 +67,9 @@ impl Cadence {
         self.pending.retain(|id, _| triggered.get(id).is_some_and(|(of, _)| *of == attempt));
         self.triggered.insert(checkpoint, (attempt, seen.at));
         self.pending.insert(checkpoint, seen.at);
+        if let Some(state) = self.state.as_ref().filter(|state| !state.eq_ignore_ascii_case("running")) {
+            out.report(&entity, "triggered-while-not-running", format!("the job is {state}"));
+        }
         let timing = look.config.timing;
         if self.pending.len() > timing.max_concurrent as usize {
             let message = format!("{:?} are under way at once", self.pending.keys().collect::<Vec<_>>());
@@ -97,6 +102,8 @@ impl Check for Cadence {
                 self.ended = Some(seen.at);
             }
             Event::SourceExhausted { .. } => self.sources_done = true,
+            Event::LeaderElected { .. } => self.state = None,
+            Event::JobStateChanged { to, .. } => self.state = Some(to.clone()),
             // A new attempt starts with a clean slate.
             Event::RestoreChosen { .. } => {
                 self.pending.clear();
@@ -144,7 +151,10 @@ impl Check for Cadence {
 mod tests {
     use std::time::Duration;
 
-    use runtime::{ids::CheckpointId, journal::Event};
+    use runtime::{
+        ids::{CheckpointId, LeaderEpoch},
+        journal::Event,
+    };
 
     use crate::invariants::testing::Story;
 
@@ -183,6 +193,31 @@ mod tests {
         trigger(&mut story, 1, 100);
         trigger(&mut story, 2, 5000);
         story.breaks("checkpoint-ids", "too-many-concurrent");
+    }
+
+    /// The periodic trigger goes on while the job is stopped; under the next leader the state is not known yet.
+    #[test]
+    fn a_trigger_of_a_stopped_job_is_found() {
+        let change = |to: &str| Event::JobStateChanged {
+            job: "job".into(),
+            from: String::new(),
+            to: to.into(),
+            reason: String::new(),
+        };
+        let mut story = Story::begin();
+        story.event("jobmanager", change("RUNNING"));
+        trigger(&mut story, 1, 100);
+        story.event("jobmanager", change("FAILING"));
+        let (process, leader) = ("jobmanager".to_string(), LeaderEpoch(2));
+        story.event("jobmanager", Event::LeaderElected { process, leader, entries: 9 });
+        story.event("jobmanager", change("RUNNING"));
+        story.event("jobmanager", Event::CheckpointAborted { checkpoint: CheckpointId(1), reason: String::new() });
+        trigger(&mut story, 2, 9_000);
+        story.holds();
+        story.event("jobmanager", Event::CheckpointAborted { checkpoint: CheckpointId(2), reason: String::new() });
+        story.event("jobmanager", change("FAILING"));
+        trigger(&mut story, 3, 18_000);
+        story.breaks("checkpoint-ids", "triggered-while-not-running");
     }
 
     /// The next one comes at once although a pause is asked for; after a fault on the JobManager that would be excused.

@@ -35,8 +35,15 @@ impl Coordinator {
             written_at: Wall::default(),
             subtasks,
         };
-        let sinks = self.manifests(checkpoint, &pending);
+        let mut sinks = self.manifests(checkpoint, &pending);
+        if self.config.sabotage.is(Sabotage::CommitOnlyOwnEpoch)
+            && sinks.values().flatten().any(|o| o.snapshot != checkpoint)
+        {
+            out.push(Command::Journal(Sabotage::CommitOnlyOwnEpoch.marker()));
+            sinks.values_mut().for_each(|objects| objects.retain(|o| o.snapshot == checkpoint));
+        }
         if self.config.sabotage.is(Sabotage::CommitEarly) {
+            out.push(Command::Journal(Sabotage::CommitEarly.marker()));
             out.push(Command::CommitSinks { checkpoint, sinks: sinks.clone() });
         }
         self.finalizing = Some(Finalizing {
@@ -191,6 +198,7 @@ impl Coordinator {
                 if self.config.sabotage.is(Sabotage::DeleteRetained)
                     && let Some(object) = self.retained.get(&checkpoint).and_then(|objects| objects.get(1)).cloned()
                 {
+                    out.push(Command::Journal(Sabotage::DeleteRetained.marker()));
                     self.discard(checkpoint, vec![object], out);
                 }
             }

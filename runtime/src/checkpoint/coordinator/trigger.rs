@@ -5,6 +5,7 @@ use crate::{
     ids::{AttemptId, CheckpointId},
     journal::Event,
     platform::Mono,
+    sabotage::Sabotage,
 };
 
 impl Coordinator {
@@ -85,6 +86,9 @@ impl Coordinator {
         let pending =
             Pending { attempt, deadline: now + self.config.timeout, acks: Default::default(), last: self.exhausted };
         self.pending.insert(checkpoint, pending);
+        if self.overrun {
+            out.push(Command::Journal(Sabotage::TriggerAfterStop.marker()));
+        }
         out.push(Command::Journal(Event::CheckpointTriggered { checkpoint, attempt }));
         let sources = self.participants.sources.iter().copied().collect();
         out.push(Command::Trigger { checkpoint, attempt, sources });

@@ -40,6 +40,7 @@ pub enum HeadError {
 
 struct Writer {
     leader: Option<LeaderEpoch>,
+    sabotage: SabotageSet,
     fenced: Option<(LeaderEpoch, u64)>,
     /// Set while an append is under way.
     in_doubt: bool,
@@ -67,7 +68,12 @@ impl HeadLog {
             primary,
             layout,
             state: Arc::default(),
-            writer: Arc::new(AsyncMutex::new(Writer { leader: None, fenced: None, in_doubt: false })),
+            writer: Arc::new(AsyncMutex::new(Writer {
+                leader: None,
+                sabotage: SabotageSet::default(),
+                fenced: None,
+                in_doubt: false,
+            })),
         };
         let prefix = layout.head_prefix();
         let listed = log.primary.list(&prefix).await.map_err(HeadError::Unavailable)?;
@@ -146,11 +152,13 @@ impl HeadLog {
         }
         loop {
             let state = self.state();
+            let platform = self.primary.platform();
             let leader = match state.leader {
-                before if sabotage.is(Sabotage::ReuseLeaderEpoch) && before > LeaderEpoch(0) => before,
+                before if before > LeaderEpoch(0) && sabotage.runs(Sabotage::ReuseLeaderEpoch, &platform.journal) => {
+                    before
+                }
                 before => before.next(),
             };
-            let platform = self.primary.platform();
             let nonce = platform.entropy.next_u128("head-nonce");
             let entry = HeadEntry::Claimed { leader, process: platform.process.to_string(), nonce };
             let record = HeadRecord { sequence: state.next_sequence, leader, nonce, entry };
@@ -160,6 +168,7 @@ impl HeadLog {
             match written {
                 Ok(()) => {
                     writer.leader = Some(leader);
+                    writer.sabotage = sabotage.clone();
                     writer.fenced = None;
                     let event = Event::LeaderElected {
                         process: platform.process.to_string(),
@@ -194,6 +203,12 @@ impl HeadLog {
         let nonce = self.primary.platform().entropy.next_u128("head-nonce");
         let record = HeadRecord { sequence: self.state().next_sequence, leader, nonce, entry };
         writer.in_doubt = true;
+        #[cfg(feature = "sabotage")]
+        if let Some(error) = super::planted::write_hastily(&self.primary, self.layout, &record, &writer.sabotage).await
+        {
+            writer.in_doubt = false;
+            return Err(error);
+        }
         let written = self.write(&record).await;
         writer.in_doubt = false;
         if let Err(HeadError::Fenced { leader, sequence }) = written {

@@ -5,6 +5,8 @@
 
 mod entry;
 mod log;
+#[cfg(feature = "sabotage")]
+mod planted;
 mod state;
 
 pub use entry::{HeadEntry, HeadRecord};

@@ -17,6 +17,7 @@ use crate::{
     layout::Layout,
     platform::ObjectName,
     recovery::choice::{ChoiceSettings, Impossible, RestoreChoice, choose},
+    sabotage::{Sabotage, SabotageSet},
 };
 
 /// What durable steps work with. Cheap to clone.
@@ -26,6 +27,7 @@ pub struct Durable {
     pub layout: Layout,
     pub head: HeadLog,
     pub sinks: Arc<Vec<OperatorUid>>,
+    pub sabotage: SabotageSet,
 }
 
 /// A restore that is ready to be deployed.
@@ -59,6 +61,13 @@ impl Durable {
         sinks: &BTreeMap<OperatorUid, Vec<PrecommittedObject>>,
     ) -> Result<(), String> {
         for (sink, objects) in sinks {
+            if self.sabotage.is(Sabotage::CommittedIsFatal) {
+                let name = self.layout.sink_commit(&sink.0, checkpoint);
+                if matches!(self.primary.length(&name).await, Ok(Some(_))) {
+                    self.primary.platform().journal.emit(Sabotage::CommittedIsFatal.marker());
+                    return Err(format!("sink {sink}: checkpoint {checkpoint} is committed already"));
+                }
+            }
             loop {
                 match commit::commit(&self.primary, self.layout, sink, checkpoint, objects).await {
                     Ok(CommitOutcome::Done) => break,
@@ -95,12 +104,30 @@ impl Durable {
         let state = self.head.state();
         let journal = &self.primary.platform().journal;
         let (choice, metadata) = loop {
+            #[cfg(feature = "sabotage")]
+            for bug in crate::recovery::choice::planted_in(&state, &condemned, settings) {
+                journal.emit(bug.marker());
+            }
             let choice = choose(&state, &condemned, settings).map_err(PrepareError::Impossible)?;
             let Some(checkpoint) = choice.checkpoint else { break (choice, None) };
             // `choose` picks from the retained checkpoints of the same state.
             let Some(retained) = state.retained.get(&checkpoint) else { break (choice, None) };
+            #[cfg(feature = "sabotage")]
+            if settings.sabotage.is(Sabotage::OutageDeletesCheckpoint)
+                && let Err(error) = self.primary.read_hastily(&retained.metadata).await
+            {
+                journal.emit(Sabotage::OutageDeletesCheckpoint.marker());
+                condemned.insert(checkpoint, error.to_string());
+                self.discard(checkpoint, &retained.all_objects().cloned().collect::<Vec<_>>()).await;
+                continue;
+            }
             match metadata::read(&self.primary, self.layout, checkpoint, &retained.metadata).await {
                 Ok(metadata) => break (choice, Some(metadata)),
+                Err(error @ MetadataError::Lost { .. })
+                    if settings.sabotage.runs(Sabotage::LostMetadataBlocks, journal) =>
+                {
+                    return Err(PrepareError::Unavailable(error.to_string()));
+                }
                 Err(error @ MetadataError::Lost { .. }) => {
                     let reason = error.to_string();
                     journal.emit(Event::CheckpointCondemned { checkpoint, reason: reason.clone() });
@@ -124,9 +151,29 @@ impl Durable {
                 }
             }
         }
+        #[cfg(feature = "sabotage")]
+        if settings.sabotage.is(Sabotage::RestoreDeletesNewerOutput) {
+            self.delete_output_behind(choice.checkpoint, state.newest).await;
+        }
         let entry = HeadEntry::Restored { attempt, checkpoint: choice.checkpoint, condemned: condemned.clone() };
         self.head.append(entry).await.map_err(PrepareError::Head)?;
         Ok(Prepared { attempt, choice, metadata, condemned })
+    }
+
+    /// A planted bug: deletes all output that was begun behind `restored`, whether it is committed or not.
+    #[cfg(feature = "sabotage")]
+    async fn delete_output_behind(&self, restored: Option<CheckpointId>, newest: Option<CheckpointId>) {
+        for sink in self.sinks.iter() {
+            let prefix = self.layout.sink_data_prefix(&sink.0);
+            for found in self.primary.list(&prefix).await.unwrap_or_default() {
+                let number = found.name.as_str().strip_prefix(&prefix).and_then(|rest| rest.get(..10)?.parse().ok());
+                let Some(number) = number.map(CheckpointId).filter(|number| Some(*number) > restored) else { continue };
+                if Some(number) <= newest {
+                    self.primary.platform().journal.emit(Sabotage::RestoreDeletesNewerOutput.marker());
+                }
+                let _ = self.primary.delete(&found.name).await;
+            }
+        }
     }
 
     /// Deletes; what cannot be deleted now is left to the orphan sweep.

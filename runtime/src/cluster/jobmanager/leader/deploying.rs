@@ -6,9 +6,12 @@ use super::{
     Event, ExecutionState, Leader, LeaderEvent, Phase, PrepareError, Prepared, Sabotage, SubtaskId, Then, ToTaskManager,
 };
 use crate::{
+    checkpoint::types::{ReplayPlan, RestoreOrder},
+    cluster::slots::Assigned,
     dataflow::task::{ChannelTarget, SubtaskSpec},
     ids::AllocationId,
-    recovery::choice::{ChoiceSettings, replay_plan},
+    recovery::choice::{ChoiceSettings, RestoreChoice, replay_plan},
+    sabotage::SabotageSet,
 };
 
 impl Leader {
@@ -92,10 +95,19 @@ impl Leader {
             return;
         }
         let attempt = self.attempt();
-        let forget = self.config.task.sabotage.is(Sabotage::ForgetAllocations);
+        let sabotage = &self.config.task.sabotage;
+        #[cfg(feature = "sabotage")]
+        let honest = self.pool.clone().assign(groups, attempt, &Default::default(), || AllocationId(0));
         let entropy = Arc::clone(&self.platform.entropy);
         let fresh = || AllocationId(entropy.next_u128("allocation-id"));
-        let Some(assigned) = self.pool.assign(groups, attempt, forget, fresh) else { return };
+        let Some(assigned) = self.pool.assign(groups, attempt, sabotage, fresh) else { return };
+        #[cfg(feature = "sabotage")]
+        for bug in [Sabotage::ForgetAllocations, Sabotage::StealSlots] {
+            let same = |(group, is): (&u32, &Assigned)| assigned.get(group).is_some_and(|a| a.slot == is.slot);
+            if !honest.iter().flatten().all(same) {
+                self.config.task.sabotage.runs(bug, &self.platform.journal);
+            }
+        }
         let before = std::mem::replace(&mut self.phase, Phase::Preparing);
         let Phase::Slots { prepared, .. } = before else { return };
         for (group, here) in &assigned {
@@ -119,8 +131,8 @@ impl Leader {
                 attempt,
                 allocation: slot.allocation,
                 outputs: self.targets(&execution, subtask),
-                restore: prepared.metadata.as_ref().and_then(|m| m.restore_order(subtask)),
-                replay: replay_plan(&prepared.choice, subtask, &self.config.task.sabotage),
+                restore: self.restore_order(&prepared, slot, subtask),
+                replay: self.replay_plan(&prepared.choice, subtask),
                 settings: self.config.task.clone(),
             };
             let message = ToTaskManager::Deploy {
@@ -132,6 +144,24 @@ impl Leader {
             self.peers.send(&slot.slot.task_manager, &message);
         }
         self.enter(Phase::Deployed(Box::new(execution)), "all slots assigned");
+    }
+
+    fn replay_plan(&self, choice: &RestoreChoice, subtask: SubtaskId) -> ReplayPlan {
+        let sabotage = &self.config.task.sabotage;
+        let plan = replay_plan(choice, subtask, sabotage);
+        if sabotage.is(Sabotage::ReplayOutOfOrder) && plan != replay_plan(choice, subtask, &SabotageSet::default()) {
+            self.emit(Sabotage::ReplayOutOfOrder.marker());
+        }
+        plan
+    }
+
+    fn restore_order(&self, prepared: &Prepared, slot: &Assigned, subtask: SubtaskId) -> Option<RestoreOrder> {
+        let order = prepared.metadata.as_ref()?.restore_order(subtask)?;
+        let sabotage = &self.config.task.sabotage;
+        if !slot.previous && sabotage.runs(Sabotage::RelocatedWithoutState, &self.platform.journal) {
+            return None;
+        }
+        Some(order)
     }
 
     pub(super) fn targets(&self, execution: &ExecutionState, subtask: SubtaskId) -> Vec<Vec<ChannelTarget>> {

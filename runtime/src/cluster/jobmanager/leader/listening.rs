@@ -81,7 +81,8 @@ impl Leader {
                 execution.subtask_replayed(subtask);
                 self.start_checkpoints_when_up();
             }
-            SubtaskReport::ReplayedEpoch { .. } if self.config.task.sabotage.is(Sabotage::ReplayUnverified) => {}
+            SubtaskReport::ReplayedEpoch { .. }
+                if self.config.task.sabotage.runs(Sabotage::ReplayUnverified, &self.platform.journal) => {}
             SubtaskReport::ReplayedEpoch { epoch, digests } => {
                 match execution.verification.report(subtask, epoch, &digests) {
                     Ok(true) => self.emit(Event::ReplayEpochVerified { epoch }),

@@ -157,7 +157,8 @@ impl Leader {
         let coordinator_config = config.checkpoint.coordinator(job.id, job.name.clone(), config.task.sabotage.clone());
         let coordinator = Coordinator::new(coordinator_config, participants, &head.state(), now);
         let (events, inbox) = mpsc::unbounded();
-        let durable = Durable { primary, layout: Layout { job: job.id }, head, sinks };
+        let sabotage = config.task.sabotage.clone();
+        let durable = Durable { primary, layout: Layout { job: job.id }, head, sinks, sabotage };
         Leader {
             next_heartbeat: now + config.heartbeat_interval,
             platform,

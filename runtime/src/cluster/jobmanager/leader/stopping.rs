@@ -10,7 +10,7 @@ impl Leader {
         }
         self.restarts += 1;
         if self.config.restart_attempts.is_some_and(|most| self.restarts > most)
-            || self.config.task.sabotage.is(Sabotage::NeverRestart)
+            || self.config.task.sabotage.runs(Sabotage::NeverRestart, &self.platform.journal)
         {
             let cause = self.user_failure.as_deref().unwrap_or(reason);
             return self.fail_job(format!("given up after {} restarts: {cause}", self.restarts - 1));

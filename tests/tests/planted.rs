@@ -1,0 +1,43 @@
+//! Bugs that Apache Flink had, planted again: each is caught within the seeds named, in plans that know nothing of it, by an
+//! invariant that is there for it. How soon over many seeds is measured by `./weir power` (`reports/power.toml`).
+
+use runtime::sabotage::Sabotage;
+use weir_tests::defects::is_caught;
+
+macro_rules! planted {
+    ($($(#[$doc:meta])* $test:ident: $sabotage:ident within $seeds:literal)*) => {
+        $($(#[$doc])* #[test]
+        fn $test() {
+            is_caught(Sabotage::$sabotage, "default", $seeds, Sabotage::$sabotage.defect().expected);
+        })*
+
+        const TESTED: &[Sabotage] = &[$(Sabotage::$sabotage),*];
+    };
+}
+
+planted! {
+    closing_deletes_what_was_acknowledged: CloseDeletesAcked within 10
+    an_unclear_answer_counts_as_a_failure: AmbiguousIsFailure within 120
+    the_own_entry_is_taken_for_foreign: OwnEntryIsForeign within 120
+    ids_are_sorted_as_text: IdsSortedAsText within 5
+    lost_metadata_blocks_recovery: LostMetadataBlocks within 40
+    an_outage_deletes_a_checkpoint: OutageDeletesCheckpoint within 10
+    fallback_without_a_replay: FallbackWithoutReplay within 20
+    a_trigger_after_the_stop: TriggerAfterStop within 5
+    records_during_the_snapshot: EmitDuringSnapshot within 60
+    an_ended_source_ignores_triggers: EndedSourceIgnoresTrigger within 5
+    the_newest_local_copy_is_taken: NewestLocalCopy within 10
+    slots_of_others_are_taken: StealSlots within 5
+    only_the_own_epoch_is_committed: CommitOnlyOwnEpoch within 10
+    names_of_sink_objects_collide: CollidingSinkNames within 10
+    what_is_committed_already_is_fatal: CommittedIsFatal within 20
+    restoring_deletes_newer_output: RestoreDeletesNewerOutput within 20
+    a_task_starts_elsewhere_without_its_state: RelocatedWithoutState within 5
+}
+
+/// Every historical bug is here, and nothing else.
+#[test]
+fn every_historical_bug_has_its_test() {
+    let historical: Vec<_> = Sabotage::ALL.iter().filter(|bug| !bug.defect().bug.is_empty()).collect();
+    assert_eq!(historical, TESTED.iter().collect::<Vec<_>>());
+}
