@@ -10,6 +10,7 @@
 
 mod chaos;
 mod count;
+mod network;
 mod usage;
 
 use std::{
@@ -32,6 +33,8 @@ enum Figure {
     Chaos(chaos::Options),
     /// A keyed running count on a real cluster over loopback: records per second.
     Count(count::Options),
+    /// Messages per second through the simulated transport, beside bare madsim.
+    Network(network::Options),
 }
 
 /// Runs the program. Gives the exit status.
@@ -47,6 +50,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let measured = match cli.figure {
         Figure::Chaos(options) => chaos::measure(&options),
         Figure::Count(options) => count::measure(&options),
+        Figure::Network(options) => network::measure(&options),
     };
     match measured {
         Ok(()) => 0,
