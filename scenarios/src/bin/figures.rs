@@ -1,6 +1,10 @@
 //! Prints the figures that Weir is judged by: chaos runs per second, simulated time per real time, records per second of a
 //! keyed count on a real cluster.
 
+/// Runs allocate much and briefly; see `figures chaos` for what it gives.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let arguments: Vec<_> = std::env::args_os().collect();
     // The sweep starts this program anew for its runs.
