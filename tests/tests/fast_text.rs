@@ -79,7 +79,7 @@ fn errors_of_weir() {
     std::fs::create_dir_all(used.join("ha/1")).expect("made");
     std::fs::write(used.join("ha/1/0"), "x").expect("written");
     let used = text(&used);
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 10] = [
         &["weir", "run", "nope", "--output", &fresh],
         &["weir", "run", "flights", "--output", &fresh, "--frobnicate"],
         &["weir", "run", "flights", "--output", &fresh, "--input", &absent],
@@ -88,6 +88,8 @@ fn errors_of_weir() {
         &["weir", "run", "flights", "--output", &used],
         &["weir", "run", "flights", "--output", &fresh, "--records-per-second", "0"],
         &["weir", "run", "flights", "--output", &file],
+        &["weir", "inspect", &file],
+        &["weir", "inspect", &absent],
     ];
     insta::assert_snapshot!("errors-of-weir", conversation("weir", &cases, directory.path()));
 }

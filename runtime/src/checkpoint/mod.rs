@@ -2,10 +2,11 @@
 //!
 //! The decision is the pure state machine [`coordinator`]; the place is the head log ([`head`]), whose `Completed` entry is
 //! the one commit point of a checkpoint; [`metadata`] says what it consists of; [`commit`] makes its output visible; [`sweep`]
-//! removes what nothing refers to. All of them reach primary storage through [`primary`].
+//! removes what nothing refers to. [`flink`] reads what Apache Flink wrote. All of them reach primary storage through [`primary`].
 
 pub mod commit;
 pub mod coordinator;
+pub mod flink;
 pub mod frame;
 pub mod head;
 pub mod metadata;

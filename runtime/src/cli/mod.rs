@@ -1,7 +1,8 @@
 //! The command line of the binary `weir`: jobs for real, on this machine.
 //!
-//! Exit status: 0 the job finished, 1 it failed, 20 the environment does not allow it (files, ports), 64 usage.
+//! Exit status: 0 the job finished, 1 it failed (or the snapshot looked at is broken), 20 the environment does not allow it (files, ports), 64 usage.
 
+mod inspect;
 mod progress;
 mod run;
 mod summary;
@@ -10,6 +11,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
+use self::inspect::{InspectArguments, InspectError, inspect};
 pub use self::run::{RunArguments, RunError, run};
 
 const EXIT_FAILED: u8 = 1;
@@ -29,6 +31,8 @@ enum Command {
     Run(RunArguments),
     /// List the jobs that come with Weir.
     Jobs,
+    /// Show what a checkpoint or savepoint of Apache Flink holds.
+    Inspect(InspectArguments),
 }
 
 /// Parses and executes a command line; prints what went wrong in one line.
@@ -51,6 +55,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Command::Inspect(arguments) => match inspect(&arguments) {
+            Ok(text) => show(&text),
+            Err(InspectError::Environment(error)) => {
+                eprintln!("weir: {error}");
+                ExitCode::from(EXIT_ENVIRONMENT)
+            }
+            Err(InspectError::Broken(error)) => {
+                eprintln!("weir: {error}");
+                ExitCode::from(EXIT_FAILED)
+            }
+        },
         Command::Run(arguments) => match run(&arguments) {
             Ok(report) => {
                 println!("{report}");
@@ -68,10 +83,22 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Prints; somebody who has read enough closes the pipe.
+fn show(text: &str) -> ExitCode {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("weir: cannot write to standard output: {error}");
+            ExitCode::from(EXIT_ENVIRONMENT)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 /// What clap has to say, without its usage text.
 fn one_line(text: &str) -> String {
     if !text.starts_with("error:") {
-        return "say what to do: run or jobs (see --help)".to_string();
+        return "say what to do: run, jobs or inspect (see --help)".to_string();
     }
     let first: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     format!("{} (see --help)", first.join(" ").trim_start_matches("error: "))

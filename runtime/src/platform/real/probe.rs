@@ -1,6 +1,9 @@
 //! Looking at what a person named on the command line before anything is started.
 
-use std::{fs, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// The absolute path and the length of a readable regular file.
 ///
@@ -26,4 +29,29 @@ pub fn prepare_root(path: &Path) -> Result<bool, String> {
     let probe = path.join(".weir-write-probe");
     fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(|e| e.to_string())?;
     Ok(path.join("ha").is_dir())
+}
+
+/// The content of a file that is looked at as a whole, for example metadata; the file `name` in it if `path` is a directory.
+///
+/// # Errors
+/// If it cannot be read, or is longer than `longest` bytes.
+pub fn read_file(path: &Path, name: &str, longest: u64) -> io::Result<(PathBuf, Vec<u8>)> {
+    let file = if path.is_dir() { path.join(name) } else { path.to_path_buf() };
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+    let length = file_length(&file).map_err(named)?;
+    if length > longest {
+        let message = format!("{}: it has {length} bytes, at most {longest} are read", file.display());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    let bytes = fs::read(&file).map_err(named)?;
+    Ok((file, bytes))
+}
+
+/// The length of a file.
+///
+/// # Errors
+/// If there is none, or it may not be looked at.
+pub fn file_length(path: &Path) -> io::Result<u64> {
+    let metadata = fs::metadata(path)?;
+    if metadata.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(metadata.len()) }
 }
