@@ -243,6 +243,29 @@ fn shards_merged_are_one_run_in_any_order_and_any_number_of_times() {
     assert_eq!(files(&at("three")), merged);
 }
 
+/// Not rehearsals, but whole clusters under faults.
+#[test]
+fn a_seed_is_the_same_run_however_it_is_run() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let run = |name: &str, more: &[&str]| {
+        let path = at(name);
+        let all = [&["chaos", "--seeds", "40..46", "--out", text(&path)], more].concat();
+        let said = ends(&all, 0);
+        assert!(said.contains("proof  sabotaged run (never-restart): violation, as it must"), "{said}");
+        records(&path)
+    };
+    let alone = run("alone", &["--jobs", "1", "--batch", "100"]);
+    assert_eq!(alone.len(), 6);
+    assert!(alone.values().all(|record| record.counters.events > 500), "they do next to nothing");
+    assert_eq!(run("fresh", &["--jobs", "3", "--batch", "1"]), alone);
+    run("even", &["--shard", "0/2"]);
+    run("odd", &["--shard", "1/2", "--jobs", "1"]);
+    merge(&[&at("odd"), &at("even")], &at("merged"), 0);
+    assert_eq!(records(&at("merged")), alone);
+    assert_eq!(summary(&at("merged")), summary(&at("alone")));
+}
+
 #[test]
 fn failures_of_shards_are_grouped_as_those_of_one_run() {
     let directory = tempfile::tempdir().expect("a directory");

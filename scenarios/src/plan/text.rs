@@ -72,6 +72,12 @@ impl Plan {
             };
             PlanError { line: line_of_field(text, &complaint), field, message: complaint.message }
         })?;
+        // What is read can be written again, whatever rule was forgotten above.
+        toml::Table::try_from(&plan).map_err(|error| PlanError {
+            line: None,
+            field: String::new(),
+            message: format!("cannot be written as TOML: {error}"),
+        })?;
         Ok(plan)
     }
 }

@@ -107,6 +107,8 @@ impl Plan {
         within("workload", "keys", w.keys, 1, MOST_RECORDS)?;
         within("workload", "splits", w.splits.into(), 1, 1_000)?;
         within("workload", "records_per_second", w.records_per_second, 1, 1 << 40)?;
+        // TOML knows no larger number: the plan could not be written again.
+        w.parameters.values().try_for_each(|v| within("workload", "parameters", *v, 0, i64::MAX.cast_unsigned()))?;
         let slots = u64::from(self.cluster.task_managers) * u64::from(self.cluster.slots);
         if w.parallelism == 0 || u64::from(w.parallelism) > slots {
             let message = format!("{} does not fit the {slots} slots of the cluster", w.parallelism);

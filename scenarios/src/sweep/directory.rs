@@ -64,8 +64,8 @@ pub(super) fn stored(path: &Path) -> Result<Stored, Trouble> {
     if !file.exists() {
         return Err(Trouble::Usage(format!("{} holds no sweep: {OPTIONS} is missing", path.display())));
     }
-    let text = std::fs::read_to_string(&file).map_err(|error| Trouble::file("read", &file, &error))?;
-    let stored: Stored = serde_json::from_str(&text).map_err(|error| Trouble::content(&file, error))?;
+    let bytes = std::fs::read(&file).map_err(|error| Trouble::file("read", &file, &error))?;
+    let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| Trouble::content(&file, error))?;
     stored.check().map_err(|error| Trouble::content(&file, error))?;
     Ok(stored)
 }
@@ -79,12 +79,14 @@ pub(super) fn closings(path: &Path) -> Result<Vec<Closing>, Trouble> {
     if !file.exists() {
         return Ok(Vec::new());
     }
-    let text = std::fs::read_to_string(&file).map_err(|error| Trouble::file("read", &file, &error))?;
-    text.lines()
+    let bytes = std::fs::read(&file).map_err(|error| Trouble::file("read", &file, &error))?;
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
         .enumerate()
         .map(|(at, line)| {
             let wrong = |error: String| Trouble::content(&file, format!("line {}: {error}", at + 1));
-            let closing: Closing = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+            let closing: Closing = serde_json::from_slice(line).map_err(|error| wrong(error.to_string()))?;
             closing.options.check().map_err(wrong)?;
             Ok(closing)
         })
