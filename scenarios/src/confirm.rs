@@ -141,8 +141,12 @@ fn lost(request: &Request, message: &str) -> Result<RunRecord, String> {
 fn died(request: &Request, status: &str, tail: &str, limits: Limits) -> Result<RunRecord, String> {
     let last = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let mut record = lost(request, &format!("the process was lost ({status}) {last}"))?;
-    // What Rust says when an allocation fails, and what the kernel does when there is no memory at all.
-    let is_refusal = |line: &&str| line.contains("memory allocation of ") && line.contains(" bytes failed");
+    // What Rust says when an allocation fails or there is no room for a thread's stack, and what the kernel does when there is
+    // no memory at all.
+    let is_refusal = |line: &&str| {
+        let refused = line.contains("memory allocation of ") && line.contains(" bytes failed");
+        refused || line.contains("failed to spawn thread")
+    };
     let refused = tail.lines().find(is_refusal);
     if refused.is_some() || status == KILLED {
         record.verdict = Verdict::Memory;

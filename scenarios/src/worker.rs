@@ -114,7 +114,7 @@ pub fn crash_record(plan: &Plan, message: &str) -> RunRecord {
 /// What a worker is told when it is started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServeOptions {
-    /// Bytes of address space that this process may have.
+    /// Bytes of address space that this process may have, besides what it starts with.
     pub memory_limit: Option<u64>,
     /// Follows the first word of each answer, so that nothing that user code prints passes for one.
     pub word: String,
@@ -148,7 +148,18 @@ pub fn serve(options: &ServeOptions, input: impl BufRead, mut output: impl Write
 fn confine(options: &ServeOptions) -> std::io::Result<()> {
     let Some(limit) = options.memory_limit else { return Ok(()) };
     let (_, hard) = rlimit::getrlimit(rlimit::Resource::AS)?;
-    rlimit::setrlimit(rlimit::Resource::AS, limit.min(hard), hard)
+    // What an allocator reserves at its start and never uses is no fault of the runs.
+    let wanted = limit.saturating_add(address_space());
+    rlimit::setrlimit(rlimit::Resource::AS, wanted.min(hard), hard)
+}
+
+/// Bytes of address space that this process has. 0 where the system does not say.
+#[cfg(unix)]
+fn address_space() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kibibytes.unwrap_or_default().saturating_mul(1_024)
 }
 
 #[cfg(not(unix))]
