@@ -21,14 +21,14 @@ use runtime::{
     platform::Address,
     sabotage::SabotageSet,
 };
-use sim::{DiskConfig, Effect, FailureKind, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig};
+use sim::{DiskConfig, Effect, Entry, FailureKind, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig};
 
 use crate::{
     invariants::{self, End, FallbackPolicy, InvariantSuite, RuntimeFormats, Seen, SuiteConfig, Timing},
     nemesis::Nemesis,
     plan::{
-        FallbackBehindCommit, Plan, Span,
-        model::{JOB_MANAGER, machine_of},
+        FallbackBehindCommit, FaultKind, FaultSpec, Plan, Span,
+        model::{JOB_MANAGER, SECOND_JOB_MANAGER, machine_of},
     },
     record::{Observer, Recorder, RunEnd, Story},
     run::RunError,
@@ -122,29 +122,41 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
     }
 }
 
+/// The program of a JobManager. How the job ended, by the first that knows, goes to `end`.
+fn job_manager(job: &Job, cluster: &ClusterConfig, process: &str, end: &JobEnd) -> Entry {
+    let config = JobManagerConfig { rpc_address: Address(format!("{process}/rpc")), cluster: cluster.clone() };
+    let (job, end) = (job.clone(), end.clone());
+    Rc::new(move |platform| {
+        let (job, config, end) = (job.clone(), config.clone(), end.clone());
+        async move {
+            let outcome = jobmanager::run(platform, job, config).await.map_err(|error| error.to_string());
+            if let Ok(mut end) = end.lock() {
+                end.get_or_insert(outcome);
+            }
+        }
+        .boxed()
+    })
+}
+
 /// Adds machines and processes of the plan to the world and starts them. The job's end appears in what is given back.
 pub fn start_cluster(world: &World, plan: &Plan, job: &Job) -> JobEnd {
     let end: JobEnd = Arc::default();
     let cluster = cluster_config(plan);
     let rpc = Address(format!("{JOB_MANAGER}/rpc"));
+    let contends = |fault: &FaultSpec| matches!(fault.fault, FaultKind::SecondJobManager { .. });
+    if plan.faults.iter().any(contends) {
+        // Started, perhaps, by the nemesis.
+        let machine = machine_of(SECOND_JOB_MANAGER);
+        world.add_machine(&machine);
+        let entry = job_manager(job, &cluster, SECOND_JOB_MANAGER, &end);
+        world.add_process(SECOND_JOB_MANAGER, &machine, entry);
+    }
     for process in plan.cluster.process_names() {
         let machine = machine_of(&process);
         world.add_machine(&machine);
         let job = job.clone();
         if process == JOB_MANAGER {
-            let config = JobManagerConfig { rpc_address: rpc.clone(), cluster: cluster.clone() };
-            let end = end.clone();
-            let entry = move |platform| {
-                let (job, config, end) = (job.clone(), config.clone(), end.clone());
-                async move {
-                    let outcome = jobmanager::run(platform, job, config).await.map_err(|error| error.to_string());
-                    if let Ok(mut end) = end.lock() {
-                        end.get_or_insert(outcome);
-                    }
-                }
-                .boxed()
-            };
-            world.add_process(&process, &machine, Rc::new(entry));
+            world.add_process(&process, &machine, job_manager(&job, &cluster, &process, &end));
         } else {
             let config = TaskManagerConfig {
                 job_manager: rpc.clone(),
@@ -162,7 +174,11 @@ pub fn start_cluster(world: &World, plan: &Plan, job: &Job) -> JobEnd {
             };
             world.add_process(&process, &machine, Rc::new(entry));
         }
-        world.start(&process);
+        // Who joins late is started by the nemesis.
+        let late = |fault: &FaultSpec| matches!(fault.fault, FaultKind::JoinLate { .. }) && fault.target == process;
+        if !plan.faults.iter().any(late) {
+            world.start(&process);
+        }
     }
     end
 }
@@ -229,7 +245,11 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
         let kind = match effect.effect {
             Effect::Created => invariants::EffectKind::Created,
             Effect::Deleted => invariants::EffectKind::Deleted,
-            Effect::Refused | Effect::NothingToDelete | Effect::Lost | Effect::Corrupted => return,
+            Effect::Misread => {
+                let name = effect.name.as_str().to_string();
+                return judge.borrow_mut().on_fault(&WorldTruth(world), &invariants::FaultNotice::Misread { name });
+            }
+            Effect::Refused | Effect::NothingToDelete | Effect::Lost | Effect::Corrupted | Effect::Faded => return,
         };
         let effect = invariants::Effect {
             at: effect.at.elapsed(),

@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     blame,
-    nemesis::{Nemesis, Notice, Verbs},
+    nemesis::{Nemesis, Notice, StoreTrouble, Trouble, Verbs},
     plan::{
         Damage, DiskErrorKind, DiskOperation, Plan, StoreErrorKind, StoreOperation, draw::Draw, model::JOB_MANAGER,
     },
@@ -101,6 +101,33 @@ impl Verbs for Stage {
     }
     fn lose_machine(&self, machine: &str) {
         self.crash(machine.trim_start_matches("machine-"));
+    }
+    fn power_loss(&self, machine: &str) {
+        self.lose_machine(machine);
+    }
+    fn second_job_manager(&self, _there: bool) {}
+    fn limit_memory(&self, _: &str, _: u64, _: Box<dyn Fn()>) {}
+    fn lift_memory_limit(&self, _: &str) {}
+    fn begin(&self, _trouble: &Trouble) {}
+    fn end(&self, _trouble: &Trouble) {}
+    fn connections(&self, _: &str, _: &str) -> usize {
+        0
+    }
+    fn reset_connections(&self, _: &str, _: &str) {}
+    fn arm_messages(&self, _: &str, _: &str, _: &str, _: u32, _: Duration) -> u64 {
+        0
+    }
+    fn messages_met(&self, _: u64) -> u64 {
+        0
+    }
+    fn disarm_messages(&self, _: u64) {}
+    fn put_in_place(&self, _: &str, _: &str, _: &str) -> bool {
+        false
+    }
+    fn stall_disk(&self, _: &str, _: Duration) {}
+    fn separate_device(&self, _: &str) {}
+    fn arm_store_trouble(&self, _: StoreOperation, _: &str, _: StoreTrouble, _: u32) -> u64 {
+        0
     }
     fn freeze(&self, _process: &str) {
         self.disturbed.set(true);

@@ -8,13 +8,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use runtime::platform::{ObjectName, RelPath};
-use sim::{Direction, DiskFault, FaultId, LabelPattern, SimDisk, Slow, StoreFault, StoreFaultKind, World};
+use runtime::{
+    layout::LocalLayout,
+    platform::{ObjectName, RelPath},
+};
+use sim::{Direction, DiskFault, Echo, FaultId, LabelPattern, SimDisk, Slow, StoreFault, StoreFaultKind, World};
 
 use crate::{
     invariants::{FaultNotice, Truth},
-    nemesis::{Notice, Verbs},
-    plan::{Damage, DiskErrorKind, DiskOperation, StoreErrorKind, StoreOperation},
+    nemesis::{Notice, StoreTrouble, Trouble, Verbs},
+    plan::{
+        Damage, DiskErrorKind, DiskOperation, ReadDamage, StoreErrorKind, StoreOperation,
+        model::{JOB_MANAGER, SECOND_JOB_MANAGER},
+    },
 };
 
 /// Who is told what was hit.
@@ -48,6 +54,31 @@ impl WorldVerbs {
         self.world.disk(machine)
     }
 
+    /// Begins a trouble, or ends it.
+    fn set(&self, trouble: &Trouble, on: bool) {
+        let world = &self.world;
+        match trouble {
+            Trouble::HalfOpen { lost, believing } if on => {
+                world.half_open(lost, believing);
+            }
+            Trouble::HalfOpen { lost, believing } => world.end_half_open(lost, believing),
+            Trouble::Jitter { a, b, up_to_ms } => {
+                world.storm_link(a, b, Duration::from_millis(if on { *up_to_ms } else { 0 }));
+            }
+            Trouble::Choked { a, b, divided_by } => world.choke_link(a, b, if on { *divided_by } else { 1 }),
+            Trouble::SlowDisk { machine, factor } => self.disk(machine).set_slow(if on { *factor } else { 1 }),
+            Trouble::LingeringDeletes { linger_ms } => {
+                world.store().let_deletes_linger(Duration::from_millis(if on { *linger_ms } else { 0 }));
+            }
+            Trouble::WallClock { machine, by_ms } => {
+                world.jump_wall_clock(machine, if on { *by_ms } else { by_ms.saturating_neg() });
+            }
+            Trouble::Drift { machine, parts_per_million, .. } => {
+                world.set_clock_drift(machine, if on { *parts_per_million } else { 0 });
+            }
+        }
+    }
+
     fn arm(&self, fault: FaultId) -> u64 {
         let number = self.next_armed.get();
         self.next_armed.set(number + 1);
@@ -58,6 +89,15 @@ impl WorldVerbs {
 
 fn channel(name: &str) -> LabelPattern {
     LabelPattern::Exact(name.to_string())
+}
+
+fn store_operation(operation: StoreOperation) -> sim::StoreOperation {
+    match operation {
+        StoreOperation::Create => sim::StoreOperation::Create,
+        StoreOperation::Read => sim::StoreOperation::Read,
+        StoreOperation::List => sim::StoreOperation::List,
+        StoreOperation::Delete => sim::StoreOperation::Delete,
+    }
 }
 
 impl Verbs for WorldVerbs {
@@ -76,6 +116,7 @@ impl Verbs for WorldVerbs {
             Notice::LocalFile { machine, path } => FaultNotice::LocalFile { machine, path },
             Notice::Disk { machine } => FaultNotice::Disk { machine },
             Notice::Process { process } => FaultNotice::Process { process },
+            Notice::Clock { process, wrong } => FaultNotice::Clock { process, wrong },
             Notice::Environment { what } => FaultNotice::Environment { what },
             Notice::Healed => FaultNotice::Healed,
         };
@@ -104,6 +145,60 @@ impl Verbs for WorldVerbs {
 
     fn thaw(&self, process: &str) {
         self.world.thaw(process);
+    }
+
+    fn power_loss(&self, machine: &str) {
+        self.world.power_loss(machine);
+    }
+
+    fn second_job_manager(&self, there: bool) {
+        if there {
+            self.world.route(JOB_MANAGER, Some(SECOND_JOB_MANAGER));
+            self.world.start(SECOND_JOB_MANAGER);
+        } else {
+            self.world.route(JOB_MANAGER, None);
+            self.world.crash(SECOND_JOB_MANAGER);
+        }
+    }
+
+    fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>) {
+        let bytes = self.world.memory(process) + headroom_bytes;
+        self.world.limit_memory(process, bytes, Rc::new(move |_| killed()));
+    }
+
+    fn lift_memory_limit(&self, process: &str) {
+        self.world.lift_memory_limit(process);
+    }
+
+    fn begin(&self, trouble: &Trouble) {
+        self.set(trouble, true);
+    }
+
+    fn end(&self, trouble: &Trouble) {
+        self.set(trouble, false);
+    }
+
+    fn connections(&self, a: &str, b: &str) -> usize {
+        self.world.connections(a, b)
+    }
+
+    fn reset_connections(&self, a: &str, b: &str) {
+        self.world.reset_connections(a, b);
+    }
+
+    fn arm_messages(&self, from: &str, to: &str, label: &str, count: u32, delay: Duration) -> u64 {
+        let (from, to) = (from.to_string(), to.to_string());
+        let fault = self.world.echo_frames(Echo { from, to, label: channel(label), delay, count });
+        self.arm(fault)
+    }
+
+    fn messages_met(&self, armed: u64) -> u64 {
+        let fault = self.armed.borrow().get(&armed).copied();
+        fault.map_or(0, |fault| self.world.echoed(fault).into())
+    }
+
+    fn disarm_messages(&self, _armed: u64) {
+        self.world.end_echoes();
     }
 
     fn cut(&self, from: &str, to: &str) {
@@ -146,7 +241,22 @@ impl Verbs for WorldVerbs {
             Damage::Missing => disk.remove_file(&path),
             Damage::Torn => disk.truncate(&path, length / 2),
             Damage::Corrupt => disk.corrupt(&path, length / 2),
+            // These need another file: `put_in_place`.
+            Damage::Stale | Damage::Foreign => false,
         };
+    }
+
+    fn put_in_place(&self, machine: &str, path: &str, other: &str) -> bool {
+        let (Ok(path), Ok(other)) = (RelPath::new(path), RelPath::new(other)) else { return false };
+        self.disk(machine).put_in_place(&path, &other)
+    }
+
+    fn stall_disk(&self, machine: &str, duration: Duration) {
+        self.disk(machine).stall(self.world.now() + duration);
+    }
+
+    fn separate_device(&self, machine: &str) {
+        self.disk(machine).mount(&LocalLayout::root());
     }
 
     fn fill_disk(&self, machine: &str, full: bool) {
@@ -161,12 +271,20 @@ impl Verbs for WorldVerbs {
             DiskOperation::Write => sim::DiskOperation::Append,
             DiskOperation::Sync => sim::DiskOperation::Sync,
             DiskOperation::Read => sim::DiskOperation::Read,
+            DiskOperation::Rename => sim::DiskOperation::Rename,
+            DiskOperation::Remove => sim::DiskOperation::RemoveTree,
+            DiskOperation::List => sim::DiskOperation::List,
+            DiskOperation::SyncDirectory => sim::DiskOperation::SyncDir,
         };
         let error = match error {
             DiskErrorKind::InputOutput => sim::DiskErrorKind::Io,
             DiskErrorKind::NoSpace => sim::DiskErrorKind::NoSpace,
+            DiskErrorKind::Denied => sim::DiskErrorKind::Denied,
+            DiskErrorKind::Vanished => sim::DiskErrorKind::Vanished,
         };
-        let fault = DiskFault { operation: Some(operation), path_contains: String::new(), error, count };
+        // What vanishes are files of local copies.
+        let path_contains = if error == sim::DiskErrorKind::Vanished { "/chk_" } else { "" }.to_string();
+        let fault = DiskFault { operation: Some(operation), path_contains, error, count };
         let fault = self.disk(machine).inject(fault);
         self.arm(fault)
     }
@@ -198,12 +316,7 @@ impl Verbs for WorldVerbs {
     }
 
     fn arm_store_errors(&self, operation: StoreOperation, contains: &str, error: StoreErrorKind, count: u32) -> u64 {
-        let operation = match operation {
-            StoreOperation::Create => sim::StoreOperation::Create,
-            StoreOperation::Read => sim::StoreOperation::Read,
-            StoreOperation::List => sim::StoreOperation::List,
-            StoreOperation::Delete => sim::StoreOperation::Delete,
-        };
+        let operation = store_operation(operation);
         let kind = match error {
             StoreErrorKind::ErrorBefore => StoreFaultKind::ErrorBefore,
             StoreErrorKind::ErrorAfter => StoreFaultKind::ErrorAfter,
@@ -213,6 +326,19 @@ impl Verbs for WorldVerbs {
         let fault = StoreFault { operation: Some(operation), name_contains: contains.to_string(), kind, count };
         let fault = self.world.store().inject(fault);
         self.arm(fault)
+    }
+
+    fn arm_store_trouble(&self, operation: StoreOperation, contains: &str, trouble: StoreTrouble, count: u32) -> u64 {
+        let kind = match trouble {
+            StoreTrouble::Throttled { retry_after_ms } => {
+                StoreFaultKind::Throttled(Duration::from_millis(retry_after_ms))
+            }
+            StoreTrouble::Slow { delay_ms } => StoreFaultKind::Delayed(Duration::from_millis(delay_ms)),
+            StoreTrouble::Read(ReadDamage::Short) => StoreFaultKind::ShortRead,
+            StoreTrouble::Read(ReadDamage::Corrupt) => StoreFaultKind::CorruptRead,
+        };
+        let (operation, name_contains) = (Some(store_operation(operation)), contains.to_string());
+        self.arm(self.world.store().inject(StoreFault { operation, name_contains, kind, count }))
     }
 
     fn store_errors_met(&self, armed: u64) -> u64 {

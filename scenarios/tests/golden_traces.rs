@@ -35,6 +35,8 @@ const SEEDS: &[(&str, &[u64])] = &[
     ("fallback", &[3, 12, 34]),
     ("store", &[4, 13]),
     ("network", &[6, 17]),
+    ("clocks", &[8, 14]),
+    ("processes", &[9, 15]),
 ];
 
 /// User code of some seeds panics, as planned; the test's own panics are still told.

@@ -82,6 +82,9 @@ impl World {
         let per_million = MILLION.saturating_add_signed(parts_per_million);
         assert!(per_million > 0, "a monotonic clock cannot stand still");
         *rate = Rate { at: now.0, mono: rate.read(now), per_million };
+        drop(rate);
+        // Timers were set by the old rate.
+        self.queue().rouse();
     }
 
     /// Sets a machine's wall clock forward or back.

@@ -25,47 +25,47 @@ use crate::{
 };
 
 /// What a frame occupies besides its payload.
-const FRAME_OVERHEAD: u64 = 4;
+pub(crate) const FRAME_OVERHEAD: u64 = 4;
 
-enum Item {
+pub(crate) enum Item {
     Frame(Bytes),
     Close,
     Reset,
 }
 
 #[derive(Default)]
-struct Way {
-    network: VecDeque<(u64, Item)>,
+pub(crate) struct Way {
+    pub network: VecDeque<(u64, Item)>,
     delivery: Option<EventKey>,
     last_arrival: u64,
     received: VecDeque<Bytes>,
     /// The sender has closed, and everything it sent has arrived.
     closed: bool,
-    receiver: Option<Waker>,
-    sender: Option<Waker>,
+    pub receiver: Option<Waker>,
+    pub sender: Option<Waker>,
     /// All three count frames with their overhead, over the life of the connection.
-    sent: u64,
+    pub sent: u64,
     read: u64,
     known_read: u64,
     /// Payload sent and not read.
-    payload: u64,
+    pub payload: u64,
     news: Option<EventKey>,
     news_held_up: bool,
     /// The receiver refused what was sent.
     refused: bool,
 }
 
-struct End {
-    owner: Rc<Incarnation>,
-    dead: bool,
-    error: Option<NetError>,
-    sender_gone: bool,
-    receiver_gone: bool,
+pub(crate) struct End {
+    pub owner: Rc<Incarnation>,
+    pub dead: bool,
+    pub error: Option<NetError>,
+    pub sender_gone: bool,
+    pub receiver_gone: bool,
 }
 
-struct State {
-    ways: [Way; 2],
-    ends: [End; 2],
+pub(crate) struct State {
+    pub ways: [Way; 2],
+    pub ends: [End; 2],
 }
 
 pub(crate) struct Connection {
@@ -78,10 +78,12 @@ pub(crate) struct Connection {
     most_in_flight: Rc<Cell<u64>>,
     /// One end's machine does not answer.
     silent: Cell<bool>,
+    /// One end knows nothing of it any more, the other has not noticed, and nothing gets through.
+    pub half_open: Cell<bool>,
     /// Counts the times that the connection was whole again after a cut.
     cuts: Cell<u64>,
     watched: Cell<bool>,
-    state: RefCell<State>,
+    pub state: RefCell<State>,
 }
 
 impl Connection {
@@ -113,6 +115,7 @@ impl Connection {
             window: network.config.window_bytes,
             most_in_flight: network.in_flight(label),
             silent: Cell::new(false),
+            half_open: Cell::new(false),
             cuts: Cell::new(0),
             watched: Cell::new(false),
             state: RefCell::new(State { ways: Default::default(), ends: [end(opener), end(acceptor)] }),
@@ -122,11 +125,11 @@ impl Connection {
     }
 
     fn is_blocked(&self, way: usize) -> bool {
-        self.held.get() || self.links[way].is_blocked()
+        self.held.get() || self.half_open.get() || self.links[way].is_blocked()
     }
 
     fn is_cut(&self) -> bool {
-        self.silent.get() || self.links.iter().any(|link| link.partitioned.get())
+        self.silent.get() || self.half_open.get() || self.links.iter().any(|link| link.partitioned.get())
     }
 
     /// Puts an item on its way, behind everything that is.
@@ -148,7 +151,7 @@ impl Connection {
         }
     }
 
-    fn put_and_schedule(self: &Rc<Self>, world: &World, direction: usize, item: Item) {
+    pub(crate) fn put_and_schedule(self: &Rc<Self>, world: &World, direction: usize, item: Item) {
         let delay = self.links[direction].delay(self.slow.get());
         let mut state = self.state.borrow_mut();
         let way = &mut state.ways[direction];
@@ -195,6 +198,8 @@ impl Connection {
         }
         wake.into_iter().flatten().for_each(Waker::wake);
         self.retire(world);
+        let receiver = self.state.borrow().ends[1 - direction].owner.clone();
+        receiver.keep_within_limit();
     }
 
     /// Tells the sender of a direction that nobody reads any more what it sends.
@@ -253,6 +258,9 @@ impl Connection {
             }
             // One draw for all frames that are handed over together.
             let delay = *delay.get_or_insert_with(|| self.links[end].delay(self.slow.get()));
+            if world.network().echoes.any.get() {
+                self.echo(world, end, &ends[end].owner.process, &ends[1 - end].owner.process, &frame);
+            }
             self.put(now, way, end, delay, Item::Frame(frame));
             taken += 1;
         }
@@ -354,6 +362,16 @@ impl Connection {
         self.retire(world);
     }
 
+    /// What has arrived for `owner` and was not read.
+    pub fn unread(&self, owner: &Incarnation) -> u64 {
+        let state = self.state.borrow();
+        let bytes = |end: usize| -> u64 {
+            let mine = std::ptr::eq(&*state.ends[end].owner, owner);
+            if mine { state.ways[1 - end].received.iter().map(|frame| frame.len() as u64).sum() } else { 0 }
+        };
+        bytes(0) + bytes(1)
+    }
+
     pub fn process_ended(self: &Rc<Self>, world: &World, ended: &Rc<Incarnation>, farewell: Farewell) {
         for end in 0..2 {
             {
@@ -433,6 +451,24 @@ impl Connection {
         }
     }
 
+    /// The way is free again: what was to arrive late, because there was no room for it, arrives after the usual delay.
+    pub fn hurry(self: &Rc<Self>, world: &World) {
+        let now = world.now();
+        let mut state = self.state.borrow_mut();
+        for direction in 0..2 {
+            let soon = coalesced(now.0 + self.links[direction].delay(self.slow.get()));
+            let way = &mut state.ways[direction];
+            for (at, _) in &mut way.network {
+                *at = soon.min(*at);
+            }
+            way.last_arrival = way.last_arrival.min(soon);
+            if let Some(key) = way.delivery.take() {
+                drop(world.queue().cancel(key));
+            }
+            self.schedule(world, way, direction);
+        }
+    }
+
     /// If the connection is cut, sees to it that its ends notice in time.
     pub fn watch_if_cut(self: &Rc<Self>, world: &World) {
         if !self.is_cut() || self.watched.replace(true) {
@@ -465,7 +501,7 @@ impl Connection {
     }
 
     /// Forgets the connection once nobody holds an end of it and nothing is on its way.
-    fn retire(&self, world: &World) {
+    pub(crate) fn retire(&self, world: &World) {
         let state = self.state.borrow();
         let over = |end: &End| end.dead || (end.sender_gone && end.receiver_gone);
         if state.ends.iter().all(over) && state.ways.iter().all(|way| way.network.is_empty()) {

@@ -55,6 +55,10 @@ pub enum DiskErrorKind {
     Io,
     /// ENOSPC. An append that fails so has written a random prefix.
     NoSpace,
+    /// EACCES. Nothing has happened.
+    Denied,
+    /// ENOENT: somebody removed the file, for good, while the operation was under way. Strikes only files that are there.
+    Vanished,
 }
 
 /// Operations that will fail.
@@ -181,7 +185,8 @@ impl Disk {
             let result = match fault {
                 None => effect(state, extent),
                 Some(kind) => {
-                    if operation == DiskOperation::Append {
+                    if operation == DiskOperation::Append && matches!(kind, DiskErrorKind::Io | DiskErrorKind::NoSpace)
+                    {
                         let torn = state.rng.next_u64();
                         // The fault's error is what the caller gets, whatever the prefix came to.
                         let _ = effect(state, Extent::Torn(torn));
@@ -189,6 +194,11 @@ impl Disk {
                     Err(match kind {
                         DiskErrorKind::Io => DiskError::Io { path, detail: "injected".to_string() },
                         DiskErrorKind::NoSpace => DiskError::NoSpace(path),
+                        DiskErrorKind::Denied => DiskError::Denied(path),
+                        DiskErrorKind::Vanished => {
+                            state.forget(&path);
+                            DiskError::NotFound(path)
+                        }
                     })
                 }
             };
@@ -301,13 +311,31 @@ impl DiskState {
     }
 
     fn take_fault(&mut self, operation: DiskOperation, path: &RelPath) -> Option<DiskErrorKind> {
+        let names = &self.names;
         let armed = self.faults.iter_mut().find(|armed| {
             armed.fired < armed.fault.count
                 && armed.fault.operation.is_none_or(|wanted| wanted == operation)
                 && path.as_str().contains(&armed.fault.path_contains)
+                && (armed.fault.error != DiskErrorKind::Vanished || names.contains_key(path.as_str()))
         })?;
         armed.fired += 1;
         Some(armed.fault.error)
+    }
+
+    /// Nothing that is begun from now on is done before `until`.
+    pub fn stall(&mut self, until: SimTime) {
+        self.busy_until = self.busy_until.max(until.0);
+    }
+
+    /// Removes a file, durably. False if there is none.
+    pub fn forget(&mut self, path: &RelPath) -> bool {
+        for change in &mut self.pending_names {
+            change.names.retain(|(name, _)| name != path.as_str());
+        }
+        self.durable_names.remove(path.as_str());
+        let was_there = self.names.remove(path.as_str()).is_some();
+        self.collect();
+        was_there
     }
 
     pub fn device_of(&self, path: &str) -> DeviceId {

@@ -8,6 +8,7 @@ use runtime::platform::{DeviceId, RelPath};
 use crate::{
     disk::{Disk, DiskFault},
     store::FaultId,
+    time::SimTime,
 };
 
 /// A machine's disk, seen from outside. Nothing here takes simulated time.
@@ -34,14 +35,29 @@ impl SimDisk {
 
     /// Removes a file, durably. False if there is none.
     pub fn remove_file(&self, path: &RelPath) -> bool {
-        let mut state = self.0.state.borrow_mut();
-        for change in &mut state.pending_names {
-            change.names.retain(|(name, _)| name != path.as_str());
+        self.0.state.borrow_mut().forget(path)
+    }
+
+    /// Puts the bytes of `other` in the place of those of `path`, durably, under every name `path` has: a stale version, or
+    /// the file of somebody else. False if either is not there or they are equal.
+    pub fn put_in_place(&self, path: &RelPath, other: &RelPath) -> bool {
+        let Some(bytes) = self.peek(other) else { return false };
+        let changed = self.change(path, |present| {
+            let differs = present[..] != bytes[..];
+            if differs {
+                *present = bytes.to_vec();
+            }
+            differs
+        });
+        if changed {
+            let mut state = self.0.state.borrow_mut();
+            if let Some(id) = state.names.get(path.as_str()).copied()
+                && let Some(content) = state.contents.get_mut(&id)
+            {
+                content.durable = content.bytes.len();
+            }
         }
-        state.durable_names.remove(path.as_str());
-        let was_there = state.names.remove(path.as_str()).is_some();
-        state.collect();
-        was_there
+        changed
     }
 
     /// Flips the bits of one byte, also under every other name of the same content. False if there is no such byte.
@@ -103,6 +119,11 @@ impl SimDisk {
     /// Makes every operation take `factor` times as long; 1 is normal.
     pub fn set_slow(&self, factor: u32) {
         self.0.state.borrow_mut().slow_factor = factor.max(1);
+    }
+
+    /// Lets nothing that is begun from now on be done before `until`, as a device does that has stopped answering for a while.
+    pub fn stall(&self, until: SimTime) {
+        self.0.state.borrow_mut().stall(until);
     }
 
     /// Mounts another device at `path`: hard links and renames do not cross its border. Everything else is on device 0.

@@ -106,6 +106,19 @@ impl EventQueue {
         }
     }
 
+    /// Makes everything that only waits for a time look at its clock again.
+    pub fn rouse(&self) {
+        let sleepers: Vec<Action> = {
+            let mut events = self.events.borrow_mut();
+            events.extract_if(.., |_, action| matches!(action, Action::Wake(_))).map(|(_, action)| action).collect()
+        };
+        for sleeper in sleepers {
+            if let Action::Wake(waker) = sleeper {
+                waker.wake();
+            }
+        }
+    }
+
     /// No entry comes due any more.
     pub fn stop(&self) {
         self.stopped.set(true);

@@ -49,9 +49,13 @@ mod journal;
 #[cfg(madsim)]
 mod local;
 #[cfg(madsim)]
+mod memory;
+#[cfg(madsim)]
 mod native;
 #[cfg(madsim)]
 mod network;
+#[cfg(madsim)]
+mod network_faults;
 #[cfg(madsim)]
 mod process;
 #[cfg(madsim)]
@@ -79,7 +83,9 @@ pub use crate::{
     event_queue::Cancel,
     inputs::SimInputs,
     journal::{Listener, Stamped},
+    memory::OnKill,
     network::{Direction, LabelPattern, Slow},
+    network_faults::Echo,
     process::{Entry, ProcessStatus},
     run::{FailureKind, Outcome, RunPanic, run},
     store::{Effect, FaultId, SimStore, StoreEffect, StoreFault, StoreFaultKind, StoreOperation},

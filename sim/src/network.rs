@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{NetworkConfig, draw},
     connection::Connection,
+    network_faults::Echoes,
     process::{Incarnation, Machine},
     time::{SimTime, nanos, transfer_nanos},
     transport::{Backlog, Knock},
@@ -108,6 +109,10 @@ pub(crate) struct Link {
     pub partitioned: Cell<bool>,
     pub held: Cell<bool>,
     pub slow: Cell<Slow>,
+    /// Besides the usual jitter.
+    pub storm: Cell<u64>,
+    /// By how much the bandwidth is divided.
+    pub choked: Cell<u32>,
     busy_until: Cell<u64>,
     rng: RefCell<ChaCha8Rng>,
 }
@@ -124,6 +129,8 @@ impl Link {
             partitioned: Cell::new(false),
             held: Cell::new(false),
             slow: Cell::new(Slow::NOT),
+            storm: Cell::new(0),
+            choked: Cell::new(1),
             busy_until: Cell::new(0),
             rng: RefCell::new(rng),
         }
@@ -136,17 +143,24 @@ impl Link {
     /// How long a packet takes now.
     pub fn delay(&self, channel: Slow) -> u64 {
         let slow = self.slow.get().and(channel);
-        let jitter = if self.jitter > 0 { self.rng.borrow_mut().random_range(0..=self.jitter) } else { 0 };
+        let most = self.jitter + self.storm.get();
+        let jitter = if most > 0 { self.rng.borrow_mut().random_range(0..=most) } else { 0 };
         (self.latency + jitter).saturating_mul(u64::from(slow.factor)).saturating_add(nanos(slow.extra))
     }
 
     /// When `bytes` handed over now have left, after everything handed over before.
     pub fn transmit(&self, now: SimTime, bytes: u64, channel: Slow) -> u64 {
         let slow = self.slow.get().and(channel);
-        let takes = transfer_nanos(bytes, self.bytes_per_second).saturating_mul(u64::from(slow.factor));
+        let times = u64::from(slow.factor).saturating_mul(u64::from(self.choked.get()));
+        let takes = transfer_nanos(bytes, self.bytes_per_second).saturating_mul(times);
         let left = self.busy_until.get().max(now.0).saturating_add(takes);
         self.busy_until.set(left);
         left
+    }
+
+    /// What was handed over does not stand in the way any more.
+    pub fn clear_backlog(&self, now: SimTime) {
+        self.busy_until.set(self.busy_until.get().min(now.0));
     }
 
     pub fn draw_up_to(&self, most: usize) -> usize {
@@ -172,6 +186,9 @@ pub(crate) struct Network {
     held: RefCell<Vec<LabelPattern>>,
     slow: RefCell<Vec<(LabelPattern, Slow)>>,
     in_flight: RefCell<BTreeMap<Arc<str>, Rc<Cell<u64>>>>,
+    pub echoes: Echoes,
+    /// Where new connections to the services of a process are led instead.
+    routes: RefCell<BTreeMap<String, String>>,
 }
 
 impl Network {
@@ -186,6 +203,8 @@ impl Network {
             held: RefCell::default(),
             slow: RefCell::default(),
             in_flight: RefCell::default(),
+            echoes: Echoes::default(),
+            routes: RefCell::default(),
         }
     }
 
@@ -209,8 +228,28 @@ impl Network {
         self.in_flight.borrow_mut().entry(label.clone()).or_default().clone()
     }
 
-    fn all(&self) -> Vec<Rc<Connection>> {
+    /// Where a new connection to `at` ends up.
+    pub fn route(&self, at: &str) -> Option<String> {
+        let (process, service) = at.split_once('/')?;
+        self.routes.borrow().get(process).map(|other| format!("{other}/{service}"))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Rc<Connection>> {
         self.connections.borrow().values().cloned().collect()
+    }
+
+    /// Payload that was sent to a process and that it has not read.
+    pub fn unread(&self, owner: &Incarnation) -> u64 {
+        self.connections.borrow().values().map(|connection| connection.unread(owner)).sum()
+    }
+
+    /// Leads new connections to the services of `process` to those of `other`, as a load balancer's address does.
+    pub(crate) fn set_route(&self, process: &str, other: Option<&str>) {
+        let mut routes = self.routes.borrow_mut();
+        match other {
+            Some(other) => routes.insert(process.to_string(), other.to_string()),
+            None => routes.remove(process),
+        };
     }
 
     /// The state of links or channels has changed: whatever can go on does.
@@ -254,7 +293,7 @@ impl Network {
 }
 
 impl World {
-    fn link_of(&self, from: &str, to: &str) -> Rc<Link> {
+    pub(crate) fn link_of(&self, from: &str, to: &str) -> Rc<Link> {
         self.network().link(self, &self.process(from).name.clone(), &self.process(to).name.clone())
     }
 
@@ -283,16 +322,23 @@ impl World {
         }
     }
 
-    /// Ends all partitions, holds and slowness of the network.
+    /// Ends all partitions, holds and slowness of the network, and whatever else disturbs it. Routes stay.
     pub fn heal_network(&self) {
         let network = self.network();
         for link in network.links.borrow().values() {
             link.partitioned.set(false);
             link.held.set(false);
             link.slow.set(Slow::NOT);
+            link.storm.set(0);
+            link.choked.set(1);
         }
         network.held.borrow_mut().clear();
         network.slow.borrow_mut().clear();
+        network.echoes.clear();
+        for connection in network.all() {
+            connection.end_half_open(self);
+            connection.hurry(self);
+        }
         network.refresh(self);
     }
 

@@ -29,6 +29,7 @@ use crate::{
     inputs::SimInputFiles,
     journal::SimJournal,
     local::{Local, LocalFuture},
+    memory::{MemoryLimit, SimMemory},
     network::Farewell,
     spawner::SimSpawner,
     store_handle::SimPrimary,
@@ -84,6 +85,9 @@ pub(crate) struct Incarnation {
     pub node: NodeHandle,
     pub native_rng: RefCell<ChaCha8Rng>,
     pub input_rng: RefCell<ChaCha8Rng>,
+    /// What it says it holds, in bytes.
+    pub held: Cell<u64>,
+    pub limit: RefCell<Option<MemoryLimit>>,
 }
 
 impl Incarnation {
@@ -118,6 +122,7 @@ impl Incarnation {
                 incarnation: self.clone(),
                 streams: RefCell::default(),
             }))),
+            memory: Arc::new(SimMemory(Local::new(self.clone()))),
             journal: Journal::new(
                 self.process.clone(),
                 JOURNAL_CAPACITY,
@@ -182,6 +187,8 @@ impl World {
             node: self.inner().madsim.create_node().name(format!("{name}#{number}")).build(),
             native_rng: RefCell::new(self.rng(&format!("process/{name}/{number}/native"))),
             input_rng: RefCell::new(self.rng(&format!("process/{name}/{number}/inputs"))),
+            held: Cell::new(0),
+            limit: RefCell::default(),
         });
         *process.current.borrow_mut() = Some(incarnation.clone());
         *process.status.borrow_mut() = ProcessStatus::Running;

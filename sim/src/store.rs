@@ -6,7 +6,14 @@
 //! somewhere and arriving up to a second later. So a process can change the store after its death; that is on
 //! purpose (a zombie's write), and what the runtime's fencing is for. The log shows all of it.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::Range, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -58,7 +65,7 @@ pub enum StoreFaultKind {
     Permanent,
     /// A read gives fewer bytes than wanted (at least one, if any).
     ShortRead,
-    /// A read gives bytes of which one is wrong; the object itself is whole.
+    /// A read gives bytes of which one bit is wrong, any; the object itself is whole.
     CorruptRead,
 }
 
@@ -87,9 +94,13 @@ pub enum Effect {
     Lost,
     /// The harness corrupted the object.
     Corrupted,
+    /// A deleted object that lingered is gone.
+    Faded,
+    /// A read gave bytes of which one bit was wrong; the object itself is whole.
+    Misread,
 }
 
-/// An entry of the store's log. Reads and lists are not logged.
+/// An entry of the store's log. Lists, and reads that give what is there, are not logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreEffect {
     pub at: SimTime,
@@ -124,6 +135,10 @@ pub(crate) struct StoreState {
     log: Vec<StoreEffect>,
     faults: Vec<Armed>,
     outage_until: SimTime,
+    /// How long a deleted object can still be seen.
+    linger: Duration,
+    /// Deleted objects that can still be seen.
+    lingering: BTreeSet<ObjectName>,
     /// Requests that have not arrived yet.
     pub under_way: BTreeMap<u64, Request>,
     pub next_request: u64,
@@ -146,6 +161,8 @@ impl StoreState {
             log: Vec::new(),
             faults: Vec::new(),
             outage_until: SimTime::ZERO,
+            linger: Duration::ZERO,
+            lingering: BTreeSet::new(),
             under_way: BTreeMap::new(),
             next_request: 0,
             subscribers: Vec::new(),
@@ -172,7 +189,12 @@ impl SimStore {
 
     /// Loses an object. False if there is none.
     pub fn lose(&self, name: &ObjectName) -> bool {
-        let Some(bytes) = self.state.borrow_mut().objects.remove(name) else { return false };
+        let removed = {
+            let mut state = self.state.borrow_mut();
+            state.lingering.remove(name);
+            state.objects.remove(name)
+        };
+        let Some(bytes) = removed else { return false };
         self.note(None, name, bytes.len() as u64, Effect::Lost);
         true
     }
@@ -221,6 +243,34 @@ impl SimStore {
         state.outage_until = state.outage_until.max(until);
     }
 
+    /// From now on a deleted object can still be listed and read for `d`, and its name stays taken, as in a store whose
+    /// replicas hear of a deletion one after the other. Zero ends it, also for those that linger already.
+    pub fn let_deletes_linger(&self, d: Duration) {
+        let over = {
+            let mut state = self.state.borrow_mut();
+            state.linger = d;
+            if d.is_zero() { std::mem::take(&mut state.lingering) } else { BTreeSet::new() }
+        };
+        for name in over {
+            self.fade(&name);
+        }
+    }
+
+    fn fade(&self, name: &ObjectName) {
+        let gone = {
+            let mut state = self.state.borrow_mut();
+            state.lingering.remove(name);
+            state.objects.remove(name)
+        };
+        if let Some(bytes) = gone {
+            self.note(None, name, bytes.len() as u64, Effect::Faded);
+        }
+    }
+
+    pub(crate) fn misread(&self, owner: &Incarnation, name: &ObjectName, length: u64) {
+        self.note(Some(owner), name, length, Effect::Misread);
+    }
+
     /// Everything that happened, oldest first.
     pub fn log(&self) -> Vec<StoreEffect> {
         self.state.borrow().log.clone()
@@ -261,9 +311,42 @@ impl SimStore {
     }
 
     pub(crate) fn delete(&self, owner: &Incarnation, name: &ObjectName) {
+        if self.lingers(owner, name) {
+            return;
+        }
         let removed = self.state.borrow_mut().objects.remove(name);
         let effect = if removed.is_some() { Effect::Deleted } else { Effect::NothingToDelete };
         self.note(Some(owner), name, removed.map_or(0, |bytes| bytes.len() as u64), effect);
+    }
+
+    /// Whether the deletion of `name` is one that is not to be seen yet.
+    fn lingers(&self, owner: &Incarnation, name: &ObjectName) -> bool {
+        let (length, linger, again) = {
+            let mut state = self.state.borrow_mut();
+            let Some(length) = state.objects.get(name).map(|bytes| bytes.len() as u64) else { return false };
+            if state.lingering.contains(name) {
+                (0, Duration::ZERO, true)
+            } else if state.linger.is_zero() {
+                return false;
+            } else {
+                state.lingering.insert(name.clone());
+                (length, state.linger, false)
+            }
+        };
+        if again {
+            self.note(Some(owner), name, 0, Effect::NothingToDelete);
+            return true;
+        }
+        let late = name.clone();
+        self.world.queue().call(self.world.now() + linger, move |world| {
+            let store = world.store();
+            let lingers = store.state.borrow().lingering.contains(&late);
+            if lingers {
+                store.fade(&late);
+            }
+        });
+        self.note(Some(owner), name, length, Effect::Deleted);
+        true
     }
 
     pub(crate) fn read(&self, name: &ObjectName, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {

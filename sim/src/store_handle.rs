@@ -152,12 +152,27 @@ impl PrimaryStorage for SimPrimary {
         let name = name.clone();
         boxed(async move {
             let asked = Asked { operation: StoreOperation::Read, name: name.to_string(), upload_bytes: 0, by };
+            let owner = (*self.0).clone();
+            let object = name.clone();
             let effect = move |_: &Rc<Incarnation>, store: &SimStore| {
                 let result = store.read(&name, range);
                 let length = result.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 (result, length)
             };
-            self.request(asked, effect, mangled).await
+            let mangle = move |kind, bytes: Bytes| match kind {
+                // A single byte cannot be read short.
+                StoreFaultKind::ShortRead => bytes.slice(..bytes.len().div_ceil(2)),
+                StoreFaultKind::CorruptRead if !bytes.is_empty() => {
+                    let store = owner.world.store();
+                    let bit = store.state.borrow_mut().rng.random_range(0..bytes.len() * 8);
+                    store.misread(&owner, &object, bytes.len() as u64);
+                    let mut wrong = bytes.to_vec();
+                    wrong[bit / 8] ^= 1 << (bit % 8);
+                    wrong.into()
+                }
+                _ => bytes,
+            };
+            self.request(asked, effect, mangle).await
         })
     }
 
@@ -184,19 +199,5 @@ impl PrimaryStorage for SimPrimary {
             };
             self.request(asked, effect, |_, value| value).await
         })
-    }
-}
-
-/// Bytes as a faulty read gives them. A single byte cannot be read short.
-fn mangled(kind: StoreFaultKind, bytes: Bytes) -> Bytes {
-    match kind {
-        StoreFaultKind::ShortRead => bytes.slice(..bytes.len().div_ceil(2)),
-        StoreFaultKind::CorruptRead if !bytes.is_empty() => {
-            let mut wrong = bytes.to_vec();
-            let middle = wrong.len() / 2;
-            wrong[middle] ^= 0xff;
-            wrong.into()
-        }
-        _ => bytes,
     }
 }

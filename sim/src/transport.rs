@@ -111,6 +111,7 @@ impl SimTransport {
         let owner = (*self.0).clone();
         owner.alive_or_never().await;
         let world = owner.world.clone();
+        let to = world.network().route(&to.0).map_or(to, Address);
         let process = to.0.split_once('/').map(|(process, _)| process);
         let known = process.and_then(|name| world.inner().processes.borrow().get(name).cloned());
         let Some(process) = known else {

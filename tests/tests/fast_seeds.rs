@@ -26,7 +26,7 @@ fn seeds_of_the_default_profile_hold_every_invariant() {
 /// Each profile draws its own faults; a couple of seeds of each show that none is broken as a whole.
 #[test]
 fn seeds_of_the_other_profiles_hold_every_invariant() {
-    for profile in ["quiet", "local-recovery", "fallback", "store", "network"] {
+    for profile in ["quiet", "local-recovery", "fallback", "store", "network", "clocks", "processes"] {
         let failures = failures_of_seeds(Path::new(WORKER), profile, &[3, 104, 1_005], "fast_seeds");
         assert!(failures.is_empty(), "profile {profile}\n{}", failures.join("\n"));
     }

@@ -21,7 +21,7 @@ fn two_thousand_seeds_of_the_default_profile() {
 #[test]
 #[ignore = "some minutes: 400 seeds of each other profile"]
 fn seeds_of_the_other_profiles() {
-    for profile in ["quiet", "local-recovery", "fallback", "store", "network"] {
+    for profile in ["quiet", "local-recovery", "fallback", "store", "network", "clocks", "processes"] {
         hold(profile, 20_000..20_400);
     }
 }

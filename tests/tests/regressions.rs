@@ -41,3 +41,25 @@ regression!(
     /// The manifest of a local copy is torn: the whole copy is in doubt, however good its files look.
     a_torn_manifest_spoils_the_copy, "torn-local-manifest", LocalPartRejected, RestorePartLost
 );
+regression!(
+    /// One bit flipped on the way back when a starting JobManager read its probe of the store. It took the store for one that
+    /// lets two writers create the same object, and gave the job up for good.
+    a_damaged_probe_condemns_no_store, "probe-read-back-damaged", PrimaryRetried, RestoreChosen
+);
+regression!(
+    /// A JobManager was replaced while it stood still, and came back when its successor had gone. The TaskManagers ignored its
+    /// orders, which were of an older term than they had obeyed; without them it had nothing to write and never met the
+    /// entry that would have told it. The job stood still for ever.
+    a_replaced_leader_hears_of_it_from_the_task_managers,
+    "replaced-leader-never-hears-of-it",
+    LeaderSteppedDown,
+    SinkCommitted
+);
+regression!(
+    /// A replaced JobManager judges by the log as it knows it: that nothing can be restored any more is true of that log.
+    a_replaced_leader_judges_by_an_old_log, "replaced-leader-judges-by-an-old-log", LeaderSteppedDown
+);
+regression!(
+    /// A replaced JobManager says that the job fails over while its successor has dealt out the slots already.
+    a_replaced_leader_deals_out_no_slots, "replaced-leader-says-it-deals-out-slots", LeaderSteppedDown
+);

@@ -2,12 +2,13 @@
 //!
 //! Per sink and checkpoint there is one name; commit and void marker race for it, and whoever comes second accepts what is
 //! there. A commit may only follow the checkpoint's `Completed` entry in the head log and lists exactly what that entry
-//! says, so that any leader may repeat it. A manifest is one line of JSON, readable without this program.
+//! says, so that any leader may repeat it. A manifest is one line of JSON, readable without this program. It carries a
+//! checksum of itself: whoever sweeps deletes what no manifest lists, and must not take a damaged name for another one.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    primary::{Primary, ReadError},
+    primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
     types::PrecommittedObject,
 };
 use crate::{
@@ -41,6 +42,14 @@ pub struct Manifest {
     pub objects: Vec<ManifestObject>,
 }
 
+/// A manifest as it is written.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    #[serde(flatten)]
+    manifest: Manifest,
+    crc32c: u32,
+}
+
 impl Manifest {
     pub fn commit(checkpoint: CheckpointId, objects: &[PrecommittedObject]) -> Manifest {
         let objects = objects
@@ -54,10 +63,16 @@ impl Manifest {
         Manifest { kind: ManifestKind::Void, checkpoint, objects: Vec::new() }
     }
 
+    /// Of the manifest's JSON without the checksum.
+    fn checksum(&self) -> Result<u32, String> {
+        serde_json::to_vec(self).map(|bytes| crc32c::crc32c(&bytes)).map_err(|e| e.to_string())
+    }
+
     /// # Errors
     /// Why it cannot be serialized.
     pub fn encode(&self) -> Result<Vec<u8>, String> {
-        let mut bytes = serde_json::to_vec(self).map_err(|e| e.to_string())?;
+        let sealed = Sealed { manifest: self.clone(), crc32c: self.checksum()? };
+        let mut bytes = serde_json::to_vec(&sealed).map_err(|e| e.to_string())?;
         bytes.push(b'\n');
         Ok(bytes)
     }
@@ -65,7 +80,11 @@ impl Manifest {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Manifest, String> {
-        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let Sealed { manifest, crc32c } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let found = manifest.checksum()?;
+        if found != crc32c {
+            return Err(format!("checksum {found:08x}, {crc32c:08x} was expected"));
+        }
         if manifest.kind == ManifestKind::Void && !manifest.objects.is_empty() {
             return Err("a void marker lists objects".to_string());
         }
@@ -113,25 +132,27 @@ async fn put(primary: &Primary, object: &ObjectName, manifest: &Manifest) -> Res
 }
 
 async fn get(primary: &Primary, object: &ObjectName, length: Option<u64>) -> Result<Manifest, CommitError> {
-    // Bytes damaged on the way are good at the second reading.
-    let mut first = true;
+    let mut readings = Readings::new(3);
     loop {
         let read = match length {
             Some(length) => primary.read_exact(object, length).await,
             None => primary.read_whole(object).await,
         };
-        let reason = match read {
+        let (reason, meaning) = match read {
             Ok(bytes) => match Manifest::decode(&bytes) {
                 Ok(manifest) => return Ok(manifest),
-                Err(reason) => reason,
+                Err(reason) => (reason, readings.bad(&bytes)),
             },
             Err(ReadError::Store(error)) => return Err(CommitError::Store { object: object.clone(), error }),
-            Err(error @ ReadError::Length { .. }) => error.to_string(),
+            Err(error @ ReadError::Length { .. }) => (error.to_string(), readings.wrong_length(&error)),
         };
-        if !first {
-            return Err(CommitError::Damaged { object: object.clone(), reason });
+        match meaning {
+            BadReading::Again => {}
+            BadReading::AtRest => return Err(CommitError::Damaged { object: object.clone(), reason }),
+            BadReading::OnTheWay => {
+                return Err(CommitError::Store { object: object.clone(), error: damaged_on_the_way() });
+            }
         }
-        first = false;
     }
 }
 

@@ -94,6 +94,7 @@ impl World {
             primary: Arc::new(self.clone()),
             inputs: Arc::new(self.clone()),
             entropy: Arc::new(self.clone()),
+            memory: Arc::new(crate::platform::MemoryMeter::default()),
             journal: Journal::new(process, 0, Some(Arc::new(self.clone()))),
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     frame::{self, FrameError},
-    primary::{Primary, ReadError},
+    primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
     types::{RestoreOrder, SubtaskKey, SubtaskSnapshot},
 };
 use crate::{
@@ -103,10 +103,9 @@ pub async fn read(
     object: &ObjectName,
 ) -> Result<CheckpointMetadata, MetadataError> {
     let lost = |reason: String| MetadataError::Lost { object: object.clone(), reason };
-    // Bytes damaged on the way are good at the second reading.
-    let mut first = true;
+    let mut readings = Readings::new(2);
     loop {
-        let reason = match primary.read_whole(object).await {
+        let (reason, meaning) = match primary.read_whole(object).await {
             Ok(bytes) => match CheckpointMetadata::decode(&bytes) {
                 Ok(found) if found.checkpoint != checkpoint => {
                     return Err(lost(format!("it is of checkpoint {}, not {checkpoint}", found.checkpoint)));
@@ -115,15 +114,19 @@ pub async fn read(
                     return Err(lost(format!("it is of job {}, not {}", found.job, layout.job)));
                 }
                 Ok(found) => return Ok(found),
-                Err(error) => error.to_string(),
+                Err(error) => (error.to_string(), readings.bad(&bytes)),
             },
             Err(ReadError::Store(StoreError::Absent)) => return Err(lost(StoreError::Absent.to_string())),
             Err(ReadError::Store(error)) => return Err(MetadataError::Unavailable { object: object.clone(), error }),
-            Err(error @ ReadError::Length { .. }) => error.to_string(),
+            Err(error @ ReadError::Length { .. }) => (error.to_string(), readings.wrong_length(&error)),
         };
-        if !first {
-            return Err(lost(reason));
+        match meaning {
+            BadReading::Again => {}
+            BadReading::AtRest => return Err(lost(reason)),
+            BadReading::OnTheWay => {
+                let error = damaged_on_the_way();
+                return Err(MetadataError::Unavailable { object: object.clone(), error });
+            }
         }
-        first = false;
     }
 }

@@ -36,12 +36,80 @@ impl ReadError {
     }
 }
 
+/// Tells an object that is damaged from readings that were damaged on the way: what is wrong in the store is wrong in the
+/// same way each time.
+pub struct Readings {
+    /// So many bad readings in a row must agree before the object itself is taken for damaged.
+    agreeing: u32,
+    last: Option<u64>,
+    same: u32,
+    all: u32,
+}
+
+/// What a bad reading means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadReading {
+    /// Read again.
+    Again,
+    /// The object is damaged: definite.
+    AtRest,
+    /// Bad in ever new ways: the object may be whole; try again later.
+    OnTheWay,
+}
+
+/// Bad readings in a row that disagree before the reader gives up for now.
+const MOST_READINGS: u32 = 8;
+
+impl Readings {
+    pub fn new(agreeing: u32) -> Readings {
+        Readings { agreeing, last: None, same: 0, all: 0 }
+    }
+
+    /// Takes in the bytes of a bad reading.
+    pub fn bad(&mut self, bytes: &[u8]) -> BadReading {
+        self.note(u64::from(crc32c::crc32c(bytes)) << 32 | (bytes.len() as u64 & 0xffff_ffff))
+    }
+
+    /// Takes in that the object has not the length it should have.
+    pub fn wrong_length(&mut self, error: &ReadError) -> BadReading {
+        self.note(u64::from(crc32c::crc32c(error.to_string().as_bytes())))
+    }
+
+    fn note(&mut self, reading: u64) -> BadReading {
+        self.all += 1;
+        self.same = if self.last.replace(reading) == Some(reading) { self.same + 1 } else { 1 };
+        if self.same >= self.agreeing {
+            BadReading::AtRest
+        } else if self.all >= MOST_READINGS {
+            BadReading::OnTheWay
+        } else {
+            BadReading::Again
+        }
+    }
+}
+
+/// What [`BadReading::OnTheWay`] is to whoever asked for the object.
+pub fn damaged_on_the_way() -> StoreError {
+    StoreError::Unavailable("every reading is damaged in another way".to_string())
+}
+
 /// A process's patient access to primary storage. Cheap to clone.
 #[derive(Clone)]
 pub struct Primary {
     platform: Platform,
     operation_timeout: Duration,
     total_timeout: Duration,
+}
+
+fn is_concatenation(bytes: &[u8], parts: &[Bytes]) -> bool {
+    let mut rest = bytes;
+    for part in parts {
+        match rest.strip_prefix(&part[..]) {
+            Some(tail) => rest = tail,
+            None => return false,
+        }
+    }
+    rest.is_empty()
 }
 
 /// Counts the attempts of one operation and waits between them.
@@ -195,7 +263,8 @@ impl Primary {
         }
     }
 
-    /// Whether `name` holds exactly the concatenation of `parts`; one look, not repeated.
+    /// Whether `name` holds exactly the concatenation of `parts`. That it holds other bytes is believed only if two readings
+    /// agree on them: one alone may have been damaged on the way.
     async fn holds(&self, name: &ObjectName, parts: &[Bytes]) -> Result<bool, StoreError> {
         let by = self.by();
         let Some(length) = self.length_once(name, by).await? else {
@@ -204,19 +273,22 @@ impl Primary {
         if length != parts.iter().map(|p| p.len() as u64).sum::<u64>() {
             return Ok(false);
         }
-        let found = match self.read_once(name, length).await {
-            Ok(found) => found,
-            Err(ReadError::Store(error)) => return Err(error),
-            Err(ReadError::Length { .. }) => return Err(StoreError::Ambiguous),
-        };
-        let mut rest = &found[..];
-        for part in parts {
-            match rest.strip_prefix(&part[..]) {
-                Some(tail) => rest = tail,
-                None => return Ok(false),
+        let mut other: Option<Bytes> = None;
+        loop {
+            let found = match self.read_once(name, length).await {
+                Ok(found) => found,
+                Err(ReadError::Store(error)) => return Err(error),
+                Err(ReadError::Length { .. }) => return Err(StoreError::Ambiguous),
+            };
+            if is_concatenation(&found, parts) {
+                return Ok(true);
+            }
+            match other.replace(found.clone()) {
+                None => {}
+                Some(before) if before == found => return Ok(false),
+                Some(_) => return Err(StoreError::Ambiguous),
             }
         }
-        Ok(rest.is_empty())
     }
 
     async fn length_once(&self, name: &ObjectName, by: Mono) -> Result<Option<u64>, StoreError> {

@@ -184,6 +184,28 @@ fn the_probe_refuses_a_store_that_lets_both_writers_win() {
     assert!(matches!(world.run(probe(&primary(&world, "a"), LAYOUT)), Err(HeadError::UnsafeStore(_))));
 }
 
+/// A bit that flipped on the way back says nothing about the store's creates: the JobManager tries again instead of giving the
+/// job up for good.
+#[test]
+fn a_probe_read_back_damaged_is_no_proof_against_the_store() {
+    let world = World::default();
+    world.store_fault("read", "probe", Kind::Flipped, 1);
+    let first = world.run(probe(&primary(&world, "a"), LAYOUT));
+    assert!(matches!(first, Err(HeadError::Unavailable(_))), "{first:?}");
+    assert_eq!(world.run(probe(&primary(&world, "a"), LAYOUT)), Ok(()));
+}
+
+/// A create whose answer was lost finds its own object; that the reading back was damaged once is no proof of another's.
+#[test]
+fn a_damaged_reading_back_is_not_taken_for_somebody_elses_object() {
+    let world = World::default();
+    let p = primary(&world, "a");
+    world.store_fault("create", "x", Kind::After, 1);
+    world.store_fault("read", "x", Kind::Flipped, 1);
+    assert_eq!(world.run(p.create(&object("x"), vec![Bytes::from_static(b"0123")])), Ok(()));
+    assert_eq!(world.run(p.create(&object("x"), vec![Bytes::from_static(b"4567")])), Err(StoreError::Exists));
+}
+
 fn precommitted(name: ObjectName, snapshot: u64) -> PrecommittedObject {
     PrecommittedObject { object: name, length: 3, records: 1, snapshot: CheckpointId(snapshot) }
 }
@@ -210,8 +232,41 @@ fn commit_and_void_race_for_one_name() {
     // Readable without this program.
     let text = String::from_utf8(world.objects()[&LAYOUT.sink_commit("out", CheckpointId(1))].to_vec()).unwrap();
     let expected =
-        r#"{"kind":"commit","checkpoint":1,"objects":[{"name":"output/out/data/1","length":3,"records":1}]}"#;
-    assert_eq!(text.trim_end(), expected);
+        r#"{"kind":"commit","checkpoint":1,"objects":[{"name":"output/out/data/1","length":3,"records":1}],"crc32c":"#;
+    assert!(text.starts_with(expected), "{text}");
+}
+
+/// A flipped bit that leaves valid JSON, a digit that became another digit, must not pass for a manifest.
+#[test]
+fn a_manifest_with_a_changed_name_is_no_manifest() {
+    let bytes = Manifest::commit(CheckpointId(1), &[precommitted(object("output/out/data/1"), 1)]).encode().unwrap();
+    assert!(Manifest::decode(&bytes).is_ok());
+    let text = String::from_utf8(bytes).unwrap();
+    for (from, to) in
+        [("data/1", "data/3"), ("\"records\":1", "\"records\":0"), ("\"checkpoint\":1", "\"checkpoint\":5")]
+    {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text);
+        assert!(Manifest::decode(changed.as_bytes()).unwrap_err().contains("checksum"), "{changed}");
+    }
+}
+
+/// The sweep reads the manifests to know what is output; one bad reading must not cost a committed object.
+#[test]
+fn a_manifest_read_badly_once_costs_nothing() {
+    let world = World::default();
+    let sink = OperatorUid("out".into());
+    let p = primary(&world, "a");
+    let data = object("output/out/data/0000000001-0-1.1-00000000000000aa");
+    world.put_object(&data, "abc");
+    world.run(async {
+        commit::commit(&p, LAYOUT, &sink, CheckpointId(1), &[precommitted(data.clone(), 1)]).await.unwrap();
+        world.store_fault("read", "_committed", Kind::Flipped, 1);
+        let head = HeadState { leader: LeaderEpoch(1), ..HeadState::default() };
+        let report = sweep(&p, LAYOUT, &head, std::slice::from_ref(&sink)).await.unwrap();
+        assert_eq!((report.deleted, report.skipped_sinks), (vec![], vec![]));
+    });
+    assert!(world.objects().contains_key(&data));
 }
 
 fn some_metadata() -> CheckpointMetadata {

@@ -34,6 +34,9 @@ pub enum ToJobManager {
         incarnation: u64,
         job: JobId,
         data_address: Address,
+        /// The latest leader it has obeyed. One that leads no more, and does not know it, learns it here: an order of it would be
+        /// ignored, and without slots it would never write to the head log, where it would meet its successor.
+        obeyed: LeaderEpoch,
         /// By slot index.
         slots: Vec<Option<HeldSlot>>,
     },

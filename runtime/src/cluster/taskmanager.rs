@@ -259,6 +259,7 @@ impl TaskManager {
             incarnation: self.incarnation,
             job: self.job.id,
             data_address: self.data_address.clone(),
+            obeyed: self.leader,
             slots: self.slots.clone(),
         });
         self.connection = Some(outbox);

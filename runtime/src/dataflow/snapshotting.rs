@@ -4,7 +4,10 @@
 //! An acknowledgement is sent only when everything it names is durable in primary storage; any failure declines this
 //! checkpoint and nothing else.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::mpsc;
 
@@ -18,7 +21,7 @@ use crate::{
     checkpoint::types::{CheckpointAck, MergeRun, SubtaskSnapshot},
     ids::CheckpointId,
     journal::Event,
-    platform::Platform,
+    platform::{Held, Platform},
     recovery::{
         local_store::LocalStateStore,
         snapshot_io::{SnapshotContext, write_snapshot},
@@ -46,6 +49,8 @@ struct Shared {
     name: String,
     local: Arc<LocalStateStore>,
     reports: mpsc::UnboundedSender<SubtaskReport>,
+    /// The subtask's state, as large as its last snapshot was.
+    state: Mutex<Held>,
     /// What was acknowledged and not heard of since: for a planted bug.
     #[cfg(feature = "sabotage")]
     unconfirmed: std::sync::Mutex<BTreeMap<CheckpointId, Vec<crate::platform::ObjectName>>>,
@@ -59,12 +64,14 @@ impl Snapshotter {
         local: Arc<LocalStateStore>,
         reports: mpsc::UnboundedSender<SubtaskReport>,
     ) -> Snapshotter {
+        let state = Mutex::new(Held::new(&platform.memory, 0));
         let shared = Shared {
             platform,
             spec,
             name,
             local,
             reports,
+            state,
             #[cfg(feature = "sabotage")]
             unconfirmed: std::sync::Mutex::default(),
         };
@@ -147,6 +154,9 @@ impl Shared {
         let state = write_snapshot(&self.platform, &context, settings, chain.parts, local);
         let (state, sinks) = futures::future::join(state, sinks.complete()).await;
         let (state, sinks) = (state?, sinks?);
+        if let Ok(mut held) = self.state.lock() {
+            held.resize(state.iter().map(|part| part.length).sum());
+        }
         if !sinks.is_empty() {
             let of_this = || sinks.values().flat_map(|s| &s.objects).filter(|o| o.snapshot == checkpoint);
             self.platform.journal.emit(Event::SinkPrecommitted {

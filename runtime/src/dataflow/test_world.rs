@@ -412,6 +412,7 @@ impl TestWorld {
             primary: store.clone(),
             inputs: inputs.clone(),
             entropy: Arc::new(Counter::default()),
+            memory: Arc::new(crate::platform::MemoryMeter::default()),
             journal: Journal::new("tm-1", 0, Some(events.clone())),
         };
         TestWorld { platform, transport, store, inputs, clock, executor, tasks: Vec::new(), events }

@@ -16,6 +16,7 @@ mod clock;
 mod disk;
 mod entropy;
 mod input;
+mod memory;
 #[cfg(feature = "real")]
 pub mod real;
 mod spawner;
@@ -26,6 +27,7 @@ pub use clock::{Clock, Mono, TimedOut, Timer, Wall, timeout};
 pub use disk::{AdoptMethod, DeviceId, DiskError, DiskFile, Linked, LocalDisk, NativeDir, PathError, RelPath};
 pub use entropy::Entropy;
 pub use input::InputFiles;
+pub use memory::{Held, Memory, MemoryMeter};
 pub use spawner::{NativeError, NativeOp, Spawner, Task, TaskBody, TaskEnd};
 pub use store::{ObjectMeta, ObjectName, ObjectNameError, PrimaryStorage, StoreError};
 pub use transport::{
@@ -51,5 +53,6 @@ pub struct Platform {
     pub primary: Arc<dyn PrimaryStorage>,
     pub inputs: Arc<dyn InputFiles>,
     pub entropy: Arc<dyn Entropy>,
+    pub memory: Arc<dyn Memory>,
     pub journal: Journal,
 }

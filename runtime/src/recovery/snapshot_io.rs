@@ -13,7 +13,7 @@ use futures::{StreamExt, future::Either, stream};
 use super::local_store::{LocalCopy, LocalStateStore, LocalWriter};
 use crate::{
     checkpoint::{
-        primary::{Primary, ReadError},
+        primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
         types::StatePart,
     },
     dataflow::{
@@ -23,7 +23,7 @@ use crate::{
     ids::{AttemptId, CheckpointId, JobId, SubtaskId},
     journal::Event,
     layout::Layout,
-    platform::{Fut, NativeOp, Platform, StoreError, timeout},
+    platform::{Fut, Held, NativeOp, Platform, StoreError, timeout},
     sabotage::Sabotage,
 };
 
@@ -75,6 +75,8 @@ pub async fn write_snapshot(
         let (length, crc32c) = (bytes.len() as u64, crc32c::crc32c(&bytes));
         encoded.push((StatePart { operator, key_groups, name, object, length, crc32c }, bytes));
     }
+    // Until primary has it all.
+    let _upload = Held::new(&platform.memory, encoded.iter().map(|(part, _)| part.length).sum());
     transfer(platform, context, settings, &encoded, local).await?;
     Ok(encoded.into_iter().map(|(part, _)| part).collect())
 }
@@ -345,27 +347,27 @@ impl PartReader<'_> {
     }
 
     async fn read_primary(&self, part: &StatePart) -> Result<Bytes, PrimaryFailure> {
-        // Bytes damaged on the way are good at the second reading.
-        let mut first = true;
+        let mut readings = Readings::new(2);
         loop {
-            let reason = match self.primary.read_exact(&part.object, part.length).await {
+            let (reason, meaning) = match self.primary.read_exact(&part.object, part.length).await {
                 Ok(bytes) => {
                     let crc = crc32c::crc32c(&bytes);
                     if crc == part.crc32c {
                         return Ok(bytes);
                     }
-                    format!("checksum {crc:08x}, {:08x} was expected", part.crc32c)
+                    (format!("checksum {crc:08x}, {:08x} was expected", part.crc32c), readings.bad(&bytes))
                 }
-                Err(error @ ReadError::Length { .. }) => error.to_string(),
+                Err(error @ ReadError::Length { .. }) => (error.to_string(), readings.wrong_length(&error)),
                 Err(ReadError::Store(StoreError::Absent)) => {
                     return Err(PrimaryFailure::Lost(StoreError::Absent.to_string()));
                 }
                 Err(ReadError::Store(error)) => return Err(PrimaryFailure::Unavailable(error)),
             };
-            if !first {
-                return Err(PrimaryFailure::Lost(reason));
+            match meaning {
+                BadReading::Again => {}
+                BadReading::AtRest => return Err(PrimaryFailure::Lost(reason)),
+                BadReading::OnTheWay => return Err(PrimaryFailure::Unavailable(damaged_on_the_way())),
             }
-            first = false;
         }
     }
 }

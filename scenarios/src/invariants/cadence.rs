@@ -28,9 +28,16 @@ pub(super) struct Cadence {
     completed: Option<CheckpointId>,
     owner: BTreeMap<CheckpointId, AttemptId>,
     triggered: BTreeMap<CheckpointId, (AttemptId, Duration)>,
+    /// By process and incarnation: a leader that was replaced without knowing goes on for a while, by its own clock.
+    leaders: BTreeMap<(String, u64), Leader>,
+}
+
+/// What one leader does.
+#[derive(Default)]
+struct Leader {
     pending: BTreeMap<CheckpointId, Duration>,
-    /// Per process and incarnation: the last id triggered.
-    last: BTreeMap<(String, u64), CheckpointId>,
+    /// The last id triggered.
+    last: Option<CheckpointId>,
     ended: Option<Duration>,
     sources_done: bool,
     /// Of the job, as the leader says it.
@@ -56,27 +63,27 @@ impl Cadence {
     ) {
         let entity = format!("checkpoint {checkpoint}");
         self.claim(checkpoint, attempt, "triggered", out);
-        let author = (seen.process.to_string(), seen.incarnation);
-        if let Some(last) = self.last.insert(author, checkpoint)
+        let leader = self.leaders.entry((seen.process.to_string(), seen.incarnation)).or_default();
+        if let Some(last) = leader.last.replace(checkpoint)
             && last >= checkpoint
         {
             out.report(&entity, "id-not-increasing", format!("triggered after checkpoint {last}"));
         }
         // What an older attempt left open is not under way any more.
         let triggered = &self.triggered;
-        self.pending.retain(|id, _| triggered.get(id).is_some_and(|(of, _)| *of == attempt));
+        leader.pending.retain(|id, _| triggered.get(id).is_some_and(|(of, _)| *of == attempt));
         self.triggered.insert(checkpoint, (attempt, seen.at));
-        self.pending.insert(checkpoint, seen.at);
-        if let Some(state) = self.state.as_ref().filter(|state| !state.eq_ignore_ascii_case("running")) {
+        leader.pending.insert(checkpoint, seen.at);
+        if let Some(state) = leader.state.as_ref().filter(|state| !state.eq_ignore_ascii_case("running")) {
             out.report(&entity, "triggered-while-not-running", format!("the job is {state}"));
         }
         let timing = look.config.timing;
-        if self.pending.len() > timing.max_concurrent as usize {
-            let message = format!("{:?} are under way at once", self.pending.keys().collect::<Vec<_>>());
+        if leader.pending.len() > timing.max_concurrent as usize {
+            let message = format!("{:?} are under way at once", leader.pending.keys().collect::<Vec<_>>());
             out.report(&entity, "too-many-concurrent", message);
         }
-        if let Some(ended) = self.ended
-            && !self.sources_done
+        if let Some(ended) = leader.ended
+            && !leader.sources_done
             && seen.at + timing.tolerance < ended + timing.min_pause
             && !look.ground.damage.disturbed(seen.process, ended, seen.at)
         {
@@ -92,23 +99,26 @@ impl Check for Cadence {
     }
 
     fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
+        let leader = || (seen.process.to_string(), seen.incarnation);
         match seen.event {
             Event::CheckpointTriggered { checkpoint, attempt } => self.trigger(look, seen, *checkpoint, *attempt, out),
             Event::CheckpointAborted { checkpoint, .. } | Event::CheckpointExpired { checkpoint } => {
-                self.pending.remove(checkpoint);
+                self.leaders.entry(leader()).or_default().pending.remove(checkpoint);
             }
             Event::CheckpointCompleted { checkpoint, .. } => {
-                self.pending.remove(checkpoint);
-                self.ended = Some(seen.at);
+                let leader = self.leaders.entry(leader()).or_default();
+                leader.pending.remove(checkpoint);
+                leader.ended = Some(seen.at);
             }
-            Event::SourceExhausted { .. } => self.sources_done = true,
-            Event::LeaderElected { .. } => self.state = None,
-            Event::JobStateChanged { to, .. } => self.state = Some(to.clone()),
+            Event::SourceExhausted { .. } => self.leaders.entry(leader()).or_default().sources_done = true,
+            Event::LeaderElected { .. } => self.leaders.entry(leader()).or_default().state = None,
+            Event::JobStateChanged { to, .. } => {
+                self.leaders.entry(leader()).or_default().state = Some(to.clone());
+            }
             // A new attempt starts with a clean slate.
             Event::RestoreChosen { .. } => {
-                self.pending.clear();
-                self.ended = None;
-                self.sources_done = false;
+                let leader = self.leaders.entry(leader()).or_default();
+                *leader = Leader { last: leader.last, state: leader.state.take(), ..Leader::default() };
             }
             Event::CheckpointAcked { subtask, checkpoint } => {
                 let timing = look.config.timing;

@@ -50,7 +50,7 @@ impl Fallback {
             return;
         };
         let object = known.object.as_str();
-        if ground.intact(look.truth, object).is_ok() && !ground.damage.objects.contains_key(object) {
+        if ground.intact(look.truth, object).is_ok() && !ground.damage.unreadable(object) {
             let message = format!("part {part} of checkpoint {checkpoint} was given up; {object} is whole in primary");
             return out.report(subtask, "given-up-though-whole", message);
         }
@@ -78,9 +78,8 @@ impl Fallback {
         if self.proven.contains(&checkpoint) {
             return Some("a part was given up rightly".into());
         }
-        let damaged = completed.needed().find(|object| look.ground.damage.objects.contains_key(*object));
         // An unreadable metadata object is found by the JobManager alone, without a subtask's report.
-        if damaged == Some(completed.completion.metadata.as_str()) {
+        if look.ground.damage.unreadable(completed.completion.metadata.as_str()) {
             return Some("the plan damaged its metadata".into());
         }
         let local = look.config.local_recovery;
@@ -123,6 +122,8 @@ impl Check for Fallback {
                 self.part_lost(look, seen, subtask, *checkpoint, part, out);
             }
             Event::RestoreChosen { checkpoint, .. } => self.chosen(look, *checkpoint, out),
+            // Whoever leads no more judges by an old log. It cannot record what follows from that.
+            Event::RecoveryImpossible { .. } if !look.ground.head.is_led_by(seen.process, seen.incarnation) => {}
             Event::RecoveryImpossible { tried, .. } => {
                 let newest = look.ground.head.completed.keys().next_back().copied();
                 for completed in look.ground.retained() {
@@ -145,6 +146,8 @@ impl Check for Fallback {
 
 #[cfg(test)]
 mod tests {
+    use runtime::journal::Event;
+
     use crate::invariants::testing::Story;
 
     /// The newest is whole and chosen; after its part is lost, the one before is.
@@ -156,6 +159,23 @@ mod tests {
         story.lose_part(2);
         story.restore(Some(1), Some(2));
         story.holds();
+    }
+
+    /// The first JobManager comes back after a second one has taken over, knows nothing of the newer checkpoints, and finds
+    /// the old ones gone. It says so, and can record nothing of it. The second one may not say that.
+    #[test]
+    fn a_replaced_leader_may_find_nothing_where_the_leader_may_not() {
+        let impossible = || Event::RecoveryImpossible { job: "job".into(), tried: "checkpoint 1: lost".into() };
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]);
+        story.claim(2);
+        story.checkpoint(2, &[20, 20]);
+        story.incarnation -= 1;
+        story.event("jobmanager", impossible());
+        story.incarnation += 1;
+        story.holds();
+        story.event("jobmanager", impossible());
+        story.breaks("correct-fallback", "impossible-though-whole");
     }
 
     /// The older one is chosen although the newest is whole.

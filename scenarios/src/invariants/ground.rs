@@ -67,6 +67,8 @@ impl CompletedFact {
 pub struct HeadTruth {
     next: Option<u64>,
     pub leader: Option<LeaderEpoch>,
+    /// Process and incarnation that claimed the leadership last.
+    claimed_by: Option<(String, u64)>,
     pub completed: BTreeMap<CheckpointId, Rc<CompletedFact>>,
     pub retained: BTreeSet<CheckpointId>,
     pub attempt: Option<AttemptId>,
@@ -77,6 +79,14 @@ pub struct HeadTruth {
     pub failed: Option<String>,
 }
 
+impl HeadTruth {
+    /// Whether this process leads, by the log. One that was replaced without knowing it goes on deciding for a while; it can
+    /// record nothing of it, so nothing of it comes true.
+    pub fn is_led_by(&self, process: &str, incarnation: u64) -> bool {
+        self.claimed_by.as_ref().is_none_or(|(who, life)| (who.as_str(), *life) == (process, incarnation))
+    }
+}
+
 /// What the nemesis hit, and when last.
 #[derive(Debug, Default)]
 pub struct Damage {
@@ -84,6 +94,10 @@ pub struct Damage {
     pub files: BTreeMap<(String, String), Duration>,
     pub disks: BTreeMap<String, Duration>,
     pub processes: Vec<(Duration, String)>,
+    /// Whose clock ran wrong, from when to when; None: still.
+    pub clocks: Vec<(String, Duration, Option<Duration>)>,
+    /// Objects of which a read gave wrong bytes.
+    pub misread: BTreeSet<String>,
     pub environment: Vec<Duration>,
     pub healed: Option<Duration>,
 }
@@ -101,6 +115,17 @@ impl Damage {
                 self.disks.insert(machine.clone(), at);
             }
             FaultNotice::Process { process } => self.processes.push((at, process.clone())),
+            FaultNotice::Clock { process, wrong: true } => self.clocks.push((process.clone(), at, None)),
+            FaultNotice::Clock { process, wrong: false } => {
+                for (who, _, until) in &mut self.clocks {
+                    if who == process {
+                        until.get_or_insert(at);
+                    }
+                }
+            }
+            FaultNotice::Misread { name } => {
+                self.misread.insert(name.clone());
+            }
             FaultNotice::Environment { .. } => self.environment.push(at),
             FaultNotice::Healed => self.healed = Some(at),
         }
@@ -116,6 +141,15 @@ impl Damage {
     pub fn disturbed(&self, process: &str, from: Duration, to: Duration) -> bool {
         self.processes.iter().any(|(at, who)| who == process && (from..=to).contains(at))
             || self.environment.iter().any(|at| (from..=to).contains(at))
+            || self
+                .clocks
+                .iter()
+                .any(|(who, since, until)| who == process && *since <= to && until.is_none_or(|until| until >= from))
+    }
+
+    /// Whether the plan made reads of an object fail, by what it did to it or to the answer.
+    pub fn unreadable(&self, object: &str) -> bool {
+        self.objects.contains_key(object) || self.misread.contains(object)
     }
 }
 
@@ -199,7 +233,11 @@ impl Ground {
 
     fn fold(&mut self, truth: &dyn Truth, fact: &HeadFact) {
         match &fact.record {
-            HeadRecord::Claimed { leader } => self.head.leader = Some(*leader),
+            HeadRecord::Claimed { leader } => {
+                self.head.leader = Some(*leader);
+                // An author the store did not report is not known.
+                self.head.claimed_by = (!fact.process.is_empty()).then(|| (fact.process.clone(), fact.incarnation));
+            }
             HeadRecord::IdBlock { .. } => {}
             HeadRecord::Completed(completion) => {
                 let snapshots = truth

@@ -109,6 +109,13 @@ impl Check for Slots {
 
     fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
         match seen.event {
+            // What a JobManager believes that leads no more. It deals out no slots: nobody obeys it.
+            Event::TaskManagerRegistered { .. }
+            | Event::TaskManagerLost { .. }
+            | Event::JobStateChanged { .. }
+            | Event::SlotAllocated { .. }
+            | Event::RestoreChosen { .. }
+                if !look.ground.head.is_led_by(seen.process, seen.incarnation) => {}
             Event::TaskManagerRegistered { task_manager, incarnation, .. } => {
                 self.registered.insert(task_manager.clone(), *incarnation);
             }

@@ -66,6 +66,10 @@ pub enum FaultNotice {
     Disk { machine: String },
     /// A process was crashed, frozen, cut off or slowed, or its clock was moved. Excuses timings and lost slots only.
     Process { process: String },
+    /// The monotonic clock of a process runs wrong from now on, or right again. Excuses timings in between.
+    Clock { process: String, wrong: bool },
+    /// A read of an object gave wrong bytes, the object itself is whole: excuses that it was taken for lost.
+    Misread { name: String },
     /// The network or the store was slow or unavailable. Excuses timings only.
     Environment { what: String },
     /// All faults are over and everything that comes back is back.

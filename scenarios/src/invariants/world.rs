@@ -72,7 +72,11 @@ impl InvariantSuite {
                 let name = effect.name.as_str().to_string();
                 return self.on_fault(truth, &FaultNotice::Object { name });
             }
-            sim::Effect::Refused | sim::Effect::NothingToDelete => return,
+            sim::Effect::Misread => {
+                let name = effect.name.as_str().to_string();
+                return self.on_fault(truth, &FaultNotice::Misread { name });
+            }
+            sim::Effect::Refused | sim::Effect::NothingToDelete | sim::Effect::Faded => return,
         };
         let (object, process) = (effect.name.as_str(), &*effect.process);
         let incarnation = effect.incarnation;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Condition, Due, Nemesis, Notice};
+use super::{Ambush, Condition, Due, Nemesis, Notice};
 use crate::plan::{
-    FaultKind, FaultSpec, ObjectChoice, Side,
+    Damage, FaultKind, FaultSpec, ObjectChoice, Side,
     draw::Draw,
     faults::{EMITTER, ENTITY, STORE},
     model::{JOB_MANAGER, machine_of},
@@ -13,8 +13,8 @@ use crate::plan::{
 /// A fault that was carried out.
 pub(super) struct Done {
     pub target: String,
-    /// Errors that wait for an operation: whose (a machine's disk, or the store's) and their number.
-    pub armed: Option<(Option<String>, u64)>,
+    /// Errors that wait for an operation: where, and their number.
+    pub armed: Option<(Ambush, u64)>,
 }
 
 impl From<String> for Done {
@@ -77,6 +77,9 @@ impl Nemesis {
                 self.begin(Condition::Slowed(target.clone()), for_a_while);
                 Ok(target.into())
             }
+            FaultKind::LocalFiles { damage: damage @ (Damage::Stale | Damage::Foreign), files, newest_only } => {
+                self.swap_files(&target, *damage, *files, *newest_only, due)
+            }
             FaultKind::LocalFiles { damage, files, newest_only } => {
                 let machine = machine_of(&target);
                 let victims = self.local_victims(&machine, *newest_only);
@@ -107,12 +110,12 @@ impl Nemesis {
                 let machine = machine_of(&target);
                 verbs.notice(Notice::Disk { machine: machine.clone() });
                 let number = verbs.arm_disk_errors(&machine, *operation, *error, *count);
-                Ok(Done { target, armed: Some((Some(machine), number)) })
+                Ok(Done { target, armed: Some((Ambush::Disk(machine), number)) })
             }
             FaultKind::StoreErrors { operation, name_contains, error, count } => {
                 verbs.notice(Notice::Environment { what: STORE.to_string() });
                 let number = verbs.arm_store_errors(*operation, name_contains, *error, *count);
-                Ok(Done { target, armed: Some((None, number)) })
+                Ok(Done { target, armed: Some((Ambush::Store, number)) })
             }
             FaultKind::StoreOutage {} => {
                 let left = self.0.healed_by_ms.saturating_sub(verbs.now_ms());
@@ -132,14 +135,15 @@ impl Nemesis {
                 verbs.corrupt_object(&name);
                 Ok(name.into())
             }
+            other => self.act_more(other, target, for_a_while, due.index),
         }
     }
 
-    fn alive(&self, process: &str) -> Result<(), String> {
+    pub(super) fn alive(&self, process: &str) -> Result<(), String> {
         if self.0.verbs.is_alive(process) { Ok(()) } else { Err("the process was dead already".to_string()) }
     }
 
-    fn goes_down(&self, process: &str, restart_after_ms: Option<u64>) {
+    pub(super) fn goes_down(&self, process: &str, restart_after_ms: Option<u64>) {
         // Without a JobManager nothing can ever be judged: it comes back with the healing at the latest.
         let for_good = restart_after_ms.is_none() && process != JOB_MANAGER;
         self.0.state.borrow_mut().down.insert(process.to_string(), for_good);
@@ -150,7 +154,7 @@ impl Nemesis {
     }
 
     /// Files of local copies on a machine, of the newest checkpoint there or of all.
-    fn local_victims(&self, machine: &str, newest_only: bool) -> Vec<String> {
+    pub(super) fn local_victims(&self, machine: &str, newest_only: bool) -> Vec<String> {
         let checkpoint_of = |path: &str| -> Option<u64> {
             let (_, rest) = path.split_once("/chk_")?;
             rest.split('/').next()?.parse().ok()

@@ -7,6 +7,7 @@
 //! the plan's `healed_by_ms`, or leave anything broken beyond it except processes that the plan never restarts.
 
 mod act;
+mod act_more;
 #[cfg(test)]
 mod tests;
 pub mod verbs;
@@ -21,11 +22,14 @@ use std::{
 use reports::{FiredFault, Unfired};
 use runtime::journal::Event;
 
-pub use verbs::{Notice, Verbs};
+pub use verbs::{Notice, StoreTrouble, Trouble, Verbs};
 
 use crate::{
     phase::Phase,
-    plan::{FaultClass, FaultSpec, Plan, Trigger},
+    plan::{
+        FaultClass, FaultSpec, Plan, Trigger,
+        model::{JOB_MANAGER, SECOND_JOB_MANAGER},
+    },
 };
 
 /// A fault whose trigger has fired.
@@ -39,17 +43,35 @@ struct Due {
 /// Something that lasts. Two faults may ask for the same; it ends with the later one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Condition {
-    Cut { from: String, to: String },
+    Cut {
+        from: String,
+        to: String,
+    },
     Held(String),
     Slowed(String),
     Frozen(String),
     Full(String),
+    Troubled(Trouble),
+    SecondJobManager,
+    /// Ended by the killing, too.
+    ShortOfMemory(String),
+}
+
+/// Where errors wait for an operation to hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ambush {
+    /// On a machine's disk.
+    Disk(String),
+    Store,
+    Network,
+    /// For a process that needs more memory than it may.
+    Memory,
 }
 
 /// Errors that wait for an operation to hit.
 #[derive(Clone, Debug)]
 struct Armed {
-    machine: Option<String>,
+    ambush: Ambush,
     number: u64,
     fired: FiredFault,
 }
@@ -71,6 +93,8 @@ struct State {
     /// Completed and not subsumed.
     retained: BTreeSet<u64>,
     ruined: BTreeSet<u64>,
+    /// Faults that killed somebody for his need of memory.
+    killed: BTreeSet<u64>,
     healed: bool,
 }
 
@@ -80,6 +104,8 @@ struct Inner {
     /// How many completed checkpoints the job keeps.
     retained: usize,
     faults: Vec<FaultSpec>,
+    /// All processes of the plan.
+    processes: Vec<String>,
     verbs: Rc<dyn Verbs>,
     state: RefCell<State>,
     busy: Cell<bool>,
@@ -97,6 +123,7 @@ impl Nemesis {
             healed_by_ms: plan.healed_by_ms,
             retained: plan.settings.retained as usize,
             faults: plan.faults.clone(),
+            processes: plan.cluster.process_names().collect(),
             verbs,
             state: RefCell::new(state),
             busy: Cell::new(false),
@@ -201,7 +228,8 @@ impl Nemesis {
             Ok(done) => {
                 let class = match (spec.class(), done.target.as_str()) {
                     // An emitter that turned out to be the other kind of process.
-                    (FaultClass::CrashTaskManager, crate::plan::model::JOB_MANAGER) => FaultClass::CrashJobManager,
+                    (FaultClass::CrashTaskManager, JOB_MANAGER | SECOND_JOB_MANAGER) => FaultClass::CrashJobManager,
+                    (FaultClass::Freeze, JOB_MANAGER | SECOND_JOB_MANAGER) => FaultClass::FreezeJobManager,
                     (class, _) => class,
                 };
                 let fired = FiredFault {
@@ -213,7 +241,7 @@ impl Nemesis {
                     event,
                 };
                 match done.armed {
-                    Some((machine, number)) => state.armed.push(Armed { machine, number, fired }),
+                    Some((ambush, number)) => state.armed.push(Armed { ambush, number, fired }),
                     None => state.fired.push(fired),
                 }
             }
@@ -261,7 +289,21 @@ impl Nemesis {
             (Condition::Held(channel) | Condition::Slowed(channel), false) => verbs.release_channel(channel),
             (Condition::Frozen(process), true) => verbs.freeze(process),
             (Condition::Frozen(process), false) => verbs.thaw(process),
+            // How much is said where it begins.
+            (Condition::ShortOfMemory(_), true) => {}
+            (Condition::ShortOfMemory(process), false) => verbs.lift_memory_limit(process),
+            (Condition::SecondJobManager, there) => {
+                // Nobody starts it again once it was taken away.
+                self.0.state.borrow_mut().down.remove(SECOND_JOB_MANAGER);
+                verbs.second_job_manager(there);
+            }
             (Condition::Full(machine), full) => verbs.fill_disk(machine, full),
+            (Condition::Troubled(trouble), on) => {
+                if let Trouble::Drift { process, .. } = trouble {
+                    verbs.notice(Notice::Clock { process: process.clone(), wrong: on });
+                }
+                if on { verbs.begin(trouble) } else { verbs.end(trouble) }
+            }
         }
     }
 
@@ -281,9 +323,12 @@ impl Nemesis {
             self.switch(condition, false);
         }
         for armed in armed {
-            match &armed.machine {
-                Some(machine) => self.0.verbs.disarm_disk_errors(machine, armed.number),
-                None => self.0.verbs.disarm_store_errors(armed.number),
+            match &armed.ambush {
+                Ambush::Disk(machine) => self.0.verbs.disarm_disk_errors(machine, armed.number),
+                Ambush::Store => self.0.verbs.disarm_store_errors(armed.number),
+                Ambush::Network => self.0.verbs.disarm_messages(armed.number),
+                // Its limit ends as a condition.
+                Ambush::Memory => {}
             }
         }
         for process in down {
@@ -317,9 +362,11 @@ impl Nemesis {
             unfired.push(Unfired { index: Some(index), class, reason });
         };
         for armed in &state.armed {
-            let met = match &armed.machine {
-                Some(machine) => self.0.verbs.disk_errors_met(machine, armed.number),
-                None => self.0.verbs.store_errors_met(armed.number),
+            let met = match &armed.ambush {
+                Ambush::Disk(machine) => self.0.verbs.disk_errors_met(machine, armed.number),
+                Ambush::Store => self.0.verbs.store_errors_met(armed.number),
+                Ambush::Network => self.0.verbs.messages_met(armed.number),
+                Ambush::Memory => u64::from(state.killed.contains(&armed.number)),
             };
             match (met, armed.fired.index) {
                 (0, Some(index)) => miss(index, "armed, met no operation".to_string()),

@@ -5,7 +5,7 @@ use runtime::{
     journal::{Event, EventKind},
 };
 
-use super::{Nemesis, Notice, Verbs};
+use super::{Nemesis, Notice, StoreTrouble, Trouble, Verbs};
 use crate::plan::{
     Damage, DiskErrorKind, DiskOperation, FaultKind, FaultSpec, ObjectChoice, Plan, Profile, Side, StoreErrorKind,
     StoreOperation, Trigger, generate,
@@ -79,6 +79,56 @@ impl Verbs for Notebook {
     }
     fn lose_machine(&self, machine: &str) {
         self.write(format!("lose {machine}"));
+    }
+    fn power_loss(&self, machine: &str) {
+        self.write(format!("power {machine}"));
+    }
+    fn second_job_manager(&self, there: bool) {
+        self.write(format!("second {there}"));
+    }
+    fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>) {
+        self.write(format!("limit {process} {headroom_bytes}"));
+        if headroom_bytes == 0 {
+            killed();
+            self.dead.borrow_mut().push(process.to_string());
+        }
+    }
+    fn lift_memory_limit(&self, process: &str) {
+        self.write(format!("lift {process}"));
+    }
+    fn begin(&self, trouble: &Trouble) {
+        self.write(format!("begin {trouble:?}"));
+    }
+    fn end(&self, trouble: &Trouble) {
+        self.write(format!("end {trouble:?}"));
+    }
+    fn connections(&self, _: &str, b: &str) -> usize {
+        usize::from(b != "tm-3")
+    }
+    fn reset_connections(&self, a: &str, b: &str) {
+        self.write(format!("reset {a} {b}"));
+    }
+    fn arm_messages(&self, from: &str, to: &str, channel: &str, count: u32, delay: Duration) -> u64 {
+        self.write(format!("twice {from} {to} {channel} {count} {delay:?}"));
+        1
+    }
+    fn messages_met(&self, _: u64) -> u64 {
+        1
+    }
+    fn disarm_messages(&self, _: u64) {}
+    fn put_in_place(&self, machine: &str, path: &str, other: &str) -> bool {
+        self.write(format!("{machine} {path} holds {other}"));
+        true
+    }
+    fn stall_disk(&self, machine: &str, duration: Duration) {
+        self.write(format!("stall {machine} {duration:?}"));
+    }
+    fn separate_device(&self, machine: &str) {
+        self.write(format!("device {machine}"));
+    }
+    fn arm_store_trouble(&self, _: StoreOperation, contains: &str, trouble: StoreTrouble, count: u32) -> u64 {
+        self.write(format!("arm store {contains} {trouble:?} {count}"));
+        1
     }
     fn freeze(&self, process: &str) {
         self.write(format!("freeze {process}"));
@@ -292,4 +342,159 @@ fn armed_errors_that_met_no_operation_did_not_fire() {
     assert_eq!(fired.iter().map(|f| f.class.as_str()).collect::<Vec<_>>(), ["store-error-after"]);
     assert_eq!(unfired.iter().map(|u| u.reason.as_str()).collect::<Vec<_>>(), ["armed, met no operation"]);
     assert_eq!(notebook.log().last().map(String::as_str), Some("healed"));
+}
+
+fn peer(name: &str) -> String {
+    name.to_string()
+}
+
+#[test]
+fn what_lasts_ends_with_its_duration_and_with_the_healing() {
+    let (notebook, nemesis) = with(vec![
+        fault("tm-1", Trigger::AtMs(10), 20, FaultKind::JitterStorm { peer: peer("tm-2"), up_to_ms: 7 }),
+        fault("tm-1", Trigger::AtMs(15), 80_000, FaultKind::HalfOpen { peer: peer("jobmanager") }),
+        fault("tm-2", Trigger::AtMs(16), 80_000, FaultKind::ClockDrift { parts_per_million: -500 }),
+        fault("tm-2", Trigger::AtMs(17), 80_000, FaultKind::StalledDisk {}),
+    ]);
+    notebook.advance_to(100);
+    let jitter = r#"Jitter { a: "tm-1", b: "tm-2", up_to_ms: 7 }"#;
+    let half_open = r#"HalfOpen { lost: "tm-1", believing: "jobmanager" }"#;
+    let drift = r#"Drift { machine: "machine-tm-2", process: "tm-2", parts_per_million: -500 }"#;
+    assert_eq!(
+        notebook.log(),
+        [
+            format!("begin {jitter}"),
+            format!("begin {half_open}"),
+            format!("begin {drift}"),
+            // Not beyond the healing at 5 s.
+            "stall machine-tm-2 4.983s".to_string(),
+            format!("end {jitter}"),
+        ]
+    );
+    notebook.advance_to(100_000);
+    assert_eq!(notebook.log()[5..], [format!("end {half_open}"), format!("end {drift}"), "healed".to_string()]);
+    assert_eq!(nemesis.account().0.len(), 4);
+}
+
+#[test]
+fn without_a_connection_there_is_none_to_break() {
+    let (notebook, nemesis) = with(vec![
+        fault("tm-1", Trigger::AtMs(10), 0, FaultKind::ResetConnections { peer: peer("tm-3") }),
+        fault("tm-1", Trigger::AtMs(11), 0, FaultKind::ResetConnections { peer: peer("tm-2") }),
+        fault("tm-1", Trigger::AtMs(12), 50, FaultKind::HalfOpen { peer: peer("tm-3") }),
+    ]);
+    notebook.advance_to(1_000);
+    assert_eq!(notebook.log(), ["reset tm-1 tm-2"]);
+    assert!(nemesis.account().1.iter().all(|unfired| unfired.reason == "no connection between the two"));
+}
+
+#[test]
+fn a_flapping_link_is_mended_at_the_end_of_its_duration() {
+    let flap = FaultKind::FlappingLink { peer: peer("tm-2"), down_ms: 10, up_ms: 20 };
+    let (notebook, _nemesis) = with(vec![fault("tm-1", Trigger::AtMs(100), 65, flap)]);
+    notebook.advance_to(1_000);
+    let cut = ["cut tm-1 tm-2", "cut tm-2 tm-1", "mend tm-1 tm-2", "mend tm-2 tm-1"];
+    assert_eq!(notebook.log(), [cut, cut, cut].concat());
+}
+
+#[test]
+fn messages_come_twice_on_the_control_connection_only() {
+    let twice = |to: &str| FaultKind::DuplicateMessages { peer: peer(to), count: 3, delay_ms: 40 };
+    let (notebook, nemesis) = with(vec![
+        fault("tm-1", Trigger::AtMs(10), 0, twice("jobmanager")),
+        fault("jobmanager", Trigger::AtMs(11), 0, twice("tm-2")),
+        fault("tm-1", Trigger::AtMs(12), 0, twice("tm-2")),
+        fault("tm-2", Trigger::AtMs(13), 5, FaultKind::LateMessages {}),
+    ]);
+    notebook.advance_to(1_000);
+    assert_eq!(
+        notebook.log(),
+        [
+            "twice tm-1 jobmanager tm-1->jobmanager 3 40ms",
+            "twice jobmanager tm-2 tm-2->jobmanager 3 40ms",
+            "hold tm-2->jobmanager",
+            "release tm-2->jobmanager",
+        ]
+    );
+    assert_eq!(nemesis.account().1[0].reason, "neither is the JobManager");
+}
+
+#[test]
+fn a_rack_goes_down_and_comes_back_together() {
+    let members = vec![peer("tm-1"), peer("tm-2")];
+    let (notebook, _nemesis) = with(vec![
+        fault("tm-2", Trigger::AtMs(5), 0, FaultKind::Crash { restart_after_ms: Some(500) }),
+        fault(
+            "rack-a",
+            Trigger::AtMs(10),
+            0,
+            FaultKind::LoseRack { members: members.clone(), keep_disks: true, restart_after_ms: Some(20) },
+        ),
+        fault("rack-a", Trigger::AtMs(1_000), 30, FaultKind::CutRack { members: vec![peer("tm-1")] }),
+    ]);
+    notebook.advance_to(900);
+    assert_eq!(
+        notebook.log(),
+        ["crash tm-2", "power machine-tm-1", "restart tm-2"],
+        "what was dead already comes back when it would have; the notebook never killed tm-1"
+    );
+    notebook.advance_to(2_000);
+    let cuts = notebook.log().iter().filter(|line| line.starts_with("cut tm-1 ") || line.ends_with(" tm-1")).count();
+    let all = notebook.log().iter().filter(|line| line.starts_with("cut ") || line.starts_with("mend ")).count();
+    assert!(cuts > 0 && all.is_multiple_of(4), "both ways, to each of the others: {:?}", notebook.log());
+}
+
+#[test]
+fn who_joins_late_is_started_then_and_at_the_healing_at_the_latest() {
+    let late = |after_ms| FaultKind::JoinLate { after_ms };
+    let (notebook, _nemesis) = with(vec![
+        fault("tm-1", Trigger::AtMs(0), 0, late(Some(300))),
+        fault("tm-2", Trigger::AtMs(0), 0, late(Some(60_000))),
+        fault("tm-3", Trigger::AtMs(0), 0, late(None)),
+    ]);
+    for process in ["tm-1", "tm-2", "tm-3"] {
+        notebook.dead.borrow_mut().push(process.to_string());
+    }
+    notebook.advance_to(100_000);
+    assert_eq!(notebook.log(), ["restart tm-1", "restart tm-2", "healed"]);
+}
+
+#[test]
+fn a_file_is_given_the_bytes_of_its_older_version_or_of_another_subtask() {
+    let swap = |damage| FaultKind::LocalFiles { damage, files: 9, newest_only: true };
+    let (notebook, nemesis) = with(vec![
+        fault("tm-1", Trigger::AtMs(5), 0, swap(Damage::Stale)),
+        fault("tm-1", Trigger::AtMs(6), 0, swap(Damage::Foreign)),
+    ]);
+    notebook.advance_to(10);
+    // Of `y` there is no older version, and no other subtask has a copy of checkpoint 4.
+    assert_eq!(notebook.log(), ["machine-tm-1 a/chk_4/x holds a/chk_3/x"]);
+    assert_eq!(nemesis.account().1[0].reason, "no file there that another could stand in for");
+}
+
+#[test]
+fn a_second_job_manager_takes_over_contends_and_goes() {
+    let second = |isolated| FaultKind::SecondJobManager { isolated, takeover_after_ms: 50, contend_ms: 30 };
+    let (notebook, nemesis) = with(vec![
+        fault("jobmanager", Trigger::AtMs(100), 200, second(false)),
+        fault("jobmanager", Trigger::AtMs(4_980), 900, second(false)),
+    ]);
+    notebook.advance_to(1_000);
+    assert_eq!(notebook.log(), ["freeze jobmanager", "second true", "thaw jobmanager", "second false"]);
+    // What takes over only after the healing does not take over.
+    notebook.advance_to(100_000);
+    assert_eq!(notebook.log()[4..], ["freeze jobmanager", "thaw jobmanager", "healed"]);
+    assert_eq!(nemesis.account().0[0].class, "two-leaders");
+}
+
+#[test]
+fn who_needs_too_much_memory_is_killed_and_comes_back() {
+    let limit = |headroom_bytes| FaultKind::MemoryLimit { headroom_bytes, restart_after_ms: 40 };
+    let (notebook, nemesis) =
+        with(vec![fault("tm-1", Trigger::AtMs(10), 100, limit(0)), fault("tm-2", Trigger::AtMs(11), 50, limit(9))]);
+    notebook.advance_to(4_000);
+    assert_eq!(notebook.log(), ["limit tm-1 0", "limit tm-2 9", "restart tm-1", "lift tm-2", "lift tm-1"]);
+    let (fired, unfired) = nemesis.account();
+    assert_eq!(fired.iter().map(|f| f.target.as_str()).collect::<Vec<_>>(), ["tm-1"]);
+    assert_eq!(unfired[0].reason, "armed, met no operation");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::plan::{Damage, DiskErrorKind, DiskOperation, StoreErrorKind, StoreOperation};
+use crate::plan::{Damage, DiskErrorKind, DiskOperation, ReadDamage, StoreErrorKind, StoreOperation};
 
 /// What was hit, told to the invariants: it excuses exactly what it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +15,56 @@ pub enum Notice {
     Disk { machine: String },
     /// A process was crashed, frozen, cut off or slowed.
     Process { process: String },
+    /// The monotonic clock of a process runs wrong from now on, or right again.
+    Clock { process: String, wrong: bool },
     /// The network or the store is slow or unavailable.
     Environment { what: String },
     /// All faults are over, and whoever comes back is back.
     Healed,
+}
+
+/// What is not as it should be for a while. Of two of a kind on the same thing the later one counts, until either ends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// The connections that these two had; new ones work.
+    HalfOpen {
+        lost: String,
+        believing: String,
+    },
+    Jitter {
+        a: String,
+        b: String,
+        up_to_ms: u64,
+    },
+    Choked {
+        a: String,
+        b: String,
+        divided_by: u32,
+    },
+    SlowDisk {
+        machine: String,
+        factor: u32,
+    },
+    LingeringDeletes {
+        linger_ms: u64,
+    },
+    WallClock {
+        machine: String,
+        by_ms: i64,
+    },
+    Drift {
+        machine: String,
+        process: String,
+        parts_per_million: i64,
+    },
+}
+
+/// What requests to the store meet, beyond errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreTrouble {
+    Throttled { retry_after_ms: u64 },
+    Slow { delay_ms: u64 },
+    Read(ReadDamage),
 }
 
 /// Each verb takes effect at once. Verbs on what is dead or unknown do nothing.
@@ -32,6 +78,13 @@ pub trait Verbs {
     /// Starts a dead process anew.
     fn restart(&self, process: &str);
     fn lose_machine(&self, machine: &str);
+    /// The machine's power fails; its disk keeps what was durable and, by chance, some of the rest.
+    fn power_loss(&self, machine: &str);
+    /// Starts the second JobManager and leads new connections to it; or takes it away, and leads them back.
+    fn second_job_manager(&self, there: bool);
+    /// Lets a process hold so much more than now; `killed` is called right before it dies of it.
+    fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>);
+    fn lift_memory_limit(&self, process: &str);
     fn freeze(&self, process: &str);
     fn thaw(&self, process: &str);
 
@@ -43,7 +96,21 @@ pub trait Verbs {
     /// Ends both.
     fn release_channel(&self, channel: &str);
 
+    fn begin(&self, trouble: &Trouble);
+    fn end(&self, trouble: &Trouble);
+    /// How many connections there are between two processes.
+    fn connections(&self, a: &str, b: &str) -> usize;
+    fn reset_connections(&self, a: &str, b: &str);
+    /// Gives a number under which [`Verbs::messages_met`] tells how many frames came twice by it.
+    fn arm_messages(&self, from: &str, to: &str, channel: &str, count: u32, delay: Duration) -> u64;
+    fn messages_met(&self, armed: u64) -> u64;
+    fn disarm_messages(&self, armed: u64);
+
     fn files(&self, machine: &str) -> Vec<String>;
+    /// Puts the bytes of another file of the machine in the place of a file's own. False if that changed nothing.
+    fn put_in_place(&self, machine: &str, path: &str, other: &str) -> bool;
+    fn stall_disk(&self, machine: &str, duration: Duration);
+    fn separate_device(&self, machine: &str);
     fn damage_file(&self, machine: &str, path: &str, damage: Damage);
     fn fill_disk(&self, machine: &str, full: bool);
     /// Gives a number under which [`Verbs::disk_errors_met`] tells how many operations failed by it.
@@ -55,6 +122,7 @@ pub trait Verbs {
     fn lose_object(&self, name: &str);
     fn corrupt_object(&self, name: &str);
     fn arm_store_errors(&self, operation: StoreOperation, contains: &str, error: StoreErrorKind, count: u32) -> u64;
+    fn arm_store_trouble(&self, operation: StoreOperation, contains: &str, trouble: StoreTrouble, count: u32) -> u64;
     fn store_errors_met(&self, armed: u64) -> u64;
     fn disarm_store_errors(&self, armed: u64);
     fn store_outage(&self, duration: Duration);

@@ -63,6 +63,10 @@ pub enum Damage {
     Torn,
     /// One byte flipped.
     Corrupt,
+    /// Holds what the same file of an older checkpoint holds: a lost write, a restored backup.
+    Stale,
+    /// Holds what the same file of another subtask holds: a misdirected write, a mixed-up directory.
+    Foreign,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +76,11 @@ pub enum DiskOperation {
     Write,
     Sync,
     Read,
+    Rename,
+    /// Of a file or of a whole directory.
+    Remove,
+    List,
+    SyncDirectory,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +88,10 @@ pub enum DiskOperation {
 pub enum DiskErrorKind {
     InputOutput,
     NoSpace,
+    /// Permission denied.
+    Denied,
+    /// The file disappears while it is being read. Only files of local copies.
+    Vanished,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +114,16 @@ pub enum StoreErrorKind {
     TimeoutBefore,
     /// No answer, but it happened.
     TimeoutAfter,
+}
+
+/// What a reader gets instead of the bytes it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadDamage {
+    /// Fewer bytes, as a store may always do.
+    Short,
+    /// One bit is wrong; the object itself is whole.
+    Corrupt,
 }
 
 /// Which object of a completed checkpoint is destroyed.
@@ -127,6 +150,54 @@ pub enum FaultKind {
     },
     /// A process stands still for the duration, then goes on as if nothing had been.
     Freeze {},
+    /// The power of the machine of a process fails: its processes end without a word, what of its disk was not synced is kept,
+    /// lost or torn by chance at that instant, the rest stays. With a restart it boots again.
+    PowerLoss {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restart_after_ms: Option<u64>,
+    },
+    /// A TaskManager is not there from the start but joins so much later, or never. The trigger is `at_ms = 0`.
+    JoinLate {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after_ms: Option<u64>,
+    },
+    /// The JobManager stands still for the duration (or, `isolated`, goes on but hears no TaskManager and is heard by none,
+    /// while it still reaches the store). So much later a second one is started on a machine of its own, and the service's
+    /// address leads new connections to it. When the first one comes back, two contend for the job; after `contend_ms` more
+    /// the second is taken away again and the address leads back.
+    SecondJobManager { isolated: bool, takeover_after_ms: u64, contend_ms: u64 },
+    /// A TaskManager may hold only so much more memory than it does at that moment, for the duration. If it needs more (in
+    /// state, uploads and what it has not read yet) it is killed, and restarted so much later.
+    MemoryLimit { headroom_bytes: u64, restart_after_ms: u64 },
+    /// All machines of a rack lose their power at once; their disks keep what was durable, or are gone. The target is the
+    /// rack's name, its members are processes.
+    LoseRack {
+        members: Vec<String>,
+        keep_disks: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restart_after_ms: Option<u64>,
+    },
+    /// All machines of a rack are cut off from all others for the duration; among themselves they talk.
+    CutRack { members: Vec<String> },
+    /// Every connection between target and peer is reset, once: what was under way is lost, both are told. A firewall
+    /// that lost its tables does that.
+    ResetConnections { peer: String },
+    /// Every connection between target and peer ends for the target alone. The peer believes that it lives; what it sends is
+    /// swallowed for the duration and then answered with a reset. Connections made later work.
+    HalfOpen { peer: String },
+    /// Everything between target and peer takes up to so much longer for the duration, each batch by chance.
+    JitterStorm { peer: String, up_to_ms: u64 },
+    /// The bandwidth between target and peer is so many times smaller for the duration.
+    BandwidthCollapse { peer: String, divided_by: u32 },
+    /// The link between target and peer is cut and mended by turns for the duration.
+    FlappingLink { peer: String, down_ms: u64, up_ms: u64 },
+    /// The next `count` control messages from target to peer, of which one is the JobManager, are delivered twice, the second
+    /// time so much later. TCP does not do that: it stands for a relay between the two (a proxy, a sidecar, a message bus)
+    /// that passed a message on, missed the acknowledgement and passes it on again. Data channels have no such relay.
+    DuplicateMessages { peer: String, count: u32, delay_ms: u64 },
+    /// The control connection of a TaskManager delivers nothing for the duration, in neither direction, and then everything:
+    /// the messages are late, in order, and the connection never breaks.
+    LateMessages {},
     /// Target and peer cannot hear each other for the duration.
     Partition { peer: String, side: Side },
     /// A channel delivers nothing for the duration.
@@ -141,6 +212,28 @@ pub enum FaultKind {
     DiskErrors { operation: DiskOperation, error: DiskErrorKind, count: u32 },
     /// The next `count` operations of the store on objects whose name contains a text fail.
     StoreErrors { operation: StoreOperation, name_contains: String, error: StoreErrorKind, count: u32 },
+    /// The disk of the target's machine takes so many times as long for everything, for the duration.
+    SlowDisk { factor: u32 },
+    /// The disk of the target's machine finishes nothing that is begun during the duration before its end.
+    StalledDisk {},
+    /// The local state of the target's machine lies on a device of its own from now on: links and renames do not cross.
+    SeparateDevice {},
+    /// The next `count` operations of the store are refused: too many requests, come back after so much.
+    StoreThrottled { operation: StoreOperation, name_contains: String, retry_after_ms: u64, count: u32 },
+    /// The next `count` operations of the store arrive so much later, perhaps after the client has given up.
+    StoreSlow { operation: StoreOperation, name_contains: String, delay_ms: u64, count: u32 },
+    /// The next `count` reads of the store give something else than was wanted.
+    StoreReads { damage: ReadDamage, name_contains: String, count: u32 },
+    /// What is deleted during the duration can still be listed and read for so long.
+    LingeringDeletes { linger_ms: u64 },
+    /// The wall clock of the target's machine jumps by so much, and back at the end of the duration.
+    ClockJump { by_ms: i64 },
+    /// The wall clock of the target's machine is wrong by so much for the duration, which begins with the run: the trigger is
+    /// `at_ms = 0`.
+    ClockSkew { by_ms: i64 },
+    /// The clocks of the target's machine gain, or lose, so many microseconds in each second of the duration. They never go
+    /// backwards.
+    ClockDrift { parts_per_million: i64 },
     /// The store refuses everything for the duration.
     StoreOutage {},
     /// An object of the newest completed checkpoint vanishes from the store.
@@ -174,6 +267,35 @@ pub enum FaultClass {
     CorruptObject,
     UserPanic,
     UserError,
+    StoreThrottled,
+    StoreSlow,
+    StoreShortRead,
+    StoreCorruptRead,
+    StoreLingeringDelete,
+    LocalStale,
+    LocalForeign,
+    DiskDenied,
+    DiskVanished,
+    DiskSlow,
+    DiskStall,
+    SeparateDevice,
+    PowerLoss,
+    ConnectionReset,
+    HalfOpen,
+    JitterStorm,
+    BandwidthCollapse,
+    FlappingLink,
+    DuplicateMessage,
+    LateMessage,
+    ClockJump,
+    ClockSkew,
+    ClockDrift,
+    FreezeJobManager,
+    JoinLate,
+    LoseRack,
+    CutRack,
+    TwoLeaders,
+    OutOfMemory,
 }
 
 impl FaultClass {
@@ -199,6 +321,35 @@ impl FaultClass {
         FaultClass::CorruptObject,
         FaultClass::UserPanic,
         FaultClass::UserError,
+        FaultClass::StoreThrottled,
+        FaultClass::StoreSlow,
+        FaultClass::StoreShortRead,
+        FaultClass::StoreCorruptRead,
+        FaultClass::StoreLingeringDelete,
+        FaultClass::LocalStale,
+        FaultClass::LocalForeign,
+        FaultClass::DiskDenied,
+        FaultClass::DiskVanished,
+        FaultClass::DiskSlow,
+        FaultClass::DiskStall,
+        FaultClass::SeparateDevice,
+        FaultClass::PowerLoss,
+        FaultClass::ConnectionReset,
+        FaultClass::HalfOpen,
+        FaultClass::JitterStorm,
+        FaultClass::BandwidthCollapse,
+        FaultClass::FlappingLink,
+        FaultClass::DuplicateMessage,
+        FaultClass::LateMessage,
+        FaultClass::ClockJump,
+        FaultClass::ClockSkew,
+        FaultClass::ClockDrift,
+        FaultClass::FreezeJobManager,
+        FaultClass::JoinLate,
+        FaultClass::LoseRack,
+        FaultClass::CutRack,
+        FaultClass::TwoLeaders,
+        FaultClass::OutOfMemory,
     ];
 
     pub fn name(self) -> &'static str {
@@ -224,6 +375,35 @@ impl FaultClass {
             FaultClass::CorruptObject => "corrupt-object",
             FaultClass::UserPanic => "user-panic",
             FaultClass::UserError => "user-error",
+            FaultClass::StoreThrottled => "store-throttled",
+            FaultClass::StoreSlow => "store-slow",
+            FaultClass::StoreShortRead => "store-short-read",
+            FaultClass::StoreCorruptRead => "store-corrupt-read",
+            FaultClass::StoreLingeringDelete => "store-lingering-delete",
+            FaultClass::LocalStale => "local-stale",
+            FaultClass::LocalForeign => "local-foreign",
+            FaultClass::DiskDenied => "disk-denied",
+            FaultClass::DiskVanished => "disk-vanished",
+            FaultClass::DiskSlow => "disk-slow",
+            FaultClass::DiskStall => "disk-stall",
+            FaultClass::SeparateDevice => "separate-device",
+            FaultClass::PowerLoss => "power-loss",
+            FaultClass::ConnectionReset => "connection-reset",
+            FaultClass::HalfOpen => "half-open",
+            FaultClass::JitterStorm => "jitter-storm",
+            FaultClass::BandwidthCollapse => "bandwidth-collapse",
+            FaultClass::FlappingLink => "flapping-link",
+            FaultClass::DuplicateMessage => "duplicate-message",
+            FaultClass::LateMessage => "late-message",
+            FaultClass::ClockJump => "clock-jump",
+            FaultClass::ClockSkew => "clock-skew",
+            FaultClass::ClockDrift => "clock-drift",
+            FaultClass::FreezeJobManager => "freeze-job-manager",
+            FaultClass::JoinLate => "join-late",
+            FaultClass::LoseRack => "lose-rack",
+            FaultClass::CutRack => "cut-rack",
+            FaultClass::TwoLeaders => "two-leaders",
+            FaultClass::OutOfMemory => "out-of-memory",
         }
     }
 }
@@ -235,7 +415,21 @@ impl FaultSpec {
             FaultKind::Crash { .. } if self.target == super::model::JOB_MANAGER => FaultClass::CrashJobManager,
             FaultKind::Crash { .. } => FaultClass::CrashTaskManager,
             FaultKind::LoseMachine { .. } => FaultClass::LoseMachine,
+            FaultKind::Freeze {} if self.target == super::model::JOB_MANAGER => FaultClass::FreezeJobManager,
             FaultKind::Freeze {} => FaultClass::Freeze,
+            FaultKind::PowerLoss { .. } => FaultClass::PowerLoss,
+            FaultKind::JoinLate { .. } => FaultClass::JoinLate,
+            FaultKind::LoseRack { .. } => FaultClass::LoseRack,
+            FaultKind::CutRack { .. } => FaultClass::CutRack,
+            FaultKind::MemoryLimit { .. } => FaultClass::OutOfMemory,
+            FaultKind::SecondJobManager { .. } => FaultClass::TwoLeaders,
+            FaultKind::ResetConnections { .. } => FaultClass::ConnectionReset,
+            FaultKind::HalfOpen { .. } => FaultClass::HalfOpen,
+            FaultKind::JitterStorm { .. } => FaultClass::JitterStorm,
+            FaultKind::BandwidthCollapse { .. } => FaultClass::BandwidthCollapse,
+            FaultKind::FlappingLink { .. } => FaultClass::FlappingLink,
+            FaultKind::DuplicateMessages { .. } => FaultClass::DuplicateMessage,
+            FaultKind::LateMessages {} => FaultClass::LateMessage,
             FaultKind::Partition { side: Side::Both, .. } => FaultClass::PartitionBoth,
             FaultKind::Partition { .. } => FaultClass::PartitionOneWay,
             FaultKind::HoldChannel {} => FaultClass::HoldChannel,
@@ -243,8 +437,23 @@ impl FaultSpec {
             FaultKind::LocalFiles { damage: Damage::Missing, .. } => FaultClass::LocalMissing,
             FaultKind::LocalFiles { damage: Damage::Torn, .. } => FaultClass::LocalTorn,
             FaultKind::LocalFiles { damage: Damage::Corrupt, .. } => FaultClass::LocalCorrupt,
+            FaultKind::LocalFiles { damage: Damage::Stale, .. } => FaultClass::LocalStale,
+            FaultKind::LocalFiles { damage: Damage::Foreign, .. } => FaultClass::LocalForeign,
             FaultKind::DiskFull {} => FaultClass::DiskFull,
+            FaultKind::DiskErrors { error: DiskErrorKind::Denied, .. } => FaultClass::DiskDenied,
+            FaultKind::DiskErrors { error: DiskErrorKind::Vanished, .. } => FaultClass::DiskVanished,
             FaultKind::DiskErrors { .. } => FaultClass::DiskError,
+            FaultKind::SlowDisk { .. } => FaultClass::DiskSlow,
+            FaultKind::StalledDisk {} => FaultClass::DiskStall,
+            FaultKind::SeparateDevice {} => FaultClass::SeparateDevice,
+            FaultKind::StoreThrottled { .. } => FaultClass::StoreThrottled,
+            FaultKind::StoreSlow { .. } => FaultClass::StoreSlow,
+            FaultKind::StoreReads { damage: ReadDamage::Short, .. } => FaultClass::StoreShortRead,
+            FaultKind::StoreReads { damage: ReadDamage::Corrupt, .. } => FaultClass::StoreCorruptRead,
+            FaultKind::LingeringDeletes { .. } => FaultClass::StoreLingeringDelete,
+            FaultKind::ClockJump { .. } => FaultClass::ClockJump,
+            FaultKind::ClockSkew { .. } => FaultClass::ClockSkew,
+            FaultKind::ClockDrift { .. } => FaultClass::ClockDrift,
             FaultKind::StoreErrors { error: StoreErrorKind::ErrorBefore, .. } => FaultClass::StoreErrorBefore,
             FaultKind::StoreErrors { error: StoreErrorKind::ErrorAfter, .. } => FaultClass::StoreErrorAfter,
             FaultKind::StoreErrors { .. } => FaultClass::StoreTimeout,

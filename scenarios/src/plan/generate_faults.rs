@@ -50,12 +50,12 @@ const JOB_MANAGER_EVENTS: &[(EventKind, u64)] = &[
     (EventKind::TaskDeployed, 4),
 ];
 
-struct Maker<'a> {
-    plan: &'a Plan,
-    swarm: &'a Swarm,
-    workload_ms: u64,
+pub(super) struct Maker<'a> {
+    pub plan: &'a Plan,
+    pub swarm: &'a Swarm,
+    pub workload_ms: u64,
     /// TaskManagers that may be lost for good.
-    expendable: u32,
+    pub expendable: u32,
     faults: Vec<FaultSpec>,
 }
 
@@ -79,20 +79,20 @@ pub fn faults(plan: &Plan, swarm: &Swarm, workload_ms: u64) -> Vec<FaultSpec> {
 }
 
 impl Maker<'_> {
-    fn push(&mut self, target: impl Into<String>, trigger: Trigger, duration_ms: u64, fault: FaultKind) {
+    pub fn push(&mut self, target: impl Into<String>, trigger: Trigger, duration_ms: u64, fault: FaultKind) {
         self.faults.push(FaultSpec { target: target.into(), trigger, duration_ms, fault });
     }
 
-    fn time(&self, draw: &mut Draw) -> u64 {
+    pub fn time(&self, draw: &mut Draw) -> u64 {
         draw.within(600, self.workload_ms * 9 / 10)
     }
 
-    fn task_manager(&self, draw: &mut Draw) -> String {
+    pub fn task_manager(&self, draw: &mut Draw) -> String {
         format!("tm-{}", draw.within(1, u64::from(self.plan.cluster.task_managers)))
     }
 
     /// A TaskManager and a moment: a time, or an event of whichever process emits it.
-    fn task_manager_moment(&self, draw: &mut Draw) -> (String, Trigger) {
+    pub fn task_manager_moment(&self, draw: &mut Draw) -> (String, Trigger) {
         let name = self.task_manager(draw);
         let at = self.time(draw);
         let by_event = draw.chance(60);
@@ -105,7 +105,7 @@ impl Maker<'_> {
         }
     }
 
-    fn job_manager_moment(&self, draw: &mut Draw) -> Trigger {
+    pub fn job_manager_moment(&self, draw: &mut Draw) -> Trigger {
         let at = self.time(draw);
         let by_event = draw.chance(70);
         let (event, per_checkpoint) = *draw.pick(JOB_MANAGER_EVENTS);
@@ -114,7 +114,7 @@ impl Maker<'_> {
     }
 
     /// When a dead TaskManager comes back; never, where its slots can be spared.
-    fn comeback(&mut self, draw: &mut Draw) -> Option<u64> {
+    pub fn comeback(&mut self, draw: &mut Draw) -> Option<u64> {
         let after = *draw.pick(&[0, 50, 300, 1_000, 2_500]);
         let never = draw.chance(25);
         if never && self.expendable > 0 {
@@ -169,7 +169,11 @@ impl Maker<'_> {
                 };
                 self.push(ENTITY, trigger, duration, fault);
             }
-            FaultClass::LocalMissing | FaultClass::LocalTorn | FaultClass::LocalCorrupt => self.local(class, draw),
+            FaultClass::LocalMissing
+            | FaultClass::LocalTorn
+            | FaultClass::LocalCorrupt
+            | FaultClass::LocalStale
+            | FaultClass::LocalForeign => self.local(class, draw),
             FaultClass::DiskFull => {
                 let (target, trigger) = self.local_moment(draw);
                 let duration = draw.within(300, 3_000);
@@ -200,6 +204,7 @@ impl Maker<'_> {
             FaultClass::LostObject | FaultClass::CorruptObject => self.destroy_and_restore(class, draw),
             // Switches of the workload, not of the world.
             FaultClass::UserPanic | FaultClass::UserError => {}
+            _ => self.add_more(class, draw),
         }
     }
 
@@ -223,7 +228,7 @@ impl Maker<'_> {
     }
 
     /// A moment at which a disk is being used for a local copy, or any.
-    fn local_moment(&self, draw: &mut Draw) -> (String, Trigger) {
+    pub fn local_moment(&self, draw: &mut Draw) -> (String, Trigger) {
         let name = self.task_manager(draw);
         let at = self.time(draw);
         let by_event = draw.chance(60);
@@ -248,6 +253,8 @@ impl Maker<'_> {
         let damage = match class {
             FaultClass::LocalMissing => Damage::Missing,
             FaultClass::LocalTorn => Damage::Torn,
+            FaultClass::LocalStale => Damage::Stale,
+            FaultClass::LocalForeign => Damage::Foreign,
             _ => Damage::Corrupt,
         };
         let files = u32::try_from(*draw.weighted(&[(60, 1u64), (25, 2), (15, 100)])).expect("small");
@@ -257,7 +264,8 @@ impl Maker<'_> {
         let victim = self.task_manager(draw);
         let at_completion = draw.chance(50);
         let at = self.time(draw);
-        let (damaged, crashed) = if at_completion {
+        // Of older versions there is one only as long as the copy that the completion makes useless is still there.
+        let (damaged, crashed) = if at_completion || damage == Damage::Stale {
             let completed = on(EventKind::CheckpointCompleted, checkpoint);
             (completed.clone(), completed)
         } else {
@@ -320,6 +328,6 @@ impl Maker<'_> {
     }
 }
 
-fn on(event: EventKind, ordinal: u64) -> Trigger {
+pub(super) fn on(event: EventKind, ordinal: u64) -> Trigger {
     Trigger::On { event, entity: None, ordinal: u32::try_from(ordinal).expect("small"), delay_ms: 0 }
 }

@@ -5,14 +5,15 @@ pub mod draw;
 pub mod faults;
 pub mod generate;
 mod generate_faults;
+mod generate_more;
 pub mod model;
 pub mod profile;
 pub mod text;
 mod validate;
 
 pub use faults::{
-    Damage, DiskErrorKind, DiskOperation, FaultClass, FaultKind, FaultSpec, ObjectChoice, Side, StoreErrorKind,
-    StoreOperation, Trigger,
+    Damage, DiskErrorKind, DiskOperation, FaultClass, FaultKind, FaultSpec, ObjectChoice, ReadDamage, Side,
+    StoreErrorKind, StoreOperation, Trigger,
 };
 pub use generate::generate;
 pub use model::{

@@ -55,6 +55,9 @@ impl ClusterShape {
 
 pub const JOB_MANAGER: &str = "jobmanager";
 
+/// The JobManager that a plan may put beside the first one for a while.
+pub const SECOND_JOB_MANAGER: &str = "jobmanager-2";
+
 /// The machine a process runs on.
 pub fn machine_of(process: &str) -> String {
     format!("machine-{process}")

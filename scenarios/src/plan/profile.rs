@@ -31,6 +31,8 @@ pub struct Profile {
     pub name: &'static str,
     pub about: &'static str,
     pub faults: &'static [FaultClass],
+    /// Those of `faults` that are turned on more rarely, so that many kinds of faults do not make runs of nothing but faults.
+    pub rare: &'static [FaultClass],
     pub local_recovery: Switch,
     /// From so many runs on, every fault of `faults` fired and every phase was reached, or the sweep is blind.
     pub minimum_seeds: u64,
@@ -178,10 +180,44 @@ const DEFAULT_PHASES: &[EventKind] = &[
     PrimaryRetried,
 ];
 
+/// One of these is on in most runs of the default profile, but seldom many.
+const RARE: &[FaultClass] = &[
+    StoreThrottled,
+    StoreSlow,
+    StoreShortRead,
+    StoreCorruptRead,
+    StoreLingeringDelete,
+    LocalStale,
+    LocalForeign,
+    DiskDenied,
+    DiskVanished,
+    DiskSlow,
+    DiskStall,
+    SeparateDevice,
+    PowerLoss,
+    ConnectionReset,
+    HalfOpen,
+    JitterStorm,
+    BandwidthCollapse,
+    FlappingLink,
+    DuplicateMessage,
+    LateMessage,
+    ClockJump,
+    ClockSkew,
+    ClockDrift,
+    FreezeJobManager,
+    JoinLate,
+    LoseRack,
+    CutRack,
+    TwoLeaders,
+    OutOfMemory,
+];
+
 pub const DEFAULT: Profile = Profile {
     name: "default",
     about: "every fault and every feature, turned on and off per seed",
     faults: FaultClass::ALL,
+    rare: RARE,
     local_recovery: Switch::Drawn,
     minimum_seeds: 200,
     phases: DEFAULT_PHASES,
@@ -194,6 +230,7 @@ pub const ALL: &[Profile] = &[
         name: "quiet",
         about: "no fault at all",
         faults: &[],
+        rare: &[],
         local_recovery: Switch::Drawn,
         minimum_seeds: 4,
         phases: QUIET_PHASES,
@@ -201,7 +238,7 @@ pub const ALL: &[Profile] = &[
     },
     Profile {
         name: "local-recovery",
-        about: "local copies: kept, missing, torn, corrupt, refused by the disk",
+        about: "local copies: kept, missing, torn, corrupt, stale, mixed up, refused, denied or delayed by the disk",
         faults: &[
             CrashTaskManager,
             LoseMachine,
@@ -211,7 +248,16 @@ pub const ALL: &[Profile] = &[
             LocalCorrupt,
             FaultClass::DiskFull,
             DiskError,
+            LocalStale,
+            LocalForeign,
+            DiskDenied,
+            DiskVanished,
+            DiskSlow,
+            DiskStall,
+            SeparateDevice,
+            PowerLoss,
         ],
+        rare: &[DiskSlow, SeparateDevice],
         local_recovery: Switch::On,
         minimum_seeds: 100,
         phases: LOCAL_PHASES,
@@ -221,6 +267,7 @@ pub const ALL: &[Profile] = &[
         name: "fallback",
         about: "objects of completed checkpoints lost and corrupted, so that older checkpoints are restored",
         faults: &[CrashTaskManager, CrashJobManager, LoseMachine, LostObject, FaultClass::CorruptObject],
+        rare: &[],
         local_recovery: Switch::Off,
         minimum_seeds: 60,
         phases: FALLBACK_PHASES,
@@ -228,7 +275,7 @@ pub const ALL: &[Profile] = &[
     },
     Profile {
         name: "store",
-        about: "errors, ambiguous outcomes, timeouts and outages of the primary store",
+        about: "errors, ambiguous outcomes, timeouts, throttling, bad reads, late deletions and outages of the primary store",
         faults: &[
             CrashTaskManager,
             CrashJobManager,
@@ -237,7 +284,13 @@ pub const ALL: &[Profile] = &[
             StoreTimeout,
             FaultClass::StoreOutage,
             UserError,
+            StoreThrottled,
+            StoreSlow,
+            StoreShortRead,
+            StoreCorruptRead,
+            StoreLingeringDelete,
         ],
+        rare: &[],
         local_recovery: Switch::Drawn,
         minimum_seeds: 80,
         phases: &[
@@ -252,7 +305,7 @@ pub const ALL: &[Profile] = &[
     },
     Profile {
         name: "network",
-        about: "partitions, slow and held channels, frozen processes",
+        about: "partitions, flapping, slow and held links, resets, half-open connections, messages twice and late",
         faults: &[
             CrashTaskManager,
             Freeze,
@@ -261,7 +314,47 @@ pub const ALL: &[Profile] = &[
             FaultClass::HoldChannel,
             FaultClass::SlowChannel,
             UserPanic,
+            ConnectionReset,
+            HalfOpen,
+            JitterStorm,
+            BandwidthCollapse,
+            FlappingLink,
+            DuplicateMessage,
+            LateMessage,
         ],
+        rare: &[],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 80,
+        phases: RECOVERY_PHASES,
+        floor: NO_FALLBACK_FLOOR,
+    },
+    Profile {
+        name: "clocks",
+        about: "clocks that jump, differ and drift, beside crashes and freezes that make them matter",
+        faults: &[CrashTaskManager, CrashJobManager, Freeze, PartitionBoth, ClockJump, ClockSkew, ClockDrift],
+        rare: &[],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 80,
+        phases: RECOVERY_PHASES,
+        floor: NO_FALLBACK_FLOOR,
+    },
+    Profile {
+        name: "processes",
+        about: "whole processes, machines and racks: crashed, frozen, without power, late, out of memory, cut off together, two leaders",
+        faults: &[
+            CrashTaskManager,
+            CrashJobManager,
+            LoseMachine,
+            Freeze,
+            FreezeJobManager,
+            PowerLoss,
+            JoinLate,
+            LoseRack,
+            CutRack,
+            TwoLeaders,
+            OutOfMemory,
+        ],
+        rare: &[],
         local_recovery: Switch::Drawn,
         minimum_seeds: 80,
         phases: RECOVERY_PHASES,
@@ -269,7 +362,20 @@ pub const ALL: &[Profile] = &[
     },
 ];
 
+/// In how many of 100 seeds a class is on.
+const USUAL_PERCENT: u64 = 28;
+const RARE_PERCENT: u64 = 9;
+
 impl Profile {
+    /// In how many of 100 seeds `class` is on.
+    pub fn percent(&self, class: FaultClass) -> u64 {
+        match class {
+            CrashTaskManager => 75,
+            _ if self.rare.contains(&class) => RARE_PERCENT,
+            _ => USUAL_PERCENT,
+        }
+    }
+
     pub fn named(name: &str) -> Option<&'static Profile> {
         ALL.iter().find(|profile| profile.name == name)
     }

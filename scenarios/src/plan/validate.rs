@@ -1,8 +1,8 @@
 //! Whether a plan makes sense. A plan comes from people too, so each rule names the field it is about.
 
 use super::{
-    faults::{EMITTER, ENTITY, FaultKind, FaultSpec, STORE, Trigger},
-    model::{PLAN_VERSION, Plan, Span},
+    faults::{DiskErrorKind, DiskOperation, EMITTER, ENTITY, FaultKind, FaultSpec, STORE, Trigger},
+    model::{JOB_MANAGER, PLAN_VERSION, Plan, Span},
     profile::Profile,
 };
 
@@ -121,6 +121,27 @@ impl Plan {
         self.cluster.process_names().any(|process| process == name)
     }
 
+    fn other(&self, peer: &str, target: &str) -> Result<(), Complaint> {
+        if self.is_process(peer) && peer != target {
+            return Ok(());
+        }
+        complain("faults", "fault", format!("no other process is called {peer:?}"))
+    }
+
+    fn rack(&self, name: &str, members: &[String]) -> Result<(), Complaint> {
+        if name.is_empty() || self.is_process(name) || [EMITTER, ENTITY, STORE].contains(&name) {
+            let message = format!("a rack needs a name of its own, not {name:?}; its processes are its members");
+            return complain("faults", "target", message);
+        }
+        if members.is_empty() {
+            return complain("faults", "fault", format!("rack {name} has no members"));
+        }
+        match members.iter().find(|member| !self.is_process(member)) {
+            Some(stranger) => complain("faults", "fault", format!("rack {name}: no process is called {stranger:?}")),
+            None => Ok(()),
+        }
+    }
+
     fn check_fault(&self, fault: &FaultSpec) -> Result<(), Complaint> {
         let by_event = match &fault.trigger {
             Trigger::AtMs(at) => {
@@ -156,7 +177,12 @@ impl Plan {
             FaultKind::Freeze {} => process("freeze"),
             FaultKind::LocalFiles { .. } => process("local-files"),
             FaultKind::DiskFull {} => process("disk-full"),
-            FaultKind::DiskErrors { .. } => process("disk-errors"),
+            FaultKind::DiskErrors { operation, error, .. } => {
+                if *error == DiskErrorKind::Vanished && *operation != DiskOperation::Read {
+                    return complain("faults", "fault", "disk-errors: only what is read can vanish while it is read");
+                }
+                process("disk-errors")
+            }
             FaultKind::Partition { peer, .. } => {
                 process("partition")?;
                 if !self.is_process(peer) || peer == target {
@@ -169,7 +195,87 @@ impl Plan {
                 channel(target, by_event)
             }
             FaultKind::HoldChannel {} => channel(target, by_event),
+            FaultKind::PowerLoss { restart_after_ms } => process("power-loss").and_then(|()| restart(restart_after_ms)),
+            FaultKind::SeparateDevice {} => process("separate-device"),
+            FaultKind::StalledDisk {} => process("stalled-disk"),
+            FaultKind::SlowDisk { factor } => {
+                within("faults", "fault", (*factor).into(), 1, 1_000_000)?;
+                process("slow-disk")
+            }
+            FaultKind::LateMessages {} => process("late-messages"),
+            FaultKind::ResetConnections { peer } => {
+                process("reset-connections").and_then(|()| self.other(peer, target))
+            }
+            FaultKind::HalfOpen { peer } => process("half-open").and_then(|()| self.other(peer, target)),
+            FaultKind::JitterStorm { peer, up_to_ms } => {
+                within("faults", "fault", *up_to_ms, 0, LONGEST_MS)?;
+                process("jitter-storm").and_then(|()| self.other(peer, target))
+            }
+            FaultKind::BandwidthCollapse { peer, divided_by } => {
+                within("faults", "fault", (*divided_by).into(), 1, u64::from(u32::MAX))?;
+                process("bandwidth-collapse").and_then(|()| self.other(peer, target))
+            }
+            FaultKind::FlappingLink { peer, down_ms, up_ms } => {
+                within("faults", "fault", *down_ms, 1, LONGEST_MS)?;
+                within("faults", "fault", *up_ms, 1, LONGEST_MS)?;
+                process("flapping-link").and_then(|()| self.other(peer, target))
+            }
+            FaultKind::DuplicateMessages { peer, delay_ms, .. } => {
+                within("faults", "fault", *delay_ms, 0, LONGEST_MS)?;
+                process("duplicate-messages").and_then(|()| self.other(peer, target))?;
+                let one_leads = [peer.as_str(), target].contains(&JOB_MANAGER);
+                if !one_leads && target != EMITTER {
+                    let message = format!("duplicate-messages: one of target and peer is {JOB_MANAGER:?}");
+                    return complain("faults", "fault", message);
+                }
+                Ok(())
+            }
+            FaultKind::JoinLate { after_ms } => {
+                restart(after_ms)?;
+                from_the_start(&fault.trigger)?;
+                if target != JOB_MANAGER && self.is_process(target) {
+                    return Ok(());
+                }
+                complain("faults", "target", format!("join-late needs a TaskManager, not {target:?}"))
+            }
+            FaultKind::SecondJobManager { takeover_after_ms, contend_ms, .. } => {
+                within("faults", "fault", *takeover_after_ms, 0, LONGEST_MS)?;
+                within("faults", "fault", *contend_ms, 0, LONGEST_MS)?;
+                if target == JOB_MANAGER {
+                    return Ok(());
+                }
+                let message = format!("second-job-manager has the target {JOB_MANAGER:?}, not {target:?}");
+                complain("faults", "target", message)
+            }
+            FaultKind::MemoryLimit { headroom_bytes, restart_after_ms } => {
+                within("faults", "fault", *headroom_bytes, 0, 1 << 50)?;
+                process("memory-limit").and_then(|()| restart(&Some(*restart_after_ms)))
+            }
+            FaultKind::LoseRack { members, restart_after_ms, .. } => {
+                self.rack(target, members).and_then(|()| restart(restart_after_ms))
+            }
+            FaultKind::CutRack { members } => self.rack(target, members),
+            FaultKind::ClockSkew { by_ms } => {
+                from_the_start(&fault.trigger)?;
+                within("faults", "fault", by_ms.unsigned_abs(), 0, 365 * LONGEST_MS)?;
+                process("clock-skew")
+            }
+            FaultKind::ClockJump { by_ms } => {
+                within("faults", "fault", by_ms.unsigned_abs(), 0, 365 * LONGEST_MS)?;
+                process("clock-jump")
+            }
+            FaultKind::ClockDrift { parts_per_million } => {
+                if !(-900_000..=9_000_000).contains(parts_per_million) {
+                    let message = format!("{parts_per_million} is not within -900000..=9000000");
+                    return complain("faults", "fault", message);
+                }
+                process("clock-drift")
+            }
             FaultKind::StoreErrors { .. }
+            | FaultKind::StoreThrottled { .. }
+            | FaultKind::StoreSlow { .. }
+            | FaultKind::StoreReads { .. }
+            | FaultKind::LingeringDeletes { .. }
             | FaultKind::StoreOutage {}
             | FaultKind::LoseObject { .. }
             | FaultKind::CorruptObject { .. } => {
@@ -180,6 +286,14 @@ impl Plan {
                 }
             }
         }
+    }
+}
+
+/// For what cannot begin later than the run.
+fn from_the_start(trigger: &Trigger) -> Result<(), Complaint> {
+    match trigger {
+        Trigger::AtMs(0) => Ok(()),
+        _ => complain("faults", "trigger", "this fault is there from the start: write at_ms = 0"),
     }
 }
 

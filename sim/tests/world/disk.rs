@@ -230,3 +230,106 @@ fn native_files_come_under_the_disk_and_back() {
         assert_eq!(world.disk("m").list_all().len(), 4, "adopted files are durable");
     });
 }
+
+#[test]
+fn a_file_may_be_denied_or_vanish_while_it_is_being_read() {
+    in_world(1, |world| async move {
+        let fault = |operation, error, path: &str| DiskFault {
+            operation: Some(operation),
+            path_contains: path.to_string(),
+            error,
+            count: 1,
+        };
+        world.add_machine("m");
+        let disk = world.disk("m");
+        let denied = disk.inject(fault(DiskOperation::Create, DiskErrorKind::Denied, "f"));
+        let vanished = disk.inject(fault(DiskOperation::Read, DiskErrorKind::Vanished, "f"));
+        let entry = program(|platform: Platform| async move {
+            let file = path("f");
+            assert_eq!(write(&platform, "f", b"0123456789", true).await, Err(DiskError::Denied(file.clone())));
+            // Nothing is there yet that could vanish.
+            assert_eq!(platform.disk.read(&file, None).await, Err(DiskError::NotFound(file.clone())));
+            write(&platform, "f", b"0123456789", true).await.expect("write");
+            assert_eq!(platform.disk.read(&file, None).await, Err(DiskError::NotFound(file.clone())));
+            assert_eq!(platform.disk.list(&path("d")).await, Ok(vec![]));
+            write(&platform, "f", b"anew", true).await.expect("the name is free");
+            assert_eq!(platform.disk.read(&file, None).await, Ok(Bytes::from_static(b"anew")));
+            mark(&platform, "done");
+        });
+        world.add_process("p", "m", entry);
+        world.start("p");
+        world.sleep(secs(1)).await;
+        assert_eq!((world.events(), disk.fired(denied), disk.fired(vanished)), (1, 1, 1));
+    });
+}
+
+#[test]
+fn a_file_may_hold_the_bytes_of_another() {
+    in_world(1, |world| async move {
+        launch(&world, "p", |platform| async move {
+            write(&platform, "old", b"0123", true).await.expect("write");
+            write(&platform, "new", b"0123456789", true).await.expect("write");
+            write(&platform, "same", b"0123", true).await.expect("write");
+            platform.disk.link(&path("new"), &path("second-name")).await.expect("link");
+            platform.clock.sleep(secs(2)).await;
+            for name in ["new", "second-name", "old"] {
+                assert_eq!(platform.disk.read(&path(name), None).await, Ok(Bytes::from_static(b"0123")), "{name}");
+            }
+            mark(&platform, "done");
+        });
+        world.sleep(secs(1)).await;
+        let disk = world.disk(&machine("p"));
+        assert!(!disk.put_in_place(&path("same"), &path("old")), "equal bytes are no damage");
+        assert!(
+            !disk.put_in_place(&path("nothing"), &path("old")) && !disk.put_in_place(&path("old"), &path("nothing"))
+        );
+        assert!(disk.put_in_place(&path("new"), &path("old")));
+        world.sleep(secs(2)).await;
+        assert_eq!(world.events(), 1);
+    });
+}
+
+#[test]
+fn a_disk_may_be_slow_and_may_stand_still() {
+    in_world(1, |world| async move {
+        let notes = Notes::default();
+        let told = notes.clone();
+        launch(&world, "p", move |platform| {
+            let notes = told.clone();
+            async move {
+                for n in 0.. {
+                    let start = platform.clock.now();
+                    write(&platform, &format!("f{n}"), b"0123456789", true).await.expect("write");
+                    notes.add(if platform.clock.now().since(start) < ms(2) { "fast" } else { "slow" });
+                    platform.clock.sleep(ms(1)).await;
+                }
+            }
+        });
+        let disk = world.disk(&machine("p"));
+        let mut seen = Vec::new();
+        let mut look = |label: &str| {
+            let all = notes.all();
+            let news = &all[seen.len()..];
+            let slow = news.iter().filter(|note| *note == "slow").count();
+            println!("{label}: {slow} slow of {}", news.len());
+            let counts = (news.len(), slow);
+            seen = all;
+            counts
+        };
+        world.sleep(ms(100)).await;
+        assert!(matches!(look("before"), (30.., 0)));
+        disk.set_slow(100);
+        world.sleep(ms(500)).await;
+        let (writes, slow) = look("while slow");
+        assert!(slow > 3 && slow + 1 >= writes);
+        disk.set_slow(1);
+        world.sleep(ms(100)).await;
+        look("after the slowness");
+        disk.stall(world.now() + secs(2));
+        world.sleep(ms(1_990)).await;
+        let (writes, _) = look("while it stands still");
+        assert!(writes <= 1, "what was under way may still be done");
+        world.sleep(ms(100)).await;
+        assert!(matches!(look("afterwards"), (10.., 1)));
+    });
+}

@@ -9,6 +9,7 @@
 mod crash;
 mod disk;
 mod network;
+mod network_faults;
 mod process;
 mod reproducible;
 mod store;

@@ -3,7 +3,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use futures::FutureExt;
-use runtime::platform::{Mono, NativeError, NativeOp, TaskEnd, timeout};
+use runtime::platform::{Mono, NativeError, NativeOp, TaskEnd, recv, timeout};
 use sim::{FailureKind, ProcessStatus, WorldConfig};
 
 use crate::support::*;
@@ -79,6 +79,67 @@ fn a_drifting_clock_keeps_its_own_time() {
         assert!(notes.all().is_empty());
         world.sleep(ms(2)).await;
         assert_eq!(notes.all(), ["woke"]);
+    });
+}
+
+#[test]
+fn a_clock_whose_rate_changes_keeps_its_timers_and_never_goes_back() {
+    in_world(1, |world| async move {
+        let notes = Notes::default();
+        let told = notes.clone();
+        launch(&world, "p", move |platform| {
+            let notes = told.clone();
+            async move {
+                let (start, mut last) = (platform.clock.now(), platform.clock.now());
+                for second in 1..=6 {
+                    platform.clock.sleep_until(start + secs(second)).await;
+                    assert!(platform.clock.now() >= last);
+                    last = platform.clock.now();
+                    notes.add(format!("{second}"));
+                }
+            }
+        });
+        world.sleep(ms(1_100)).await;
+        assert_eq!(notes.all(), ["1"]);
+        // The timer that is set already must ring by the new rate: nine tenths of a second are left, at double speed.
+        world.set_clock_drift(&machine("p"), 1_000_000);
+        world.sleep(ms(440)).await;
+        assert_eq!(notes.all().len(), 1);
+        world.sleep(ms(20)).await;
+        assert_eq!(notes.all().len(), 2);
+        world.set_clock_drift(&machine("p"), -500_000);
+        world.sleep(ms(1_900)).await;
+        assert_eq!(notes.all().len(), 2);
+        world.sleep(ms(100)).await;
+        assert_eq!(notes.all().len(), 3);
+        world.set_clock_drift(&machine("p"), 0);
+        world.sleep(ms(2_000)).await;
+        assert_eq!(notes.all().len(), 5);
+    });
+}
+
+#[test]
+fn a_wall_clock_jumps_and_the_monotonic_one_does_not() {
+    in_world(1, |world| async move {
+        let notes = Notes::default();
+        let told = notes.clone();
+        launch(&world, "p", move |platform| {
+            let notes = told.clone();
+            async move {
+                let (mono, wall) = (platform.clock.now(), platform.clock.wall());
+                for _ in 0..3 {
+                    platform.clock.sleep(secs(1)).await;
+                    let walked = platform.clock.wall().0.wrapping_sub(wall.0).cast_signed();
+                    notes.add(format!("{} {walked}", platform.clock.now().since(mono).as_millis()));
+                }
+            }
+        });
+        world.sleep(ms(500)).await;
+        world.jump_wall_clock(&machine("p"), -60_000);
+        world.sleep(secs(1)).await;
+        world.jump_wall_clock(&machine("p"), 60_000);
+        world.sleep(secs(3)).await;
+        assert_eq!(notes.all(), ["1000 -59000", "2000 2000", "3000 3000"]);
     });
 }
 
@@ -265,4 +326,72 @@ fn nothing_leaks_whether_the_run_ends_well_or_not() {
         assert_eq!(outcome.value.is_err(), fails);
         assert_eq!(Arc::strong_count(&witness), 1);
     }
+}
+
+#[test]
+fn a_process_that_needs_more_memory_than_it_may_is_killed_at_that_instant() {
+    in_world(1, |world| async move {
+        let notes = Notes::default();
+        let told = notes.clone();
+        launch(&world, "p", move |platform| {
+            let notes = told.clone();
+            async move {
+                let mut state = runtime::platform::Held::new(&platform.memory, 100);
+                for bytes in [200, 300, 400, 500] {
+                    platform.clock.sleep(secs(1)).await;
+                    let upload = runtime::platform::Held::new(&platform.memory, 50);
+                    state.resize(bytes);
+                    drop(upload);
+                    mark(&platform, &bytes.to_string());
+                }
+                platform.clock.sleep(secs(100)).await;
+                drop(notes);
+            }
+        });
+        world.sleep(ms(500)).await;
+        assert_eq!(world.memory("p"), 100);
+        let told = notes.clone();
+        let on_kill: sim::OnKill = std::rc::Rc::new(move |world| told.add(format!("alive: {}", world.is_alive("p"))));
+        assert!(world.limit_memory("p", 350, on_kill.clone()));
+        world.sleep(secs(2)).await;
+        // 300 and the upload of 50 are just within it.
+        assert_eq!((world.memory("p"), world.events(), notes.all().len()), (300, 2, 0));
+        world.sleep(secs(1)).await;
+        assert_eq!((world.is_alive("p"), world.events()), (false, 2));
+        assert_eq!(notes.all(), ["alive: true"]);
+        assert!(!world.limit_memory("p", 1, on_kill), "it does not run");
+        // The limit dies with the incarnation, and a lifted one kills nobody.
+        world.restart("p");
+        world.sleep(ms(100)).await;
+        let never: sim::OnKill = std::rc::Rc::new(|_| panic!("it was lifted"));
+        world.limit_memory("p", 150, never);
+        world.lift_memory_limit("p");
+        world.sleep(secs(10)).await;
+        assert_eq!((world.is_alive("p"), world.events()), (true, 6));
+    });
+}
+
+#[test]
+fn what_arrives_and_is_not_read_counts_as_memory_too() {
+    in_world(1, |world| async move {
+        launch(&world, "p", |platform| async move {
+            let mut listener = platform.transport.listen(&at("p/data")).await.expect("listen");
+            let mut connection = listener.accept().await.expect("accept");
+            platform.clock.sleep(secs(10)).await;
+            while recv(connection.receiver.as_mut()).await.is_ok() {}
+        });
+        launch(&world, "client", |platform| async move {
+            let mut connection = dial(&platform, "p/data", "l", secs(1)).await.expect("connect");
+            while say(&mut connection, &"x".repeat(1_000)).await.is_ok() {
+                platform.clock.sleep(ms(100)).await;
+            }
+        });
+        world.sleep(secs(2)).await;
+        assert!((18_000..=20_000).contains(&world.memory("p")), "{}", world.memory("p"));
+        world.limit_memory("p", 40_000, std::rc::Rc::new(|_| ()));
+        world.sleep(secs(1)).await;
+        assert!(world.is_alive("p"));
+        world.sleep(secs(2)).await;
+        assert!(!world.is_alive("p"));
+    });
 }

@@ -162,15 +162,24 @@ fn lost_and_corrupt_objects_and_bad_reads() {
             async move {
                 for name in ["lost", "corrupt", "short", "short", "mangled", "mangled"] {
                     let bytes = platform.primary.read(&object(name), None, platform.clock.now() + secs(1)).await;
-                    notes.add(bytes.map_or_else(|e| e.to_string(), |b| String::from_utf8_lossy(&b).to_string()));
+                    let flipped = |bytes: &[u8]| -> u32 {
+                        bytes.iter().zip(b"0123456789").map(|(is, was)| (is ^ was).count_ones()).sum()
+                    };
+                    notes.add(
+                        bytes.map_or_else(
+                            |e| e.to_string(),
+                            |b| format!("{} bytes, {} bits wrong", b.len(), flipped(&b)),
+                        ),
+                    );
                 }
             }
         });
         world.sleep(secs(5)).await;
-        let wrong = "01234\u{fffd}6789";
-        assert_eq!(notes.all(), ["no such object", wrong, "01234", "0123456789", wrong, "0123456789"]);
+        let (whole, half) = ("10 bytes, 0 bits wrong", "5 bytes, 0 bits wrong");
+        let (rotten, misread) = ("10 bytes, 8 bits wrong", "10 bytes, 1 bits wrong");
+        assert_eq!(notes.all(), ["no such object", rotten, half, whole, misread, whole]);
         let effects: Vec<Effect> = store.log().iter().map(|effect| effect.effect).collect();
-        assert_eq!(effects, [Effect::Lost, Effect::Corrupted]);
+        assert_eq!(effects, [Effect::Lost, Effect::Corrupted, Effect::Misread]);
     });
 }
 
@@ -206,5 +215,70 @@ fn nobody_waits_for_an_answer_longer_than_agreed() {
         });
         world.sleep(secs(1)).await;
         assert_eq!(world.events(), 1);
+    });
+}
+
+#[test]
+fn a_deleted_object_may_linger_and_then_fades() {
+    in_world(1, |world| async move {
+        let store = world.store();
+        for name in ["a", "b", "c"] {
+            store.put(&object(name), "0123456789");
+        }
+        store.let_deletes_linger(secs(2));
+        let notes = Notes::default();
+        let told = notes.clone();
+        launch(&world, "p", move |platform| {
+            let notes = told.clone();
+            async move {
+                let by = || platform.clock.now() + secs(1);
+                for name in ["a", "a", "b"] {
+                    platform.primary.delete(&object(name), by()).await.expect("it is answered as if it were gone");
+                }
+                for wait in [0, 3] {
+                    platform.clock.sleep(secs(wait)).await;
+                    let listed = platform.primary.list("", by()).await.expect("list");
+                    let names: Vec<_> = listed.iter().map(|meta| meta.name.as_str()).collect();
+                    let read = platform.primary.read(&object("a"), None, by()).await.is_ok();
+                    let made = create(&platform, "a").await;
+                    notes.add(format!("{names:?} {read} {made:?}"));
+                }
+            }
+        });
+        world.sleep(secs(5)).await;
+        assert_eq!(notes.all(), ["[\"a\", \"b\", \"c\"] true Err(Exists)", "[\"c\"] false Ok(())"]);
+        let effects: Vec<(String, Effect)> =
+            store.log().iter().map(|effect| (effect.name.to_string(), effect.effect)).collect();
+        let expected = [
+            ("a", Effect::Deleted),
+            ("a", Effect::NothingToDelete),
+            ("b", Effect::Deleted),
+            ("a", Effect::Refused),
+            ("a", Effect::Faded),
+            ("b", Effect::Faded),
+            ("a", Effect::Created),
+        ];
+        assert_eq!(effects, expected.map(|(name, effect)| (name.to_string(), effect)));
+    });
+}
+
+#[test]
+fn the_healing_lets_what_lingers_fade_at_once() {
+    in_world(1, |world| async move {
+        let store = world.store();
+        store.put(&object("a"), "0123456789");
+        store.let_deletes_linger(secs(1_000));
+        launch(&world, "p", |platform| async move {
+            platform.primary.delete(&object("a"), platform.clock.now() + secs(1)).await.expect("delete");
+            platform.clock.sleep(secs(2)).await;
+            create(&platform, "b").await.expect("create");
+            platform.primary.delete(&object("b"), platform.clock.now() + secs(1)).await.expect("delete");
+        });
+        world.sleep(secs(1)).await;
+        assert_eq!(names(&world), ["a"]);
+        store.let_deletes_linger(Duration::ZERO);
+        assert_eq!(names(&world), Vec::<String>::new());
+        world.sleep(secs(3)).await;
+        assert_eq!(names(&world), Vec::<String>::new());
     });
 }

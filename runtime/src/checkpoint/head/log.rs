@@ -7,7 +7,7 @@ use futures::lock::Mutex as AsyncMutex;
 
 use super::{HeadEntry, HeadRecord, HeadState};
 use crate::{
-    checkpoint::primary::{Primary, ReadError},
+    checkpoint::primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
     ids::LeaderEpoch,
     journal::Event,
     layout::Layout,
@@ -108,11 +108,9 @@ impl HeadLog {
     async fn read_entry(&self, sequence: u64) -> Result<Option<HeadRecord>, HeadError> {
         let object = self.layout.head_entry(sequence);
         let corrupt = |reason: String| HeadError::Corrupt { object: object.to_string(), reason };
-        // Bytes damaged on the way are good at the second reading.
-        let mut readings = 0;
+        let mut readings = Readings::new(3);
         loop {
-            readings += 1;
-            let reason = match self.primary.read_whole(&object).await {
+            let (reason, meaning) = match self.primary.read_whole(&object).await {
                 Ok(bytes) => match HeadRecord::decode(&bytes) {
                     Ok(record) if record.sequence == sequence => {
                         if self.state().next_sequence == sequence {
@@ -121,14 +119,16 @@ impl HeadLog {
                         return Ok(Some(record));
                     }
                     Ok(record) => return Err(corrupt(format!("holds entry {}", record.sequence))),
-                    Err(error) => error.to_string(),
+                    Err(error) => (error.to_string(), readings.bad(&bytes)),
                 },
                 Err(ReadError::Store(StoreError::Absent)) => return Ok(None),
                 Err(ReadError::Store(error)) => return Err(HeadError::Unavailable(error)),
-                Err(error @ ReadError::Length { .. }) => error.to_string(),
+                Err(error @ ReadError::Length { .. }) => (error.to_string(), readings.wrong_length(&error)),
             };
-            if readings == 3 {
-                return Err(corrupt(reason));
+            match meaning {
+                BadReading::Again => {}
+                BadReading::AtRest => return Err(corrupt(reason)),
+                BadReading::OnTheWay => return Err(HeadError::Unavailable(damaged_on_the_way())),
             }
         }
     }
@@ -275,9 +275,9 @@ pub async fn probe(primary: &Primary, layout: Layout) -> Result<(), HeadError> {
     let contents = ["first", "second"].map(|who| Bytes::from(format!("weir probe {nonce:032x} {who}")));
     let [first, second] = contents.clone().map(|bytes| primary.create(&name, vec![bytes]));
     let results = futures::future::join(first, second).await;
-    let winner = match results {
-        (Ok(()), Err(StoreError::Exists)) => &contents[0],
-        (Err(StoreError::Exists), Ok(())) => &contents[1],
+    let (winner, loser) = match results {
+        (Ok(()), Err(StoreError::Exists)) => (&contents[0], &contents[1]),
+        (Err(StoreError::Exists), Ok(())) => (&contents[1], &contents[0]),
         (Ok(()), Ok(())) => return Err(HeadError::UnsafeStore("both creates of one name succeeded".into())),
         (Err(StoreError::Exists), Err(StoreError::Exists)) => {
             return Err(HeadError::UnsafeStore("a fresh name existed already".into()));
@@ -289,8 +289,12 @@ pub async fn probe(primary: &Primary, layout: Layout) -> Result<(), HeadError> {
         Err(ReadError::Store(error)) => return Err(HeadError::Unavailable(error)),
         Err(error @ ReadError::Length { .. }) => return Err(HeadError::UnsafeStore(error.to_string())),
     };
-    if found != *winner {
+    if found == *loser {
         return Err(HeadError::UnsafeStore("the object does not hold the bytes of the create that succeeded".into()));
+    }
+    if found != *winner {
+        // The bytes of neither: damaged on the way, which says nothing about creates. The next term probes again.
+        return Err(HeadError::Unavailable(StoreError::Unavailable("the probe was read back damaged".into())));
     }
     // A probe that stays behind does no harm.
     let _ = primary.delete(&name).await;

@@ -112,6 +112,7 @@ impl RealWorld {
             primary: Arc::new(primary),
             inputs: Arc::new(input::RealInputs::new(reactor)),
             entropy: Arc::new(entropy::SystemEntropy),
+            memory: Arc::new(crate::platform::MemoryMeter::default()),
             journal: Journal::new(process, config.journal_capacity, config.journal_listener),
             clock: Arc::new(clock),
         };

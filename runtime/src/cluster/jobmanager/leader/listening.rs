@@ -13,7 +13,11 @@ impl Leader {
         let Some(peer) = self.peers.get_mut(number) else { return };
         peer.heard_at = now;
         match message {
-            ToJobManager::Register { task_manager, incarnation, job, data_address, slots } => {
+            ToJobManager::Register { task_manager, obeyed, .. } if obeyed > self.epoch => {
+                self.peers.remove(number);
+                self.step_down(format!("{task_manager} has obeyed leader {obeyed}"));
+            }
+            ToJobManager::Register { task_manager, incarnation, job, data_address, slots, .. } => {
                 if job != self.job.id {
                     let process = self.platform.process.to_string();
                     let message = format!("{task_manager} registered for job {job}, this one is {}", self.job.id);

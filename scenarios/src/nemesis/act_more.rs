@@ -1,0 +1,301 @@
+//! The rest of the faults: racks, power, half-broken connections, messages that come twice or late, slow disks, a store that
+//! throttles, wrong clocks.
+
+use std::time::Duration;
+
+use super::{Ambush, Condition, Due, Nemesis, Notice, StoreTrouble, Trouble, act::Done};
+use crate::plan::{
+    Damage, FaultKind, StoreOperation,
+    draw::Draw,
+    faults::STORE,
+    model::{JOB_MANAGER, SECOND_JOB_MANAGER, machine_of},
+};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// The label of the control connection between two processes; None if neither is the JobManager.
+fn control_channel(a: &str, b: &str) -> Option<String> {
+    match (a == JOB_MANAGER, b == JOB_MANAGER) {
+        (true, false) => Some(format!("{b}->{JOB_MANAGER}")),
+        (false, true) => Some(format!("{a}->{JOB_MANAGER}")),
+        _ => None,
+    }
+}
+
+impl Nemesis {
+    /// Carries out what `act` has no arm for.
+    pub(super) fn act_more(
+        &self,
+        fault: &FaultKind,
+        target: String,
+        for_a_while: u64,
+        index: usize,
+    ) -> Result<Done, String> {
+        let verbs = &self.0.verbs;
+        let machine = machine_of(&target);
+        let for_a_while = for_a_while.min(self.0.healed_by_ms.saturating_sub(verbs.now_ms()));
+        match fault {
+            FaultKind::PowerLoss { restart_after_ms } => {
+                self.alive(&target)?;
+                self.power_fails(&target, false, *restart_after_ms);
+                Ok(target.into())
+            }
+            FaultKind::JoinLate { after_ms } => {
+                verbs.notice(Notice::Process { process: target.clone() });
+                self.goes_down(&target, *after_ms);
+                Ok(target.into())
+            }
+            FaultKind::SecondJobManager { isolated, takeover_after_ms, contend_ms } => {
+                self.alive(&target)?;
+                verbs.notice(Notice::Process { process: target.clone() });
+                if *isolated {
+                    for other in self.0.processes.iter().filter(|other| **other != target) {
+                        self.cut_off(&target, other, for_a_while);
+                    }
+                } else {
+                    self.begin(Condition::Frozen(target.clone()), for_a_while);
+                }
+                let there = for_a_while.saturating_sub(*takeover_after_ms) + contend_ms;
+                self.later(*takeover_after_ms, move |nemesis| {
+                    if !nemesis.is_healed() {
+                        nemesis.0.verbs.notice(Notice::Process { process: SECOND_JOB_MANAGER.to_string() });
+                        nemesis.begin(Condition::SecondJobManager, there);
+                    }
+                });
+                Ok(target.into())
+            }
+            FaultKind::MemoryLimit { headroom_bytes, restart_after_ms } => {
+                self.alive(&target)?;
+                let number = index as u64;
+                self.begin(Condition::ShortOfMemory(target.clone()), for_a_while);
+                let (nemesis, victim, after) = (self.clone(), target.clone(), *restart_after_ms);
+                let killed = move || {
+                    nemesis.0.state.borrow_mut().killed.insert(number);
+                    nemesis.0.verbs.notice(Notice::Process { process: victim.clone() });
+                    nemesis.goes_down(&victim, Some(after));
+                };
+                verbs.limit_memory(&target, *headroom_bytes, Box::new(killed));
+                Ok(Done { target, armed: Some((Ambush::Memory, number)) })
+            }
+            FaultKind::LoseRack { members, keep_disks, restart_after_ms } => {
+                let alive: Vec<&String> = members.iter().filter(|member| verbs.is_alive(member)).collect();
+                if alive.is_empty() {
+                    return Err("nothing in the rack was alive".to_string());
+                }
+                for member in alive {
+                    self.power_fails(member, !keep_disks, *restart_after_ms);
+                }
+                Ok(target.into())
+            }
+            FaultKind::CutRack { members } => {
+                let outside: Vec<&String> = self.0.processes.iter().filter(|p| !members.contains(p)).collect();
+                if outside.is_empty() {
+                    return Err("nothing is outside of the rack".to_string());
+                }
+                for inside in members {
+                    for other in &outside {
+                        self.cut_off(inside, other, for_a_while);
+                    }
+                }
+                Ok(target.into())
+            }
+            FaultKind::ResetConnections { peer } => {
+                self.connected(&target, peer)?;
+                self.both_are_disturbed(&target, peer);
+                verbs.reset_connections(&target, peer);
+                Ok(format!("{target} and {peer}").into())
+            }
+            FaultKind::HalfOpen { peer } => {
+                self.connected(&target, peer)?;
+                self.both_are_disturbed(&target, peer);
+                let trouble = Trouble::HalfOpen { lost: target.clone(), believing: peer.clone() };
+                self.begin(Condition::Troubled(trouble), for_a_while);
+                Ok(format!("{target} and {peer}").into())
+            }
+            FaultKind::JitterStorm { peer, up_to_ms } => {
+                self.two(&target, peer)?;
+                self.both_are_disturbed(&target, peer);
+                let trouble = Trouble::Jitter { a: target.clone(), b: peer.clone(), up_to_ms: *up_to_ms };
+                self.begin(Condition::Troubled(trouble), for_a_while);
+                Ok(format!("{target} and {peer}").into())
+            }
+            FaultKind::BandwidthCollapse { peer, divided_by } => {
+                self.two(&target, peer)?;
+                self.both_are_disturbed(&target, peer);
+                let trouble = Trouble::Choked { a: target.clone(), b: peer.clone(), divided_by: *divided_by };
+                self.begin(Condition::Troubled(trouble), for_a_while);
+                Ok(format!("{target} and {peer}").into())
+            }
+            FaultKind::FlappingLink { peer, down_ms, up_ms } => {
+                self.two(&target, peer)?;
+                self.flap(&target, peer, (*down_ms, *up_ms), verbs.now_ms() + for_a_while);
+                Ok(format!("{target} and {peer}").into())
+            }
+            FaultKind::DuplicateMessages { peer, count, delay_ms } => {
+                let channel = control_channel(&target, peer).ok_or("neither is the JobManager")?;
+                self.both_are_disturbed(&target, peer);
+                let number = verbs.arm_messages(&target, peer, &channel, *count, ms(*delay_ms));
+                Ok(Done { target: format!("{target} to {peer}"), armed: Some((Ambush::Network, number)) })
+            }
+            FaultKind::LateMessages {} => {
+                let channel = control_channel(&target, JOB_MANAGER).ok_or("the JobManager has no such connection")?;
+                self.both_are_disturbed(&target, JOB_MANAGER);
+                self.begin(Condition::Held(channel), for_a_while);
+                Ok(target.into())
+            }
+            FaultKind::SlowDisk { factor } => {
+                verbs.notice(Notice::Disk { machine: machine.clone() });
+                self.begin(Condition::Troubled(Trouble::SlowDisk { machine, factor: *factor }), for_a_while);
+                Ok(target.into())
+            }
+            FaultKind::StalledDisk {} => {
+                verbs.notice(Notice::Disk { machine: machine.clone() });
+                verbs.stall_disk(&machine, ms(for_a_while));
+                Ok(target.into())
+            }
+            FaultKind::SeparateDevice {} => {
+                verbs.separate_device(&machine);
+                Ok(target.into())
+            }
+            FaultKind::StoreThrottled { operation, name_contains, retry_after_ms, count } => {
+                let trouble = StoreTrouble::Throttled { retry_after_ms: *retry_after_ms };
+                Ok(self.trouble_store(target, *operation, name_contains, trouble, *count))
+            }
+            FaultKind::StoreSlow { operation, name_contains, delay_ms, count } => {
+                let trouble = StoreTrouble::Slow { delay_ms: *delay_ms };
+                Ok(self.trouble_store(target, *operation, name_contains, trouble, *count))
+            }
+            FaultKind::StoreReads { damage, name_contains, count } => {
+                let trouble = StoreTrouble::Read(*damage);
+                Ok(self.trouble_store(target, StoreOperation::Read, name_contains, trouble, *count))
+            }
+            FaultKind::LingeringDeletes { linger_ms } => {
+                verbs.notice(Notice::Environment { what: STORE.to_string() });
+                let trouble = Trouble::LingeringDeletes { linger_ms: *linger_ms };
+                self.begin(Condition::Troubled(trouble), for_a_while);
+                Ok(target.into())
+            }
+            FaultKind::ClockJump { by_ms } | FaultKind::ClockSkew { by_ms } => {
+                // No notice: what the wall clock says excuses nothing.
+                self.begin(Condition::Troubled(Trouble::WallClock { machine, by_ms: *by_ms }), for_a_while);
+                Ok(target.into())
+            }
+            FaultKind::ClockDrift { parts_per_million } => {
+                let (process, parts_per_million) = (target.clone(), *parts_per_million);
+                let trouble = Trouble::Drift { machine, process, parts_per_million };
+                self.begin(Condition::Troubled(trouble), for_a_while);
+                Ok(target.into())
+            }
+            other => Err(format!("{other:?} is nobody's to carry out")),
+        }
+    }
+
+    fn two(&self, target: &str, peer: &str) -> Result<(), String> {
+        if target == peer { Err("the process that emitted is the peer itself".to_string()) } else { Ok(()) }
+    }
+
+    fn connected(&self, target: &str, peer: &str) -> Result<(), String> {
+        self.two(target, peer)?;
+        match self.0.verbs.connections(target, peer) {
+            0 => Err("no connection between the two".to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    fn both_are_disturbed(&self, a: &str, b: &str) {
+        for process in [a, b] {
+            self.0.verbs.notice(Notice::Process { process: process.to_string() });
+        }
+    }
+
+    fn cut_off(&self, a: &str, b: &str, duration_ms: u64) {
+        self.both_are_disturbed(a, b);
+        for (from, to) in [(a, b), (b, a)] {
+            self.begin(Condition::Cut { from: from.to_string(), to: to.to_string() }, duration_ms);
+        }
+    }
+
+    /// Cuts the link, mends it, and so on until `until_ms`.
+    fn flap(&self, a: &str, b: &str, (down_ms, up_ms): (u64, u64), until_ms: u64) {
+        let left = until_ms.saturating_sub(self.0.verbs.now_ms());
+        if left == 0 || self.is_healed() {
+            return;
+        }
+        self.cut_off(a, b, down_ms.min(left));
+        let (a, b) = (a.to_string(), b.to_string());
+        self.later(down_ms + up_ms, move |nemesis| nemesis.flap(&a, &b, (down_ms, up_ms), until_ms));
+    }
+
+    fn power_fails(&self, process: &str, wipe: bool, restart_after_ms: Option<u64>) {
+        let (verbs, machine) = (&self.0.verbs, machine_of(process));
+        verbs.notice(Notice::Disk { machine: machine.clone() });
+        verbs.notice(Notice::Process { process: process.to_string() });
+        self.goes_down(process, restart_after_ms);
+        if wipe { verbs.lose_machine(&machine) } else { verbs.power_loss(&machine) }
+    }
+
+    fn trouble_store(
+        &self,
+        target: String,
+        operation: StoreOperation,
+        contains: &str,
+        trouble: StoreTrouble,
+        count: u32,
+    ) -> Done {
+        self.0.verbs.notice(Notice::Environment { what: STORE.to_string() });
+        let number = self.0.verbs.arm_store_trouble(operation, contains, trouble, count);
+        Done { target, armed: Some((Ambush::Store, number)) }
+    }
+
+    /// Gives files of local copies the bytes of others: of the same file in an older checkpoint, or of the same file of
+    /// another subtask.
+    pub(super) fn swap_files(
+        &self,
+        target: &str,
+        damage: Damage,
+        files: u32,
+        newest_only: bool,
+        due: &Due,
+    ) -> Result<Done, String> {
+        let (verbs, machine) = (&self.0.verbs, machine_of(target));
+        let mut victims = self.local_victims(&machine, newest_only);
+        let all = self.local_victims(&machine, false);
+        let mut draw = Draw::new(self.0.seed, &format!("nemesis/{}", due.index));
+        let mut hit = 0;
+        while hit < files && !victims.is_empty() {
+            let chosen = usize::try_from(draw.within(0, victims.len() as u64 - 1)).expect("an index");
+            let path = victims.swap_remove(chosen);
+            let others: Vec<&String> = all.iter().filter(|other| stands_in(other, &path, damage)).collect();
+            if others.is_empty() {
+                continue;
+            }
+            let other = draw.pick(&others);
+            if verbs.put_in_place(&machine, &path, other) {
+                verbs.notice(Notice::LocalFile { machine: machine.clone(), path });
+                hit += 1;
+            }
+        }
+        if hit == 0 {
+            return Err("no file there that another could stand in for".to_string());
+        }
+        Ok(target.to_string().into())
+    }
+}
+
+/// Whether `other` is what `damage` puts in the place of `path`.
+fn stands_in(other: &str, path: &str, damage: Damage) -> bool {
+    let parts = |path: &str| -> Option<(String, u64, String)> {
+        let (owner, rest) = path.split_once("/chk_")?;
+        let (checkpoint, file) = rest.split_once('/')?;
+        Some((owner.to_string(), checkpoint.parse().ok()?, file.to_string()))
+    };
+    let (Some((owner, checkpoint, file)), Some((whose, of, which))) = (parts(path), parts(other)) else { return false };
+    match damage {
+        Damage::Stale => whose == owner && which == file && of < checkpoint,
+        // Names of parts may differ between operators: any part for a part, the manifest for the manifest.
+        Damage::Foreign => whose != owner && of == checkpoint && which.starts_with('_') == file.starts_with('_'),
+        Damage::Missing | Damage::Torn | Damage::Corrupt => false,
+    }
+}
