@@ -3,11 +3,11 @@
 use crate::record::{RunRecord, Verdict};
 
 /// Lines that a failure may take.
-const SCREEN: usize = 25;
+pub(crate) const SCREEN: usize = 25;
 /// Characters of a line; longer ones are cut.
 const WIDTH: usize = 180;
 
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     // A line of what the run said must stay one line; the column of the label stays as it is.
     let one_line = text.replace(['\n', '\r', '\t'], " ");
     if one_line.chars().count() <= WIDTH {

@@ -3,9 +3,11 @@
 //! Knows nothing of plans, faults or worlds: names are text here, so that records of older builds can still be shown.
 
 pub mod failure;
+pub mod findability;
 pub mod junit;
 pub mod markdown;
 pub mod record;
+pub mod shrunk;
 pub mod summary;
 pub mod tables;
 
@@ -14,4 +16,5 @@ pub use record::{
     Counters, Coverage, FailureClass, FiredFault, RunRecord, SCHEMA_VERSION, Timings, TraceHash, Unfired, Verdict,
     ViolationRecord,
 };
+pub use shrunk::{ShrunkScreen, shrunk_screen};
 pub use summary::{Expectation, FloorExpectation, Judgement, Summary};

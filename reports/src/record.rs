@@ -172,6 +172,9 @@ pub struct RunRecord {
     pub coverage: Coverage,
     pub timings: Timings,
     pub trace: TraceHash,
+    /// The number of the event at which the first violation was seen; None if it was seen at the end, or there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken_at: Option<u64>,
     /// The last events before the end, of a failed run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_events: Vec<String>,
@@ -200,6 +203,7 @@ impl RunRecord {
             coverage: Coverage::default(),
             timings: Timings::default(),
             trace: TraceHash::default(),
+            broken_at: None,
             last_events: Vec::new(),
             plan: None,
             stderr_tail: None,

@@ -28,6 +28,13 @@ pub struct Expectation {
     pub floor: FloorExpectation,
 }
 
+/// The run of a signature that shows it the soonest: the one with the fewest events, and of equal ones the lowest seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fastest {
+    pub events: u64,
+    pub seed: u64,
+}
+
 /// One signature with its seeds, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureGroup {
@@ -36,6 +43,8 @@ pub struct FailureGroup {
     pub class: Option<FailureClass>,
     pub signature: String,
     pub seeds: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fastest: Option<Fastest>,
 }
 
 /// How often each value occurred. Of a hundred thousand runs it is as small as of ten, and the order of adding leaves no trace.
@@ -114,13 +123,21 @@ impl Summary {
             let group = match at {
                 Ok(at) => &mut self.failures[at],
                 Err(at) => {
-                    let group = FailureGroup { verdict: record.verdict, class: None, signature, seeds: Vec::new() };
+                    let group = FailureGroup {
+                        verdict: record.verdict,
+                        class: None,
+                        signature,
+                        seeds: Vec::new(),
+                        fastest: None,
+                    };
                     self.failures.insert(at, group);
                     &mut self.failures[at]
                 }
             };
             // One signature may come with and without a second violation: the gravest counts.
             group.class = group.class.into_iter().chain(record.failure_class()).min();
+            let this = Fastest { events: record.counters.events, seed: record.seed };
+            group.fastest = group.fastest.into_iter().chain([this]).min();
             let place = group.seeds.partition_point(|seed| *seed < record.seed);
             group.seeds.insert(place, record.seed);
         }
@@ -279,6 +296,15 @@ mod tests {
         }
         let groups: Vec<_> = summary.failures.iter().map(|g| (g.signature.as_str(), g.seeds.clone())).collect();
         assert_eq!(groups, [("a", vec![0, 2]), ("b", vec![1])]);
+        let mut short = run(7, "crash");
+        (short.verdict, short.signature) = (Verdict::Violation, Some("a".into()));
+        let mut long = short.clone();
+        (long.seed, long.counters.events) = (8, 900);
+        summary.failures.clear();
+        summary.add(&long);
+        assert_eq!(summary.failures[0].fastest, Some(Fastest { events: 900, seed: 8 }));
+        summary.add(&short);
+        assert_eq!(summary.failures[0].fastest, Some(Fastest { events: 0, seed: 7 }));
     }
 
     #[test]

@@ -86,10 +86,12 @@ pub fn summary_text(summary: &Summary, phases: &[&str]) -> String {
         .expect("strings take everything");
     for group in &summary.failures {
         let shown: Vec<String> = group.seeds.iter().take(8).map(u64::to_string).collect();
+        let fastest = group.fastest.filter(|_| group.seeds.len() > 1);
+        let fastest = fastest.map(|f| format!("; fastest {} ({} events)", f.seed, f.events)).unwrap_or_default();
         let more = if group.seeds.len() > shown.len() { ", …" } else { "" };
         writeln!(
             text,
-            "  {} {} in {} of {} runs: seeds {}{more}",
+            "  {} {} in {} of {} runs: seeds {}{more}{fastest}",
             group.verdict.name(),
             group.signature,
             group.seeds.len(),

@@ -51,6 +51,7 @@ type JobEnd = Arc<Mutex<Option<Result<JobOutcome, String>>>>;
 struct Watch {
     recorder: Recorder,
     observer: Box<dyn Observer + Send>,
+    broken_at: Option<u64>,
 }
 
 fn ms(n: u64) -> Duration {
@@ -64,7 +65,7 @@ fn range(span: Span) -> std::ops::Range<Duration> {
 /// The world of a plan.
 pub fn world_config(plan: &Plan) -> WorldConfig {
     WorldConfig {
-        seed: plan.seed,
+        seed: plan.schedule(),
         network: NetworkConfig {
             latency: range(plan.network.latency),
             jitter: Duration::from_micros(plan.network.jitter_us),
@@ -80,6 +81,7 @@ pub fn world_config(plan: &Plan) -> WorldConfig {
         store: StoreConfig { latency: range(plan.store.latency), bytes_per_second: plan.store.bytes_per_second },
         // The harness ends the run itself; this is for a world that stands still.
         time_limit: ms(plan.time_limit_ms) + Duration::from_secs(60),
+        reseed: plan.reseed.map(|reseed| sim::Reseed { after_event: reseed.after_event, seed: reseed.seed }),
     }
 }
 
@@ -217,7 +219,7 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
         Rc::new(move |world, notice| told.borrow_mut().on_fault(&WorldTruth(world), notice)),
     );
     let nemesis = Nemesis::new(&plan, Rc::new(verbs));
-    let watch = Rc::new(RefCell::new(Watch { recorder: Recorder::new(&plan), observer }));
+    let watch = Rc::new(RefCell::new(Watch { recorder: Recorder::new(&plan), observer, broken_at: None }));
 
     let (judge, hand, eyes) = (suite.clone(), nemesis.clone(), watch.clone());
     world.set_listener(Rc::new(move |world, stamped| {
@@ -237,6 +239,9 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
         }
         let seen = Seen { at, process: &stamped.process, incarnation: stamped.incarnation, event: &stamped.event };
         judge.borrow_mut().on_event(&WorldTruth(world), seen);
+        if !judge.borrow().violations().is_empty() {
+            eyes.borrow_mut().broken_at.get_or_insert(stamped.sequence);
+        }
         // Last: it may kill the very process that emits.
         hand.on_event(&stamped.process, &stamped.event);
     }));
@@ -296,6 +301,7 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
         _ => None,
     };
     let run_end = RunEnd {
+        broken_at: watch.borrow().broken_at,
         simulated_ms: u64::try_from(world.now().elapsed().as_millis()).unwrap_or(u64::MAX),
         trace: TraceHash::default(),
         violations,

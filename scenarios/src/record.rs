@@ -167,6 +167,7 @@ impl Recorder {
             record.invariant = Some(first.invariant.clone());
             record.signature = Some(first.signature());
             record.message = Some(first.message.clone());
+            record.broken_at = end.broken_at;
         } else if let Some(reason) = end.excuse {
             record.verdict = Verdict::Excused;
             record.message = Some(reason);
@@ -231,6 +232,8 @@ impl Recorder {
 /// What the world and the invariants say at the end of a run.
 #[derive(Default)]
 pub struct RunEnd {
+    /// The event at which the first violation was seen.
+    pub broken_at: Option<u64>,
     pub simulated_ms: u64,
     pub trace: TraceHash,
     pub violations: Vec<Violation>,

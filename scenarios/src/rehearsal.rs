@@ -280,7 +280,7 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> reports::RunRecord {
     let simulated_ms = play.stage.now_ms();
     play.recorder.finish(
         plan,
-        RunEnd { simulated_ms, trace: play.hasher.finish(), violations, excuse: None },
+        RunEnd { broken_at: None, simulated_ms, trace: play.hasher.finish(), violations, excuse: None },
         &play.nemesis,
     )
 }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "starts the real program on real files")]
 
-use std::process::{Command, Output};
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
 
 fn chaos(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_chaos")).args(arguments).output().expect("the program starts")
@@ -128,4 +131,67 @@ fn a_failure_is_repeated_by_its_command() {
         assert!(text.contains(says), "{text}");
         assert_eq!(status(&output), if parameter.starts_with("panic") { 10 } else { 12 }, "{text}");
     }
+}
+
+/// Runs of a rehearsal that breaks at a checkpoint: it takes one parameter of the job and no fault.
+#[test]
+fn a_failure_is_shrunk_explained_and_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("text");
+    let shrunk = chaos(&["shrink", "--seed", "4", "--job", "rehearsal", "--set", "violate_at=4", "--out", out]);
+    let text = String::from_utf8_lossy(&shrunk.stdout).into_owned();
+    assert_eq!(status(&shrunk), 10, "{text}{}", String::from_utf8_lossy(&shrunk.stderr));
+    let (screen, test) = text.split_once("\n\n").expect("the screen, then the test");
+    assert!(screen.lines().count() <= 25, "{screen}");
+    let labels: Vec<&str> =
+        screen.lines().filter_map(|line| line.split("  ").next()).filter(|label| !label.is_empty()).collect();
+    let order = ["FAILED", "repeat", "as", "seen", "shrunk", "what", "broken", "last", "why", "files"];
+    let mut wanted = order.iter();
+    assert!(order.iter().all(|label| labels.contains(label)), "{labels:?}");
+    assert!(labels.iter().filter(|label| **label != "parts").all(|label| wanted.next() == Some(label)), "{labels:?}");
+    assert!(screen.contains(" to 0 in ") && screen.contains("it takes no fault at all"), "{screen}");
+    assert!(test.contains("#[test]\nfn rehearsed_") && test.contains("stays_fixed(\"rehearsed-"), "{test}");
+    let command = screen.lines().find_map(|line| line.strip_prefix("repeat  ./weir ")).expect("a command");
+    let again = chaos(&command.split(' ').chain(["--quiet"]).collect::<Vec<_>>());
+    assert_eq!(status(&again), 10, "{}", String::from_utf8_lossy(&again.stderr));
+    // A second time nothing is added: it is the same plan.
+    let files = || std::fs::read_dir(directory.path()).expect("there").count();
+    let before = files();
+    chaos(&["shrink", "--seed", "4", "--job", "rehearsal", "--set", "violate_at=4", "--out", out]);
+    assert_eq!(files(), before);
+    let kept = command.split(' ').next_back().expect("its file");
+    let explained = chaos(&["explain", "--plan", kept]);
+    let text = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert_eq!(status(&explained), 10, "{text}");
+    assert!(text.contains("inevitable from the start"), "{text}");
+    refused(&["shrink", "--seed", "4", "--job", "rehearsal", "--out", out], 64, "there is nothing to shrink");
+    refused(&["explain", "--seed", "4", "--job", "rehearsal"], 64, "there is nothing to explain");
+    let text = std::fs::read_to_string(kept).expect("kept");
+    std::fs::write(kept, text.replace("needed = [", "needed = [\"Nonsense\", ")).expect("written");
+    // Replaying needs the plan alone.
+    assert_eq!(status(&chaos(&["replay", "--quiet", "--plan", kept])), 10);
+}
+
+#[test]
+fn a_failure_is_confirmed_as_gone_or_seen_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("out");
+    let out = out.to_str().expect("text");
+    let (_, text) = sweep("violate_at=4", &["--out", out]);
+    let signature = text.lines().find_map(|line| line.strip_prefix("as      ")).expect("a signature").to_string();
+    let confirm = |signature: &str| chaos(&["confirm-fixed", signature, "--records", out]);
+    let again = confirm(&signature);
+    let text = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert_eq!(status(&again), 10, "{text}");
+    assert!(text.contains("seen   2 of 2 runs") && text.contains("it is not fixed: seen again"), "{text}");
+    // As if it had been mended: the plans that showed it are harmless now.
+    let records = Path::new(out).join("records.jsonl");
+    let text = std::fs::read_to_string(&records).expect("records");
+    std::fs::write(&records, text.replace("violate_at = 4", "drift_at = 4000")).expect("written");
+    let gone = confirm(&signature);
+    let text = String::from_utf8_lossy(&gone.stdout).into_owned();
+    assert_eq!(status(&gone), 0, "{text}{}", String::from_utf8_lossy(&gone.stderr));
+    assert!(text.contains("and what showed it is clean: 99."), "{text}");
+    refused(&["confirm-fixed", "a/b/c", "--records", out], 64, "was not seen in these 2 runs");
+    refused(&["confirm-fixed", "a/b/c", "--records", "/does/not/exist"], 20, "/does/not/exist");
 }

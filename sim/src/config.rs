@@ -17,6 +17,18 @@ pub struct WorldConfig {
     pub store: StoreConfig,
     /// The run fails once this much simulated time has passed.
     pub time_limit: Duration,
+    /// Another future for the same past.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reseed: Option<Reseed>,
+}
+
+/// After one event, everything that is left to chance is drawn from another seed. Up to and including that event the run is the
+/// one of the first seed, event by event. What was drawn before stays: the base latency of a link, the delay of what is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reseed {
+    /// The number of the event, from 0.
+    pub after_event: u64,
+    pub seed: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +70,7 @@ impl Default for WorldConfig {
             disk: DiskConfig::default(),
             store: StoreConfig::default(),
             time_limit: Duration::from_secs(3600),
+            reseed: None,
         }
     }
 }

@@ -17,12 +17,12 @@ use std::{
 };
 
 use rand::{Rng, RngExt};
-use rand_chacha::ChaCha8Rng;
 use runtime::platform::{DeviceId, DiskError, RelPath};
 
 use crate::{
     completion::Completion,
     config::{DiskConfig, draw},
+    entropy::Stream,
     event_queue::EventKey,
     process::Incarnation,
     store::FaultId,
@@ -119,7 +119,7 @@ pub(crate) struct DiskState {
     pub durable_names: BTreeMap<String, ContentId>,
     pub pending_names: Vec<NameChange>,
     next_content: ContentId,
-    pub rng: ChaCha8Rng,
+    pub rng: Stream,
     faults: Vec<Armed>,
     busy_until: u64,
     last_done: u64,
@@ -139,7 +139,7 @@ pub(crate) fn directory_of(path: &str) -> String {
 }
 
 impl Disk {
-    pub fn new(config: DiskConfig, rng: ChaCha8Rng) -> Rc<Disk> {
+    pub fn new(config: DiskConfig, rng: Stream) -> Rc<Disk> {
         Rc::new(Disk {
             state: RefCell::new(DiskState {
                 config,

@@ -33,12 +33,16 @@ impl JournalListener for SimJournal {
         let world = &source.world;
         let at = world.now();
         let sequence = world.inner().recorder.borrow_mut().record(at, &source.process, source.number, event);
-        let Some(listener) = world.inner().listener.borrow().clone() else { return };
-        let stamped =
-            Stamped { sequence, at, process: source.process.clone(), incarnation: source.number, event: event.clone() };
-        // Caught here, because the task that emits would contain the panic and the run would go on.
-        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| listener(world, &stamped))) {
-            world.fail_with_panic(panic.as_ref());
+        let listener = world.inner().listener.borrow().clone();
+        if let Some(listener) = listener {
+            let (process, incarnation) = (source.process.clone(), source.number);
+            let stamped = Stamped { sequence, at, process, incarnation, event: event.clone() };
+            // Caught here, because the task that emits would contain the panic and the run would go on.
+            if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| listener(world, &stamped))) {
+                world.fail_with_panic(panic.as_ref());
+            }
         }
+        // What the listener did belongs to the event.
+        world.reseed_after(sequence);
     }
 }

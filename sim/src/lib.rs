@@ -77,9 +77,10 @@ mod world;
 
 #[cfg(madsim)]
 pub use crate::{
-    config::{DiskConfig, NetworkConfig, StoreConfig, WorldConfig},
+    config::{DiskConfig, NetworkConfig, Reseed, StoreConfig, WorldConfig},
     disk::{DiskErrorKind, DiskFault, DiskOperation},
     disk_control::SimDisk,
+    entropy::Stream,
     event_queue::Cancel,
     inputs::SimInputs,
     journal::{Listener, Stamped},

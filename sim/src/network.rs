@@ -14,12 +14,12 @@ use std::{
 };
 
 use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{NetworkConfig, draw},
     connection::Connection,
+    entropy::Stream,
     network_faults::Echoes,
     process::{Incarnation, Machine},
     time::{SimTime, nanos, transfer_nanos},
@@ -114,7 +114,7 @@ pub(crate) struct Link {
     /// By how much the bandwidth is divided.
     pub choked: Cell<u32>,
     busy_until: Cell<u64>,
-    rng: RefCell<ChaCha8Rng>,
+    rng: RefCell<Stream>,
 }
 
 impl Link {

@@ -14,7 +14,6 @@ use std::{
 
 use futures::future::BoxFuture;
 use madsim::runtime::NodeHandle;
-use rand_chacha::ChaCha8Rng;
 use runtime::{
     journal::Journal,
     platform::{Platform, Task, TaskEnd},
@@ -24,7 +23,7 @@ use crate::{
     clock::{MachineClock, SimClock},
     disk::Disk,
     disk_handle::SimLocalDisk,
-    entropy::{EntropyStreams, SimEntropy},
+    entropy::{EntropyStreams, SimEntropy, Stream},
     event_queue::Pause,
     inputs::SimInputFiles,
     journal::SimJournal,
@@ -83,8 +82,8 @@ pub(crate) struct Incarnation {
     pub number: u64,
     alive: Cell<bool>,
     pub node: NodeHandle,
-    pub native_rng: RefCell<ChaCha8Rng>,
-    pub input_rng: RefCell<ChaCha8Rng>,
+    pub native_rng: RefCell<Stream>,
+    pub input_rng: RefCell<Stream>,
     /// What it says it holds, in bytes.
     pub held: Cell<u64>,
     pub limit: RefCell<Option<MemoryLimit>>,

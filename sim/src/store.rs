@@ -17,12 +17,12 @@ use std::{
 
 use bytes::Bytes;
 use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
 use runtime::platform::{ObjectMeta, ObjectName, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::StoreConfig,
+    entropy::Stream,
     event_queue::EventKey,
     process::Incarnation,
     time::{SimTime, nanos},
@@ -130,7 +130,7 @@ struct Armed {
 
 pub(crate) struct StoreState {
     pub config: StoreConfig,
-    pub rng: ChaCha8Rng,
+    pub rng: Stream,
     objects: BTreeMap<ObjectName, Bytes>,
     log: Vec<StoreEffect>,
     faults: Vec<Armed>,
@@ -153,7 +153,7 @@ pub struct SimStore {
 }
 
 impl StoreState {
-    pub fn new(config: StoreConfig, rng: ChaCha8Rng) -> Rc<RefCell<StoreState>> {
+    pub fn new(config: StoreConfig, rng: Stream) -> Rc<RefCell<StoreState>> {
         Rc::new(RefCell::new(StoreState {
             config,
             rng,

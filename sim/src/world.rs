@@ -12,12 +12,11 @@ use std::{
 };
 
 use madsim::runtime::{Handle, NodeHandle};
-use rand_chacha::ChaCha8Rng;
 
 use crate::{
     config::WorldConfig,
     disk_control::SimDisk,
-    entropy::stream,
+    entropy::Stream,
     event_queue::{Cancel, EventQueue, Pause},
     inputs::SimInputs,
     journal::Listener,
@@ -36,6 +35,8 @@ pub struct World(Rc<Inner>);
 
 pub(crate) struct Inner {
     pub config: WorldConfig,
+    /// Whence everything is drawn now; see [`crate::Reseed`].
+    seed: Rc<Cell<u64>>,
     pub madsim: Handle,
     queue: EventQueue,
     pub machines: RefCell<BTreeMap<Arc<str>, Rc<Machine>>>,
@@ -66,9 +67,11 @@ impl World {
     pub(crate) fn new(config: WorldConfig, madsim: Handle, time: madsim::time::TimeHandle, helper: Helper) -> World {
         let queue = EventQueue::new(time, SimTime::ZERO + config.time_limit);
         let network = Network::new(config.network.clone());
-        let store = StoreState::new(config.store.clone(), stream(config.seed, "store"));
+        let seed = Rc::new(Cell::new(config.seed));
+        let store = StoreState::new(config.store.clone(), Stream::new(&seed, "store"));
         World(Rc::new(Inner {
             config,
+            seed,
             madsim,
             queue,
             machines: RefCell::default(),
@@ -128,8 +131,21 @@ impl World {
     }
 
     /// The random stream `name`, from its beginning: asking twice gives the same numbers twice.
-    pub fn rng(&self, name: &str) -> ChaCha8Rng {
-        stream(self.0.config.seed, name)
+    pub fn rng(&self, name: &str) -> Stream {
+        Stream::new(&self.0.seed, name)
+    }
+
+    /// Goes on under the other seed if `event` is the last that the configuration gives to the first.
+    pub(crate) fn reseed_after(&self, event: u64) {
+        let Some(reseed) = self.0.config.reseed.filter(|reseed| reseed.after_event == event) else { return };
+        if self.0.seed.replace(reseed.seed) == reseed.seed {
+            return;
+        }
+        // madsim, which picks the next task to run, cannot be seeded again. Somewhere else in its one long stream of
+        // numbers is as good.
+        for _ in 0..=reseed.seed % 1_021 {
+            let _: u64 = madsim::rand::random();
+        }
     }
 
     /// Shows every event of every process to `listener`, in place of the one set before.

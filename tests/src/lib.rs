@@ -7,5 +7,6 @@
 
 pub mod contracts;
 pub mod defects;
+pub mod kept;
 pub mod processes;
 pub mod tales;

@@ -45,6 +45,24 @@ impl Workload {
     }
 }
 
+/// How much of the machine a command that runs many plans may use.
+#[derive(Args)]
+pub(super) struct Effort {
+    /// Worker processes at a time; as many as there are cores if not given.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    jobs: Option<u32>,
+    /// A run that takes longer than this in real time hangs.
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub(super) run_limit: Duration,
+}
+
+impl Effort {
+    pub(super) fn jobs(&self) -> u32 {
+        let cores = || std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+        self.jobs.unwrap_or_else(cores)
+    }
+}
+
 /// A seed, and what is to be drawn from it.
 #[derive(Args)]
 pub(super) struct Chosen {

@@ -2,11 +2,14 @@
 
 mod arguments;
 mod chaos;
+mod confirm_fixed;
+mod explain;
 mod merge;
 mod plan;
 mod power;
 mod profiles;
 mod replay;
+mod shrink;
 mod worker_process;
 
 use std::io::Write;
@@ -32,6 +35,12 @@ enum Command {
     Merge(merge::Merge),
     /// Runs one plan and tells its story.
     Replay(replay::Replay),
+    /// Makes a failing plan as small as it gets, explains it, and keeps it.
+    Shrink(shrink::Shrink),
+    /// Runs as many seeds as it takes to be sure that a failure is gone.
+    ConfirmFixed(confirm_fixed::ConfirmFixed),
+    /// Says why a plan fails: which faults it takes, and from where on nothing could help.
+    Explain(explain::Explain),
     /// Prints the plan of a seed as TOML.
     Plan(arguments::Chosen),
     /// Lists the profiles.
@@ -57,6 +66,9 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
         Command::Chaos(options) => chaos::run(options),
         Command::Merge(options) => merge::run(&options),
         Command::Replay(options) => replay::run(&options),
+        Command::Shrink(options) => shrink::run(&options),
+        Command::ConfirmFixed(options) => confirm_fixed::run(options),
+        Command::Explain(options) => explain::run(&options),
         Command::Plan(chosen) => plan::run(&chosen),
         Command::Profiles => profiles::run(),
         Command::Power(options) => power::run(options),
@@ -83,7 +95,8 @@ fn one_line(text: &str) -> String {
     if text.trim_start().starts_with("error:") {
         format!("{} (see --help)", message.trim_start_matches("error: "))
     } else {
-        "say what to do: chaos, merge, replay, plan, profiles or power (see --help)".to_string()
+        "say what to do: chaos, merge, replay, shrink, explain, confirm-fixed, plan, profiles or power (see --help)"
+            .to_string()
     }
 }
 

@@ -465,7 +465,7 @@ impl FaultSpec {
 }
 
 /// Event kinds by name, with an error that a person can act on instead of a list of seventy names.
-mod event_kind {
+pub(crate) mod event_kind {
     use runtime::journal::EventKind;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

@@ -60,10 +60,12 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
     let mut plan = Plan {
         version: PLAN_VERSION,
         seed,
+        schedule_seed: None,
         profile: profile.name.to_string(),
         healed_by_ms: 0,
         time_limit_ms: 0,
         sabotage: Vec::new(),
+        reseed: None,
         cluster,
         settings: settings(seed, swarm.local_recovery),
         network: network(seed),

@@ -15,8 +15,12 @@ pub const PLAN_VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     pub version: u32,
-    /// Seeds the schedule of the run (latencies, jitter, the runtime's own entropy). At most 2^63-1, which is TOML's limit.
+    /// Seeds the run: the input, what a fault picks, and the schedule. At most 2^63-1, which is TOML's limit.
     pub seed: u64,
+    /// Seeds the schedule alone (latencies, jitter, which task goes first, the runtime's own entropy); `seed` if not given. The
+    /// same input and the same faults under another schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_seed: Option<u64>,
     pub profile: String,
     /// All faults end here: whatever is still broken is mended, and nothing is broken any more.
     pub healed_by_ms: u64,
@@ -25,6 +29,9 @@ pub struct Plan {
     /// Deliberate defects of the runtime, by name. Such a run must fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sabotage: Vec<Sabotage>,
+    /// Another schedule from one event on: what was, stays; what comes is drawn anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reseed: Option<Reseed>,
     pub cluster: ClusterShape,
     pub settings: Settings,
     pub network: LinkSettings,
@@ -33,6 +40,21 @@ pub struct Plan {
     pub workload: WorkloadPlan,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultSpec>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reseed {
+    /// Up to and including this event (counted from 0) the run is the one without a reseed.
+    pub after_event: u64,
+    pub seed: u64,
+}
+
+impl Plan {
+    /// The seed of the schedule.
+    pub fn schedule(&self) -> u64 {
+        self.schedule_seed.unwrap_or(self.seed)
+    }
 }
 
 /// Processes are named `jobmanager` and `tm-1`, `tm-2`, …; each runs on a machine of its own, `machine-<process>`.

@@ -58,12 +58,9 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] if the text is no plan, or a plan that makes no sense.
     pub fn from_toml(text: &str) -> Result<Plan, PlanError> {
-        let plan: Plan = toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| line_of(text, span.start));
-            let field = line.map(|line| field_at(text, line)).unwrap_or_default();
-            let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-            PlanError { line, field, message }
-        })?;
+        // A kept plan says in a section of its own why it is kept.
+        let (text, _) = &apart(text, KEPT);
+        let plan: Plan = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
         plan.check().map_err(|complaint| {
             let field = match (complaint.section, complaint.index) {
                 ("", _) => complaint.field.to_string(),
@@ -80,6 +77,34 @@ impl Plan {
         })?;
         Ok(plan)
     }
+}
+
+/// The section that a kept plan has besides its own.
+pub(crate) const KEPT: &str = "kept";
+
+/// The text without the section `[name]`, and that section alone. Both keep their line numbers.
+pub(crate) fn apart(text: &str, name: &str) -> (String, String) {
+    let (mut rest, mut section, mut inside) = (String::new(), String::new(), false);
+    for line in text.split_inclusive('\n') {
+        let trimmed = line.trim();
+        if trimmed.starts_with('[') && trimmed.ends_with(']') {
+            inside = trimmed.trim_start_matches('[').trim_end_matches(']').trim() == name;
+        }
+        let (here, there) = if inside { (&mut section, &mut rest) } else { (&mut rest, &mut section) };
+        here.push_str(line);
+        if line.ends_with('\n') {
+            there.push('\n');
+        }
+    }
+    (rest, section)
+}
+
+/// What is wrong with a text, by line and field.
+pub(crate) fn toml_error(text: &str, error: &toml::de::Error) -> PlanError {
+    let line = error.span().map(|span| line_of(text, span.start));
+    let field = line.map(|line| field_at(text, line)).unwrap_or_default();
+    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    PlanError { line, field, message }
 }
 
 fn is_section(value: &toml::Value) -> bool {
@@ -238,6 +263,13 @@ mod tests {
         let line = text.lines().position(|line| line.contains("tm-99")).expect("there") + 1;
         let message = error(&text);
         assert!(message.starts_with(&format!("line {line}: faults[")) && message.contains("tm-99"), "{message}");
+    }
+
+    #[test]
+    fn a_section_is_taken_apart_and_lines_stay_where_they_are() {
+        let (rest, section) = apart("a = 1\n[kept]\nb = 2\n[c]\nd = [\"[kept]\"]\n", "kept");
+        assert_eq!(rest, "a = 1\n\n\n[c]\nd = [\"[kept]\"]\n");
+        assert_eq!(section, "\n[kept]\nb = 2\n\n\n");
     }
 
     #[test]

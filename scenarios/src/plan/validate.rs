@@ -47,6 +47,11 @@ impl Plan {
             return complain("", "version", format!("this build reads version {PLAN_VERSION}, not {}", self.version));
         }
         within("", "seed", self.seed, 0, i64::MAX.cast_unsigned())?;
+        within("", "schedule_seed", self.schedule(), 0, i64::MAX.cast_unsigned())?;
+        if let Some(reseed) = self.reseed {
+            within("reseed", "after_event", reseed.after_event, 0, i64::MAX.cast_unsigned())?;
+            within("reseed", "seed", reseed.seed, 0, i64::MAX.cast_unsigned())?;
+        }
         if Profile::named(&self.profile).is_none() {
             return complain("", "profile", format!("no profile {:?}; there are {}", self.profile, Profile::names()));
         }

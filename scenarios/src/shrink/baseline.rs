@@ -1,0 +1,47 @@
+//! The configuration that shrinking goes towards: a small, healthy cluster in which a job without faults ends well and faults show
+//! within seconds. Not the runtime's own defaults: with a heartbeat timeout of a minute the same faults would mean something else.
+
+use crate::plan::{
+    DiskSettings, FallbackBehindCommit, LinkSettings, Plan, Profile, Settings, Span, StoreSettings, generate,
+};
+
+/// Only its settings, network, disk, store and (absent) parameters of the workload count.
+pub fn baseline() -> Plan {
+    let mut plan = generate(Profile::named("quiet").unwrap_or(&crate::plan::profile::DEFAULT), 0);
+    plan.workload.parameters.clear();
+    plan.settings = Settings {
+        checkpoint_interval_ms: 500,
+        checkpoint_timeout_ms: 3_000,
+        min_pause_ms: 0,
+        max_concurrent: 1,
+        retained: 3,
+        tolerable_failures: None,
+        heartbeat_interval_ms: 200,
+        heartbeat_timeout_ms: 1_500,
+        restart_delay_ms: 50,
+        fallback_behind_commit: FallbackBehindCommit::Replay,
+        local_recovery: false,
+        parts_per_snapshot: 1,
+        buffer_bytes: 256,
+        buffer_timeout_ms: 5,
+        channel_window_bytes: 1_024,
+        source_batch_records: 16,
+        store_operation_timeout_ms: 500,
+        store_total_timeout_ms: 4_000,
+        connect_timeout_ms: 1_000,
+    };
+    plan.network = LinkSettings {
+        latency: Span { min_us: 100, max_us: 300 },
+        jitter_us: 20,
+        bytes_per_second: 100_000_000,
+        window_bytes: 65_536,
+        dead_peer_timeout_ms: 4_000,
+    };
+    plan.disk = DiskSettings {
+        latency: Span { min_us: 50, max_us: 200 },
+        bytes_per_second: 100_000_000,
+        capacity_bytes: 1 << 30,
+    };
+    plan.store = StoreSettings { latency: Span { min_us: 1_000, max_us: 4_000 }, bytes_per_second: 100_000_000 };
+    plan
+}
