@@ -195,3 +195,22 @@ fn a_failure_is_confirmed_as_gone_or_seen_again() {
     refused(&["confirm-fixed", "a/b/c", "--records", out], 64, "was not seen in these 2 runs");
     refused(&["confirm-fixed", "a/b/c", "--records", "/does/not/exist"], 20, "/does/not/exist");
 }
+
+/// With one defect gone the other shows; that is no smaller version of the same failure, but a finding of its own.
+#[test]
+fn shrinking_keeps_to_the_failure_it_began_with() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("text");
+    let two = ["--set", "panic_at=4", "--set", "abort_at=6"];
+    let shrunk = chaos(&[&["shrink", "--seed", "4", "--job", "rehearsal", "--out", out], &two[..]].concat());
+    let text = String::from_utf8_lossy(&shrunk.stdout).into_owned();
+    assert_eq!(status(&shrunk), 10, "{text}{}", String::from_utf8_lossy(&shrunk.stderr));
+    assert!(text.contains("as      crash/told to panic at checkpoint #"), "{text}");
+    let kept = text.lines().find_map(|line| line.strip_prefix("repeat  ./weir replay --plan ")).expect("its file");
+    let plan = std::fs::read_to_string(kept).expect("kept");
+    assert!(plan.contains("panic_at = 4") && !plan.contains("abort_at"), "{plan}");
+    let other = text.lines().find(|line| line.contains("also-crash-")).unwrap_or_else(|| panic!("{text}"));
+    let other = other.trim_start_matches("files").trim().split(' ').next().expect("its file");
+    let plan = std::fs::read_to_string(other).expect("written");
+    assert!(plan.contains("abort_at = 6") && !plan.contains("panic_at"), "{plan}");
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use reports::RunRecord;
+use runtime::journal::EventKind;
 
 use crate::shrink::story::Moment;
 
@@ -10,7 +11,10 @@ use crate::shrink::story::Moment;
 /// message names, where its entity names nothing that events are about.
 pub fn last_events(story: &[Moment], record: &RunRecord, most: usize) -> Vec<String> {
     let end = record.broken_at.map_or(story.len(), |at| usize::try_from(at).unwrap_or(usize::MAX).saturating_add(1));
-    let story = &story[..end.min(story.len())];
+    // What only a planted bug tells says nothing about what broke.
+    let told = story[..end.min(story.len())].iter().filter(|moment| moment.kind != EventKind::PlantedBugRan);
+    let story: Vec<Moment> = told.cloned().collect();
+    let story = story.as_slice();
     let violation = record.violations.first();
     let entity = violation.map(|violation| violation.entity.as_str()).unwrap_or_default();
     let message = violation.map(|violation| violation.message.as_str()).unwrap_or_default();
@@ -65,7 +69,6 @@ fn is_word_of(name: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use reports::{Verdict, ViolationRecord};
-    use runtime::journal::EventKind;
 
     use super::*;
 

@@ -238,8 +238,11 @@ pub fn why_lines(explanation: &Explanation) -> Vec<String> {
         ));
     }
     match explanation.inevitable {
-        Some((Inevitable::FromTheStart, rate)) => {
+        Some((Inevitable::FromTheStart, rate)) if rate.is_always() => {
             lines.push(format!("inevitable from the start: {rate} schedules fail"));
+        }
+        Some((Inevitable::FromTheStart, rate)) => {
+            lines.push(format!("inevitable in this run from its first event on; {rate} schedules fail"));
         }
         Some((Inevitable::After { open }, rate)) => lines.push(format!(
             "became inevitable between e{open} and e{} (P {:.2} -> 1.00, {MEASURED} futures each side at most)",
