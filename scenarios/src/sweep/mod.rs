@@ -33,7 +33,7 @@ pub use self::{
     engine::Engine,
     merge::merge,
     options::{Output, SweepOptions, expectation},
-    records::read as read_records,
+    records::{FILE as RECORDS, read as read_records},
     shard::Shard,
 };
 pub use crate::exit::Exit;
