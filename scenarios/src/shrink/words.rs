@@ -80,6 +80,8 @@ fn what(fault: &FaultSpec) -> String {
                 Damage::Missing => "vanish",
                 Damage::Torn => "are torn",
                 Damage::Corrupt => "rot",
+                Damage::Stale => "are as they were before",
+                Damage::Foreign => "are somebody else's",
             };
             let of = if *newest_only { "the newest local copy" } else { "any local copy" };
             format!("up to {files} files of {of} on {target}'s disk {damage}")
@@ -91,6 +93,10 @@ fn what(fault: &FaultSpec) -> String {
                 DiskOperation::Write => "write",
                 DiskOperation::Sync => "sync",
                 DiskOperation::Read => "read",
+                DiskOperation::Rename => "rename",
+                DiskOperation::Remove => "removal of a file",
+                DiskOperation::List => "listing",
+                other => &format!("{other:?} operation").to_lowercase(),
             };
             format!("the next {count} {operation} on the disk of {target} fails")
         }
