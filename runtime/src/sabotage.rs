@@ -81,6 +81,9 @@ defects! {
     NeverRestart { "", "", "The job does not restart after a failure.", ["liveness"] }
 
     // ---- acknowledgements, finalisation, durability
+    LateAckKeepsFiles {
+        "B01", "FLINK-5063", "What a late acknowledgement names is forgotten instead of deleted.", ["file-lifetime"]
+    }
     CloseDeletesAcked {
         "B04", "FLINK-5667", "A task that closes deletes its newest snapshot, acknowledged or not.",
         ["file-lifetime"]
@@ -124,8 +127,17 @@ defects! {
     }
 
     // ---- local copies and slots
+    LocalPartsOverwrite {
+        "B87", "FLINK-12296", "Each part of a local copy clears the directory that it shares with the others.", ["local-copy"]
+    }
     NewestLocalCopy {
         "B92", "", "Restoring takes the newest local copy there is, whichever checkpoint it is of.", ["restored-state"]
+    }
+    ConfirmDropsCopy {
+        "B94", "", "The confirmation of a checkpoint drops its own local copy with the older ones.", ["local-copy"]
+    }
+    LocalFailureDeclines {
+        "B95", "", "A local copy that cannot be written fails the snapshot.", ["local-copy"]
     }
     StealSlots {
         "B97", "FLINK-9635", "A task whose slot is gone takes the first slot there is, be it another's.", ["previous-slot"]

@@ -16,6 +16,7 @@ macro_rules! planted {
 }
 
 planted! {
+    a_late_acknowledgement_keeps_its_files: LateAckKeepsFiles within 120
     closing_deletes_what_was_acknowledged: CloseDeletesAcked within 10
     an_unclear_answer_counts_as_a_failure: AmbiguousIsFailure within 120
     the_own_entry_is_taken_for_foreign: OwnEntryIsForeign within 120
@@ -26,7 +27,10 @@ planted! {
     a_trigger_after_the_stop: TriggerAfterStop within 5
     records_during_the_snapshot: EmitDuringSnapshot within 60
     an_ended_source_ignores_triggers: EndedSourceIgnoresTrigger within 5
+    parts_of_a_local_copy_overwrite_each_other: LocalPartsOverwrite within 20
     the_newest_local_copy_is_taken: NewestLocalCopy within 10
+    a_confirmation_drops_its_own_copy: ConfirmDropsCopy within 20
+    a_local_failure_declines: LocalFailureDeclines within 120
     slots_of_others_are_taken: StealSlots within 5
     only_the_own_epoch_is_committed: CommitOnlyOwnEpoch within 10
     names_of_sink_objects_collide: CollidingSinkNames within 10

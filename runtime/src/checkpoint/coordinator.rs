@@ -321,7 +321,10 @@ impl Coordinator {
             return;
         }
         out.push(Command::Journal(Event::LateAckDiscarded { subtask: self.name(ack.subtask), checkpoint }));
-        let objects = ack.snapshot.parts.into_iter().map(|p| p.object).filter(|o| !self.is_in_use(o)).collect();
+        let objects: Vec<_> = ack.snapshot.parts.into_iter().map(|p| p.object).filter(|o| !self.is_in_use(o)).collect();
+        if !objects.is_empty() && self.config.sabotage.is(Sabotage::LateAckKeepsFiles) {
+            return out.push(Command::Journal(Sabotage::LateAckKeepsFiles.marker()));
+        }
         self.discard(checkpoint, objects, out);
         self.forget_old();
     }

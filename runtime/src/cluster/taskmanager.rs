@@ -360,7 +360,9 @@ impl TaskManager {
         let key = (spec.allocation, spec.subtask);
         let store = self.local.entry(key).or_insert_with(|| {
             let name = self.job.graph.subtask_name(spec.subtask);
-            Arc::new(LocalStateStore::new(&self.platform, spec.allocation, spec.job, spec.subtask, &name))
+            let sabotage = spec.settings.sabotage.clone();
+            let (allocation, job) = (spec.allocation, spec.job);
+            Arc::new(LocalStateStore::sabotaged(&self.platform, allocation, job, spec.subtask, &name, sabotage))
         });
         Arc::clone(store)
     }

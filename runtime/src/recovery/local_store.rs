@@ -24,6 +24,7 @@ use crate::{
     journal::Event,
     layout::LocalLayout,
     platform::{DiskError, Platform, RelPath},
+    sabotage::{Sabotage, SabotageSet},
 };
 
 const MAGIC: [u8; 4] = *b"WELM";
@@ -101,18 +102,32 @@ struct Inner {
     subtask: SubtaskId,
     /// `count[1]`, for the journal.
     name: String,
+    sabotage: SabotageSet,
     dropped: Mutex<Dropped>,
 }
 
 impl LocalStateStore {
     /// The store of `subtask`, called `name`, in `allocation`. Touches nothing.
     pub fn new(platform: &Platform, allocation: AllocationId, job: JobId, subtask: SubtaskId, name: &str) -> Self {
+        Self::sabotaged(platform, allocation, job, subtask, name, SabotageSet::default())
+    }
+
+    /// [`Self::new`], with deliberate faults.
+    pub fn sabotaged(
+        platform: &Platform,
+        allocation: AllocationId,
+        job: JobId,
+        subtask: SubtaskId,
+        name: &str,
+        sabotage: SabotageSet,
+    ) -> Self {
         LocalStateStore(Arc::new(Inner {
             platform: platform.clone(),
             allocation,
             job,
             subtask,
             name: name.to_string(),
+            sabotage,
             dropped: Mutex::default(),
         }))
     }
@@ -133,7 +148,7 @@ impl LocalStateStore {
         with(&mut self.0.dropped.lock().expect("local state store: a holder panicked"))
     }
 
-    fn is_dropped(&self, checkpoint: CheckpointId) -> bool {
+    pub(super) fn is_dropped(&self, checkpoint: CheckpointId) -> bool {
         self.dropped(|d| d.contains(checkpoint))
     }
 
@@ -154,6 +169,10 @@ impl LocalStateStore {
             d.exactly.retain(|id| *id >= below);
         });
         self.remove_where("subsumed", |id| id < checkpoint).await;
+        if self.0.sabotage.is(Sabotage::ConfirmDropsCopy) && self.retrieve(checkpoint).await.is_ok() {
+            self.emit(Sabotage::ConfirmDropsCopy.marker());
+            let _ = self.0.platform.disk.remove_tree(&self.directory(checkpoint)).await;
+        }
         self.emit(Event::LocalCopyConfirmed { subtask: self.0.name.clone(), checkpoint });
     }
 
@@ -281,7 +300,10 @@ impl LocalWriter {
                 self.broken = Some(format!("left-over files cannot be removed: {error}"));
                 return;
             }
-            self.clean = true;
+            self.clean = !store.0.sabotage.is(Sabotage::LocalPartsOverwrite);
+            if !self.clean && !self.parts.is_empty() {
+                store.emit(Sabotage::LocalPartsOverwrite.marker());
+            }
         }
         let length = bytes.len() as u64;
         let (subtask, name) = (store.0.name.clone(), part.name.clone());

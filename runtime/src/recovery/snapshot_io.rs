@@ -105,16 +105,33 @@ async fn transfer(
             }
             let now = platform.clock.now();
             let grace = LOCAL_GRACE.max(now.since(started));
-            if timeout(platform.clock.as_ref(), now + grace, copy).await.is_err() {
-                store.give_up(context.checkpoint, "too slow: primary was done long before");
+            match timeout(platform.clock.as_ref(), now + grace, copy).await {
+                Ok(stored) => local_failed(platform, context, settings, stored || store.is_dropped(context.checkpoint)),
+                Err(_) => {
+                    store.give_up(context.checkpoint, "too slow: primary was done long before");
+                    Ok(())
+                }
             }
         }
-        Either::Right((_, upload)) => {
+        Either::Right((stored, upload)) => {
             if let Err(reason) = upload.await {
                 store.give_up(context.checkpoint, &format!("primary failed: {reason}"));
                 return Err(reason);
             }
+            local_failed(platform, context, settings, stored || store.is_dropped(context.checkpoint))
         }
+    }
+}
+
+/// A planted bug makes more of a local copy that failed than it is.
+fn local_failed(
+    platform: &Platform,
+    context: &SnapshotContext,
+    settings: &TaskSettings,
+    fine: bool,
+) -> Result<(), String> {
+    if !fine && settings.sabotage.runs(Sabotage::LocalFailureDeclines, &platform.journal) {
+        return Err(format!("the local copy of checkpoint {} could not be stored", context.checkpoint));
     }
     Ok(())
 }
@@ -161,11 +178,12 @@ async fn upload_one(
     Ok(())
 }
 
-async fn write_local(mut writer: LocalWriter, parts: &[(StatePart, Bytes)]) {
+/// Whether the copy is there, or part of it.
+async fn write_local(mut writer: LocalWriter, parts: &[(StatePart, Bytes)]) -> bool {
     for (part, bytes) in parts {
         writer.put(part, bytes.clone()).await;
     }
-    writer.finish().await;
+    writer.finish().await
 }
 
 /// Reads the state that `spec` tells to restore, each part from the local copy if it has exactly that part, else from primary.

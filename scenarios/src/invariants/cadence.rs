@@ -166,7 +166,7 @@ mod tests {
         journal::Event,
     };
 
-    use crate::invariants::testing::Story;
+    use crate::invariants::{FaultNotice, testing::Story};
 
     fn trigger(story: &mut Story, id: u64, at_ms: u64) {
         story.truth.set_now(Duration::from_millis(at_ms));
@@ -239,10 +239,34 @@ mod tests {
             story.truth.set_now(Duration::from_millis(500));
             story.event("jobmanager", Event::CheckpointCompleted { checkpoint: CheckpointId(1), sequence: 3 });
             if excused {
-                story.fault(&crate::invariants::FaultNotice::Process { process: "jobmanager".into() });
+                story.fault(&FaultNotice::Process { process: "jobmanager".into() });
             }
             trigger(&mut story, 2, 550);
             if excused { story.holds() } else { story.breaks("checkpoint-ids", "pause-too-short") }
+        }
+    }
+
+    /// A checkpoint completes after one with a higher id.
+    #[test]
+    fn completed_ids_rise() {
+        let mut story = Story::begin();
+        story.checkpoint(2, &[10, 10]).checkpoint(1, &[20, 20]);
+        story.breaks("checkpoint-ids", "id-not-increasing");
+    }
+
+    /// An acknowledgement counts although the checkpoint's time is over; a fault in between excuses it.
+    #[test]
+    fn an_ignored_timeout_is_found() {
+        for (at_ms, fault, right) in [(10_050, false, true), (10_200, false, false), (10_200, true, true)] {
+            let mut story = Story::begin();
+            trigger(&mut story, 1, 100);
+            if fault {
+                story.fault(&FaultNotice::Environment { what: "store".into() });
+            }
+            story.truth.set_now(Duration::from_millis(at_ms));
+            let (subtask, checkpoint) = ("fold[0]".to_string(), CheckpointId(1));
+            story.event("jobmanager", Event::CheckpointAcked { subtask, checkpoint });
+            if right { story.holds() } else { story.breaks("checkpoint-ids", "timeout-ignored") }
         }
     }
 }

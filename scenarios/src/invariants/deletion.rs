@@ -1,23 +1,80 @@
 //! Invariant 6: nothing that is needed is deleted, and in the end nothing that is not needed is left.
 //!
 //! Rule: an object that a retained checkpoint references, a data object of a commit manifest, a data object that a
-//! completed checkpoint still has to commit, a manifest, a head entry: none of these is deleted by the system. After quiescence and
-//! one sweep, every object below the checkpoints and below the sinks' data is referenced.
+//! completed checkpoint still has to commit, a manifest, a head entry: none of these is deleted by the system. What a late
+//! acknowledgement names is gone soon after it was heard, without waiting for a sweep. After quiescence and one sweep, every
+//! object below the checkpoints and below the sinks' data is referenced.
 //!
 //! Truth: the head log at the instant of the deletion (an entry that drops a checkpoint must be durable before its
 //! files go), the metadata as it was when the checkpoint completed, the store's own list.
 //!
-//! Excuse: none. What the plan destroys is not deleted by the system and does not pass here.
+//! Excuse: for late acknowledgements, any fault of the store so far, one on the JobManager since, or its death. For the rest
+//! none. What the plan destroys is not deleted by the system and does not pass here.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{Check, Effect, End, Findings, Look};
+use runtime::{
+    ids::{SubtaskId, VertexId},
+    journal::Event,
+};
 
-pub(super) struct Deletion;
+use super::{Check, Effect, End, Findings, Look, Seen};
+
+/// After this the objects of a late acknowledgement are gone: a deletion each, one after the other.
+const SOON: Duration = Duration::from_secs(2);
+
+/// An acknowledgement that the coordinator discarded.
+struct Late {
+    at: Duration,
+    process: String,
+    incarnation: u64,
+    subtask: String,
+    /// What the names of its parts begin with.
+    prefix: String,
+}
+
+#[derive(Default)]
+pub(super) struct Deletion {
+    late: Vec<Late>,
+}
 
 impl Check for Deletion {
     fn name(&self) -> &'static str {
         "file-lifetime"
+    }
+
+    fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
+        match seen.event {
+            Event::LateAckDiscarded { subtask, checkpoint } => {
+                let Some(&(vertex, index)) = look.config.subtasks.get(subtask) else { return };
+                let id = SubtaskId { vertex: VertexId(vertex), index };
+                self.late.push(Late {
+                    at: seen.at,
+                    process: seen.process.to_string(),
+                    incarnation: seen.incarnation,
+                    subtask: subtask.clone(),
+                    prefix: format!("{}{id}-", look.ground.layout.checkpoint_prefix(*checkpoint)),
+                });
+            }
+            // Any later moment of the same JobManager will do.
+            Event::CheckpointCompleted { .. } => {
+                self.late.retain(|late| late.process == seen.process && late.incarnation == seen.incarnation);
+                let damage = &look.ground.damage;
+                let (due, early) = self.late.drain(..).partition(|late| late.at + SOON <= seen.at);
+                self.late = early;
+                let due: Vec<Late> = due;
+                for late in due {
+                    if damage.store_was_hit() || damage.disturbed(&late.process, late.at, seen.at) {
+                        continue;
+                    }
+                    if let Some((object, _)) = look.truth.objects(&late.prefix).first() {
+                        let message = format!("{} acknowledged it too late, {:?} ago", late.subtask, seen.at - late.at);
+                        out.report(object, "late-ack-left-behind", message);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     fn on_deleted(&mut self, look: &Look<'_>, effect: &Effect<'_>, out: &mut Findings<'_>) {
@@ -75,7 +132,11 @@ impl Check for Deletion {
 
 #[cfg(test)]
 mod tests {
-    use crate::invariants::testing::Story;
+    use std::time::Duration;
+
+    use runtime::{ids::CheckpointId, journal::Event};
+
+    use crate::invariants::{FaultNotice, testing::Story};
 
     /// Checkpoint 1 is dropped by the entry of checkpoint 2; its files go after it.
     #[test]
@@ -95,6 +156,67 @@ mod tests {
         story.checkpoint(1, &[10, 10]).commit(1).checkpoint(2, &[20, 20]).commit(2);
         story.delete_checkpoint(1);
         story.breaks("file-lifetime", "referenced-by-retained");
+    }
+
+    /// A subtask acknowledges checkpoint 1 after it was aborted: what it uploaded goes soon, or never.
+    #[test]
+    fn files_of_a_late_acknowledgement_go_soon() {
+        let store = FaultNotice::Environment { what: "store".into() };
+        for (deleted, fault, holds) in
+            [(false, None, false), (true, None, true), (false, Some(&store), true), (false, None, false)]
+        {
+            let mut story = Story::begin();
+            let prepared = story.prepare(1, &[10, 10]);
+            let (subtask, checkpoint) = ("fold[0]".to_string(), CheckpointId(1));
+            story.event("jobmanager", Event::LateAckDiscarded { subtask, checkpoint });
+            if deleted {
+                story.truth.remove(&prepared.parts[0]);
+            }
+            fault.into_iter().for_each(|fault| story.fault(fault));
+            let completed = Event::CheckpointCompleted { checkpoint: CheckpointId(2), sequence: 2 };
+            story.truth.set_now(Duration::from_millis(1_900));
+            story.event("jobmanager", completed.clone());
+            story.holds();
+            story.truth.set_now(Duration::from_millis(4_000));
+            story.event("jobmanager", completed);
+            if holds { story.holds() } else { story.breaks("file-lifetime", "late-ack-left-behind") }
+        }
+    }
+
+    /// Each thing that must stay is deleted, one story each.
+    #[test]
+    fn nothing_that_must_stay_may_go() {
+        let layout = Story::begin().layout();
+        let manifest = layout.sink_commit("audit", CheckpointId(1)).as_str().to_string();
+        let entry = layout.head_entry(0).as_str().to_string();
+        for (what, kind) in [
+            (entry, "head-entry-deleted"),
+            (manifest, "manifest-deleted"),
+            ("committed".to_string(), "committed-output-deleted"),
+            ("uncommitted".to_string(), "deleted-before-commit"),
+        ] {
+            let mut story = Story::begin();
+            story.checkpoint(1, &[10, 10]).commit(1).checkpoint(2, &[20, 20]);
+            let object = match what.as_str() {
+                "committed" => story.data_of(1),
+                "uncommitted" => story.data_of(2),
+                _ => what,
+            };
+            story.delete(&object);
+            story.breaks("file-lifetime", kind);
+        }
+    }
+
+    /// Output that no manifest names is left after the sweep.
+    #[test]
+    fn output_left_behind_is_found() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).commit(1).checkpoint(2, &[20, 20]).commit(2);
+        let prepared = story.prepare(3, &[20, 20]);
+        story.truth.remove(&prepared.parts[0]);
+        story.truth.remove(&prepared.metadata_name());
+        story.sweep_and_end();
+        story.breaks("file-lifetime", "output-left-behind");
     }
 
     /// After the sweep the files of a dropped checkpoint are still there.

@@ -146,9 +146,9 @@ impl Check for Fallback {
 
 #[cfg(test)]
 mod tests {
-    use runtime::journal::Event;
+    use runtime::{ids::CheckpointId, journal::Event};
 
-    use crate::invariants::testing::Story;
+    use crate::invariants::{FallbackPolicy, testing::Story};
 
     /// The newest is whole and chosen; after its part is lost, the one before is.
     #[test]
@@ -215,5 +215,41 @@ mod tests {
         story.lose_part(2);
         story.restore(Some(1), Some(2));
         story.breaks("correct-fallback", "not-retained");
+    }
+
+    fn chosen(story: &mut Story, checkpoint: u64) {
+        let (job, attempt, checkpoint) = ("job".to_string(), story.next_attempt(), Some(CheckpointId(checkpoint)));
+        let event = Event::RestoreChosen { job, checkpoint, newest: checkpoint, replay_to: None, attempt };
+        story.event("jobmanager", event);
+    }
+
+    fn given_up(story: &mut Story) {
+        story.event("jobmanager", Event::RecoveryImpossible { job: "job".into(), tried: "everything".into() });
+    }
+
+    /// A checkpoint that never completed is chosen.
+    #[test]
+    fn an_aborted_checkpoint_is_never_right() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]);
+        chosen(&mut story, 2);
+        story.breaks("correct-fallback", "never-completed");
+    }
+
+    /// Recovery is called impossible: of two checkpoints one is lost, both are lost, or the other one may not be used.
+    #[test]
+    fn giving_up_is_right_only_if_nothing_is_whole() {
+        for (lost, policy, right) in [
+            (vec![2], FallbackPolicy::Replay, false),
+            (vec![1, 2], FallbackPolicy::Replay, true),
+            (vec![2], FallbackPolicy::Fail, true),
+            (vec![1], FallbackPolicy::Fail, false),
+        ] {
+            let mut story = Story::configured(|config| config.fallback = policy);
+            story.checkpoint(1, &[10, 10]).checkpoint(2, &[20, 20]);
+            lost.iter().for_each(|id| story.lose_part(*id));
+            given_up(&mut story);
+            if right { story.holds() } else { story.breaks("correct-fallback", "impossible-though-whole") }
+        }
     }
 }

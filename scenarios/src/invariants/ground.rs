@@ -98,7 +98,8 @@ pub struct Damage {
     pub clocks: Vec<(String, Duration, Option<Duration>)>,
     /// Objects of which a read gave wrong bytes.
     pub misread: BTreeSet<String>,
-    pub environment: Vec<Duration>,
+    /// The network (a channel by its name) or the store.
+    pub environment: Vec<(Duration, String)>,
     pub healed: Option<Duration>,
 }
 
@@ -126,7 +127,7 @@ impl Damage {
             FaultNotice::Misread { name } => {
                 self.misread.insert(name.clone());
             }
-            FaultNotice::Environment { .. } => self.environment.push(at),
+            FaultNotice::Environment { what } => self.environment.push((at, what.clone())),
             FaultNotice::Healed => self.healed = Some(at),
         }
     }
@@ -137,10 +138,15 @@ impl Damage {
         file.max(self.disks.get(machine).copied())
     }
 
+    /// Whether anything but a channel was ever slow or unavailable: faults that wait for an operation take effect later.
+    pub fn store_was_hit(&self) -> bool {
+        self.environment.iter().any(|(_, what)| !what.contains("->"))
+    }
+
     /// Whether anything that can stretch or stop time for `process` happened in `[from, to]`.
     pub fn disturbed(&self, process: &str, from: Duration, to: Duration) -> bool {
         self.processes.iter().any(|(at, who)| who == process && (from..=to).contains(at))
-            || self.environment.iter().any(|at| (from..=to).contains(at))
+            || self.environment.iter().any(|(at, _)| (from..=to).contains(at))
             || self
                 .clocks
                 .iter()

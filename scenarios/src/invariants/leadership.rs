@@ -163,4 +163,49 @@ mod tests {
         story.complete_prepared(&stale);
         story.breaks("one-leader", "stale-ack");
     }
+
+    /// An attempt of another epoch than the leader's is recorded; an attempt is recorded twice.
+    #[test]
+    fn an_attempt_out_of_its_time_is_found() {
+        let mut story = Story::begin();
+        story.attempt.leader = LeaderEpoch(7);
+        story.restore(None, None);
+        story.breaks("one-leader", "foreign-epoch");
+        let mut story = Story::begin();
+        story.restore(None, None);
+        let attempt = story.attempt;
+        story.head(&HeadRecord::Restored { attempt, checkpoint: None, condemned: Vec::new() });
+        story.breaks("one-leader", "attempt-reused");
+    }
+
+    /// A JobManager that was replaced makes output visible that nobody decided on.
+    #[test]
+    fn a_commit_of_a_fenced_leader_is_found() {
+        let mut story = Story::begin();
+        let prepared = story.prepare(1, &[10, 10]);
+        story.claim(2);
+        story.incarnation = 1;
+        story.commit_prepared(&prepared);
+        story.breaks("one-leader", "zombie-commit");
+    }
+
+    /// The same request of a replaced JobManager, but what it says was decided before: it may land late.
+    #[test]
+    fn a_late_commit_of_what_was_decided_passes() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]);
+        story.claim(2);
+        story.incarnation = 1;
+        story.commit(1);
+        story.holds();
+    }
+
+    /// An entry of the log is no entry.
+    #[test]
+    fn an_unreadable_entry_is_found() {
+        let mut story = Story::begin();
+        let name = story.layout().head_entry(1);
+        story.create(name.as_str(), "nonsense");
+        story.breaks("one-leader", "head-unreadable");
+    }
 }

@@ -87,7 +87,9 @@ impl Check for Liveness {
 
 #[cfg(test)]
 mod tests {
-    use crate::invariants::testing::Story;
+    use std::time::Duration;
+
+    use crate::invariants::{FallbackPolicy, FaultNotice, testing::Story};
 
     /// The job just stops.
     #[test]
@@ -121,5 +123,44 @@ mod tests {
         story.lose_part(1);
         story.end(Some(Err("nothing to restore".into())));
         story.breaks("liveness", "failed");
+    }
+
+    /// The job finishes, but long after everything healed.
+    #[test]
+    fn a_job_that_finishes_too_late_is_found() {
+        for (at_s, right) in [(69, true), (71, false)] {
+            let mut story = Story::begin();
+            story.checkpoint(1, &[30, 30]).commit(1);
+            story.truth.set_now(Duration::from_secs(10));
+            story.fault(&FaultNotice::Healed);
+            story.truth.set_now(Duration::from_secs(at_s));
+            story.finish();
+            if right { story.holds() } else { story.breaks("liveness", "too-late") }
+        }
+    }
+
+    /// With a limit of restarts a job may fail when it is used up, and not before.
+    #[test]
+    fn used_up_restarts_excuse_a_failure() {
+        for (limit, right) in [(1, true), (2, false)] {
+            let mut story = Story::configured(|config| config.restart_limit = Some(limit));
+            story.checkpoint(1, &[10, 10]).commit(1);
+            story.restore(Some(1), Some(1));
+            story.restore(Some(1), Some(1));
+            story.end(Some(Err("given up".into())));
+            if right { story.holds() } else { story.breaks("liveness", "failed") }
+        }
+    }
+
+    /// Under the policy `fail` a job may fail once the newest checkpoint is lost; the older one is no way back.
+    #[test]
+    fn what_lies_behind_a_commit_is_no_way_back_under_fail() {
+        for (policy, right) in [(FallbackPolicy::Fail, true), (FallbackPolicy::Replay, false)] {
+            let mut story = Story::configured(|config| config.fallback = policy);
+            story.checkpoint(1, &[10, 10]).commit(1).checkpoint(2, &[20, 20]).commit(2);
+            story.lose_part(2);
+            story.end(Some(Err("nothing to restore".into())));
+            if right { story.holds() } else { story.breaks("liveness", "failed") }
+        }
     }
 }

@@ -17,6 +17,7 @@ mod formats;
 mod ground;
 mod leadership;
 mod liveness;
+mod local_copy;
 mod memory;
 mod output;
 mod output_truth;
@@ -215,8 +216,9 @@ impl InvariantSuite {
                 Box::new(barrier::Barrier::default()),
                 Box::new(output::Output::default()),
                 Box::new(replay::Replay::default()),
-                Box::new(deletion::Deletion),
+                Box::new(deletion::Deletion::default()),
                 Box::new(slots::Slots::default()),
+                Box::new(local_copy::LocalCopies::default()),
                 Box::new(memory::Memory::default()),
                 Box::new(liveness::Liveness::default()),
             ],

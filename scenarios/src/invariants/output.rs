@@ -87,7 +87,7 @@ fn has_output(look: &Look<'_>, checkpoint: runtime::ids::CheckpointId, sink: &st
 mod tests {
     use runtime::ids::CheckpointId;
 
-    use crate::invariants::testing::Story;
+    use crate::invariants::{FaultNotice, testing::Story};
 
     /// Three checkpoints, each committed after it completed; the job reads everything and ends.
     #[test]
@@ -135,5 +135,55 @@ mod tests {
         story.finish();
         story.breaks("exactly-once", "missing");
         assert!(story.truth.has(story.layout().sink_commit("audit", CheckpointId(1)).as_str()));
+    }
+
+    fn manifest(story: &mut Story, epoch: u64, text: String) {
+        let name = story.layout().sink_commit("audit", CheckpointId(epoch));
+        story.create(name.as_str(), text);
+    }
+
+    /// A manifest that is none, one under the name of another, and one that lists something else than was decided.
+    #[test]
+    fn manifests_that_are_wrong_are_found() {
+        let text = |checkpoint: u64, objects: &str| {
+            format!(r#"{{"kind": "commit", "checkpoint": {checkpoint}, "objects": [{objects}]}}"#)
+        };
+        let other = r#"{"name": "output/audit/data/other", "length": 1, "records": 1}"#;
+        for (text, kind) in [
+            ("nonsense".to_string(), "manifest-unreadable"),
+            (text(2, ""), "manifest-misnamed"),
+            (text(1, ""), "commit-differs"),
+            (text(1, other), "commit-differs"),
+        ] {
+            let mut story = Story::begin();
+            story.checkpoint(1, &[10, 10]);
+            manifest(&mut story, 1, text);
+            story.breaks("exactly-once", kind);
+        }
+    }
+
+    /// The committed object is not what was written. If the plan destroyed it, the output is judged no more.
+    #[test]
+    fn committed_output_that_changed_is_found() {
+        for excused in [false, true] {
+            let mut story = Story::begin();
+            story.checkpoint(1, &[10, 10]);
+            let name = story.data_of(1);
+            story.truth.rot(&name);
+            if excused {
+                story.fault(&FaultNotice::Object { name });
+            }
+            story.commit(1);
+            if excused { story.holds() } else { story.breaks("exactly-once", "unreadable") }
+        }
+    }
+
+    /// A void marker commits nothing.
+    #[test]
+    fn a_void_marker_passes() {
+        let mut story = Story::begin();
+        manifest(&mut story, 1, r#"{"kind": "void", "checkpoint": 1, "objects": []}"#.to_string());
+        story.checkpoint(2, &[20, 20]).commit(2);
+        story.holds();
     }
 }

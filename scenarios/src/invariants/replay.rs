@@ -98,7 +98,7 @@ impl Check for Replay {
 mod tests {
     use runtime::{ids::CheckpointId, journal::Event};
 
-    use crate::invariants::testing::Story;
+    use crate::invariants::{FallbackPolicy, testing::Story};
 
     /// Checkpoint 2 is lost after its commit; the job restores 1, replays epoch 2 muted, and goes on with 3.
     #[test]
@@ -146,5 +146,40 @@ mod tests {
         let job = "job".to_string();
         story.event("jobmanager", Event::RestoreChosen { job, checkpoint, newest, replay_to: None, attempt });
         story.breaks("fallback-behind-commit", "replay-too-short");
+    }
+
+    /// The replay gives other output than was committed.
+    #[test]
+    fn a_replay_with_other_output_is_found() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).commit(1);
+        let (epoch, sink) = (CheckpointId(1), "audit".to_string());
+        story.event("jobmanager", Event::ReplayMismatch { epoch, sink });
+        story.breaks("fallback-behind-commit", "replay-mismatch");
+    }
+
+    /// The job goes back behind visible output under each policy: one forbids it, one does not care.
+    #[test]
+    fn the_policy_decides_about_going_on() {
+        for (policy, right) in [(FallbackPolicy::Fail, false), (FallbackPolicy::Duplicate, true)] {
+            let mut story = Story::configured(|config| config.fallback = policy);
+            story.checkpoint(1, &[10, 10]).commit(1).checkpoint(2, &[20, 20]).commit(2);
+            story.lose_part(2);
+            let (checkpoint, newest) = (Some(CheckpointId(1)), Some(CheckpointId(2)));
+            let (job, attempt) = ("job".to_string(), story.next_attempt());
+            story.event("jobmanager", Event::RestoreChosen { job, checkpoint, newest, replay_to: None, attempt });
+            if right { story.holds() } else { story.breaks("fallback-behind-commit", "went-on-behind-commit") }
+        }
+    }
+
+    /// A restore of the newest checkpoint needs no replay.
+    #[test]
+    fn the_newest_checkpoint_needs_no_replay() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).commit(1).checkpoint(2, &[20, 20]).commit(2);
+        story.restore(Some(2), Some(2));
+        story.checkpoint(3, &[30, 30]).commit(3);
+        story.finish();
+        story.holds();
     }
 }

@@ -204,4 +204,33 @@ mod tests {
         story.checkpoint(2, &[10, 10]);
         story.breaks("restored-state", "state-gone");
     }
+
+    fn taken_from_primary(story: &mut Story, part: &str) {
+        let (subtask, checkpoint, part) = ("fold[0]".to_string(), CheckpointId(1), part.to_string());
+        story.event("tm-1", Event::PartRestoredFromPrimary { subtask, checkpoint, part, bytes: 0 });
+    }
+
+    /// A part that the checkpoint does not have, and one that rotted before the restore began: the plan's rot is no excuse
+    /// then, but it is one after.
+    #[test]
+    fn wrong_parts_from_primary_are_found() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).commit(1);
+        taken_from_primary(&mut story, "part-7");
+        story.breaks("restored-state", "foreign-part");
+        for (hit_first, fine) in [(true, false), (false, true)] {
+            let mut story = Story::begin();
+            story.checkpoint(1, &[10, 10]).commit(1);
+            story.restore(Some(1), Some(1));
+            if !hit_first {
+                story.event_restore_started("tm-1", 1);
+            }
+            story.lose_part(1);
+            if hit_first {
+                story.event_restore_started("tm-1", 1);
+            }
+            taken_from_primary(&mut story, "part-0");
+            if fine { story.holds() } else { story.breaks("restored-state", "wrong-primary-bytes") }
+        }
+    }
 }

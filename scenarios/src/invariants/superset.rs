@@ -99,7 +99,7 @@ impl Check for Superset {
 
 #[cfg(test)]
 mod tests {
-    use crate::invariants::testing::Story;
+    use crate::invariants::{FaultNotice, testing::Story};
 
     /// A local copy equal to primary, and one of a checkpoint that never completed.
     #[test]
@@ -138,5 +138,40 @@ mod tests {
         story.truth.write_local_part("machine-1", 1, b"something else");
         story.checkpoint(2, &[20, 20]);
         story.breaks("primary-superset", "local-differs");
+    }
+
+    /// The checkpoint completed, and nobody can say of what it consists.
+    #[test]
+    fn missing_metadata_is_found() {
+        for excused in [false, true] {
+            let mut story = Story::begin();
+            let prepared = story.prepare(1, &[10, 10]);
+            story.truth.remove(&prepared.metadata_name());
+            if excused {
+                story.fault(&FaultNotice::Object { name: prepared.metadata_name() });
+            }
+            story.complete_prepared(&prepared);
+            if excused { story.holds() } else { story.breaks("primary-superset", "metadata-missing") }
+        }
+    }
+
+    /// A complete local copy has a file that the checkpoint's metadata does not know.
+    #[test]
+    fn a_local_part_that_primary_does_not_know_is_found() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).local_copy("machine-1", 1);
+        story.truth.write_local("machine-1", 1, "part-1", b"more");
+        story.checkpoint(2, &[20, 20]);
+        story.breaks("primary-superset", "unknown-local-part");
+    }
+
+    /// Files of a copy without its manifest promise nothing.
+    #[test]
+    fn an_unfinished_copy_passes() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]);
+        story.truth.write_local("machine-1", 1, "part-0", b"half");
+        story.checkpoint(2, &[20, 20]);
+        story.holds();
     }
 }

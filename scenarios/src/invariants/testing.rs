@@ -71,6 +71,10 @@ impl MemoryTruth {
         self.objects.borrow().contains_key(object)
     }
 
+    pub fn rot(&self, object: &str) {
+        self.objects.borrow_mut().insert(object.to_string(), Bytes::from_static(b"rot"));
+    }
+
     pub fn remove(&self, object: &str) {
         self.objects.borrow_mut().remove(object);
     }
@@ -80,7 +84,11 @@ impl MemoryTruth {
     }
 
     pub fn write_local_part(&self, machine: &str, checkpoint: u64, bytes: &[u8]) {
-        let path = local_directory(checkpoint) + "/part-0";
+        self.write_local(machine, checkpoint, "part-0", bytes);
+    }
+
+    pub fn write_local(&self, machine: &str, checkpoint: u64, file: &str, bytes: &[u8]) {
+        let path = local_directory(checkpoint) + "/" + file;
         self.files.borrow_mut().insert((machine.into(), path), Bytes::copy_from_slice(bytes));
     }
 }
@@ -144,6 +152,12 @@ pub struct Prepared {
     objects: Vec<PrecommittedObject>,
 }
 
+impl Prepared {
+    pub fn metadata_name(&self) -> String {
+        self.metadata.as_str().to_string()
+    }
+}
+
 /// A run told step by step. Every step does what a right runtime would do, unless the test bends it.
 pub struct Story {
     pub truth: MemoryTruth,
@@ -163,8 +177,13 @@ pub struct Story {
 impl Story {
     /// A leader has claimed the job, its first attempt runs.
     pub fn begin() -> Story {
+        Story::configured(|_| {})
+    }
+
+    /// [`Self::begin`], under another configuration.
+    pub fn configured(change: impl FnOnce(&mut SuiteConfig)) -> Story {
         let input = AuditInput::new(11, 2, 60, 4, 1.0);
-        let suite = InvariantSuite::new(SuiteConfig {
+        let mut config = SuiteConfig {
             layout: Layout { job: JOB },
             sinks: vec!["audit".into()],
             subtasks: [("fold[0]".to_string(), FOLD.into())].into(),
@@ -183,7 +202,9 @@ impl Story {
             buffer_bytes: 32 << 10,
             liveness_bound: Duration::from_secs(60),
             restart_limit: None,
-        });
+        };
+        change(&mut config);
+        let suite = InvariantSuite::new(config);
         let mut story = Story {
             truth: MemoryTruth::default(),
             model: Model::new(&input, None),
@@ -218,7 +239,7 @@ impl Story {
         self.suite.on_fault(&self.truth, notice);
     }
 
-    fn create(&mut self, object: &str, bytes: impl Into<Bytes>) {
+    pub fn create(&mut self, object: &str, bytes: impl Into<Bytes>) {
         self.truth.objects.borrow_mut().insert(object.to_string(), bytes.into());
         let effect = Effect {
             at: self.truth.now(),
@@ -230,7 +251,7 @@ impl Story {
         self.suite.on_store_effect(&self.truth, effect);
     }
 
-    fn delete(&mut self, object: &str) {
+    pub fn delete(&mut self, object: &str) {
         self.truth.remove(object);
         let effect = Effect {
             at: self.truth.now(),
@@ -413,11 +434,23 @@ impl Story {
         self
     }
 
+    /// The local copy of checkpoint `id` goes.
+    pub fn drop_local(&mut self, machine: &str, id: u64) {
+        let directory = local_directory(id) + "/";
+        self.truth.files.borrow_mut().retain(|(at, path), _| at != machine || !path.starts_with(&directory));
+    }
+
     /// The plan changes the local copy.
     pub fn rot_local(&mut self, machine: &str, id: u64) {
         self.truth.write_local_part(machine, id, b"rot");
         let path = local_directory(id) + "/part-0";
         self.fault(&FaultNotice::LocalFile { machine: machine.into(), path });
+    }
+
+    /// The data object of a completed checkpoint.
+    pub fn data_of(&self, id: u64) -> String {
+        let prepared = self.done.iter().find(|p| p.checkpoint == id).expect("completed before");
+        prepared.objects[0].object.as_str().to_string()
     }
 
     pub fn delete_checkpoint(&mut self, id: u64) {

@@ -184,7 +184,7 @@ fn store(seed: u64) -> StoreSettings {
 
 fn workload(seed: u64, parallelism: u32, duration_ms: u64) -> WorkloadPlan {
     let mut draw = Draw::new(seed, "workload");
-    let records = draw.within(700, 1_800);
+    let records = draw.within(700, 1_800) * pressure(seed);
     WorkloadPlan {
         name: DEFAULT_WORKLOAD.to_string(),
         records,
@@ -194,6 +194,13 @@ fn workload(seed: u64, parallelism: u32, duration_ms: u64) -> WorkloadPlan {
         records_per_second: (records * 1_000).div_ceil(duration_ms),
         parameters: two_stages(seed),
     }
+}
+
+/// In some runs so many times the records come in the same time: whatever holds up a consumer then fills what is in front of it.
+fn pressure(seed: u64) -> u64 {
+    let mut draw = Draw::new(seed, "workload/pressure");
+    let (wanted, times) = (draw.chance(10), draw.within(6, 12));
+    if wanted { times } else { 1 }
 }
 
 /// A second keyed exchange, in most runs.
