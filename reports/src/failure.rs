@@ -86,6 +86,7 @@ mod tests {
                 phase: "align".into(),
                 at_ms: 1,
                 event: 2,
+                path: String::new(),
             });
             record.last_events.push(format!("[s{n} e{n}] tm-1 BarrierReceived"));
         }

@@ -117,6 +117,9 @@ pub struct FiredFault {
     pub at_ms: u64,
     /// Number of the event at which it fired.
     pub event: u64,
+    /// By which path the job came back from it.
+    #[serde(default)]
+    pub path: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +135,9 @@ pub struct Coverage {
     pub events: BTreeMap<String, u64>,
     pub fired: Vec<FiredFault>,
     pub unfired: Vec<Unfired>,
+    /// Points of the protocol that were passed, with how often.
+    #[serde(default)]
+    pub points: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +161,9 @@ pub struct RunRecord {
     pub schema: u32,
     pub seed: u64,
     pub profile: String,
+    /// The cell of the coverage tables that the seed's plan was aimed at, of a steered run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<String>,
     pub verdict: Verdict,
     /// Of a failed run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,6 +202,7 @@ impl RunRecord {
             schema: SCHEMA_VERSION,
             seed,
             profile: profile.into(),
+            goal: None,
             verdict,
             class: None,
             invariant: None,

@@ -18,6 +18,23 @@ pub struct FloorExpectation {
     pub older_restores_percent: u64,
 }
 
+/// A point of the protocol, and from how many runs on it must have been passed (None: it need not be).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredPoint {
+    pub name: String,
+    /// `always`, `sometimes` or `reachable`.
+    pub kind: String,
+    pub about: String,
+    pub from_runs: Option<u64>,
+}
+
+/// How often a point was passed, and in how many runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointCount {
+    pub runs: u64,
+    pub passed: u64,
+}
+
 /// What a profile declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expectation {
@@ -26,6 +43,20 @@ pub struct Expectation {
     pub faults: Vec<String>,
     pub phases: Vec<String>,
     pub floor: FloorExpectation,
+    #[serde(default)]
+    pub points: Vec<DeclaredPoint>,
+}
+
+/// What came of the runs that were aimed at empty and rare cells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steered {
+    pub rounds: u64,
+    pub runs: u64,
+    /// Cells without a hit before, and how many of them have one now.
+    pub empty_before: u64,
+    pub reached: u64,
+    /// Cells still without a hit, and why.
+    pub unreached: BTreeMap<String, String>,
 }
 
 /// The run of a signature that shows it the soonest: the one with the fewest events, and of equal ones the lowest seed.
@@ -93,6 +124,13 @@ pub struct Summary {
     pub events: BTreeMap<String, u64>,
     /// Fault, then phase.
     pub fault_phase: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Fault, phase, then the path by which the job came back.
+    #[serde(default)]
+    pub fault_phase_path: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
+    #[serde(default)]
+    pub points: BTreeMap<String, PointCount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steered: Option<Steered>,
     /// Faults that a plan held and that did not take effect, by class and reason.
     pub unfired: BTreeMap<String, BTreeMap<String, u64>>,
     pub simulated_ms: u64,
@@ -148,6 +186,13 @@ impl Summary {
         }
         for fired in &record.coverage.fired {
             *self.fault_phase.entry(fired.class.clone()).or_default().entry(fired.phase.clone()).or_default() += 1;
+            let phases = self.fault_phase_path.entry(fired.class.clone()).or_default();
+            *phases.entry(fired.phase.clone()).or_default().entry(fired.path.clone()).or_default() += 1;
+        }
+        for (point, passed) in &record.coverage.points {
+            let count = self.points.entry(point.clone()).or_default();
+            count.runs += 1;
+            count.passed += passed;
         }
         for unfired in &record.coverage.unfired {
             *self.unfired.entry(unfired.class.clone()).or_default().entry(unfired.reason.clone()).or_default() += 1;
@@ -204,6 +249,23 @@ impl Summary {
         self.expectation.phases.iter().map(String::as_str).filter(|name| !self.events.contains_key(*name)).collect()
     }
 
+    /// Points that must have been passed by now and were not.
+    pub fn missed_points(&self) -> impl Iterator<Item = &DeclaredPoint> {
+        let due = |point: &&DeclaredPoint| point.from_runs.is_some_and(|from| from <= self.runs);
+        self.expectation.points.iter().filter(due).filter(|point| !self.points.contains_key(&point.name))
+    }
+
+    /// Faults by the path by which the job came back, over all phases.
+    pub fn fault_path(&self) -> BTreeMap<&str, BTreeMap<&str, u64>> {
+        let mut counts: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+        for (fault, phases) in &self.fault_phase_path {
+            for (path, count) in phases.values().flatten() {
+                *counts.entry(fault).or_default().entry(path).or_default() += count;
+            }
+        }
+        counts
+    }
+
     pub fn judgement(&self) -> Judgement {
         if self.runs < self.expectation.minimum_seeds {
             return Judgement::NotJudged;
@@ -211,6 +273,7 @@ impl Summary {
         let mut missing: Vec<String> =
             self.silent_faults().iter().map(|name| format!("fault {name} never fired")).collect();
         missing.extend(self.silent_phases().iter().map(|name| format!("phase {name} never reached")));
+        missing.extend(self.missed_points().map(|point| format!("{} point {} never passed", point.kind, point.name)));
         missing.extend(
             self.floor_lines()
                 .into_iter()
@@ -241,6 +304,7 @@ mod tests {
             faults: vec!["crash".into(), "freeze".into()],
             phases: vec!["CheckpointCompleted".into()],
             floor: FloorExpectation::default(),
+            points: Vec::new(),
         }
     }
 
@@ -253,6 +317,7 @@ mod tests {
             phase: "running".into(),
             at_ms: 1,
             event: 1,
+            path: "primary".into(),
         });
         record.coverage.events.insert("CheckpointCompleted".into(), 1);
         record
@@ -283,6 +348,36 @@ mod tests {
         summary.add(&run(1, "crash"));
         summary.add(&run(2, "freeze"));
         assert_eq!(summary.judgement(), Judgement::Blind(vec!["floor: records 0, declared 10".into()]));
+    }
+
+    #[test]
+    fn a_point_that_is_due_and_was_never_passed_makes_the_sweep_blind() {
+        let mut expectation = expectation();
+        let point = |name: &str, from_runs| DeclaredPoint {
+            name: name.into(),
+            kind: "sometimes".into(),
+            about: "it happens".into(),
+            from_runs,
+        };
+        expectation.points = vec![point("seen", Some(2)), point("not-due", Some(3)), point("optional", None)];
+        let mut summary = Summary::new(expectation);
+        summary.add(&run(1, "crash"));
+        summary.add(&run(2, "freeze"));
+        assert_eq!(summary.judgement(), Judgement::Blind(vec!["sometimes point seen never passed".into()]));
+        let mut record = run(3, "freeze");
+        record.coverage.points.extend([("seen".to_string(), 4), ("not-due".to_string(), 1)]);
+        summary.add(&record);
+        assert_eq!(summary.judgement(), Judgement::Seen);
+        assert_eq!(summary.points["seen"], PointCount { runs: 1, passed: 4 });
+    }
+
+    #[test]
+    fn paths_are_counted_per_fault_and_phase() {
+        let mut summary = Summary::new(expectation());
+        summary.add(&run(1, "crash"));
+        summary.add(&run(2, "crash"));
+        assert_eq!(summary.fault_phase_path["crash"]["running"]["primary"], 2);
+        assert_eq!(summary.fault_path()["crash"]["primary"], 2);
     }
 
     #[test]

@@ -4,9 +4,12 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::summary::{Judgement, Summary};
+use crate::{
+    coverage,
+    summary::{Judgement, Summary},
+};
 
-fn table() -> Table {
+pub(crate) fn table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table
@@ -52,6 +55,7 @@ pub fn summary_text(summary: &Summary, phases: &[&str]) -> String {
     if !faults.is_empty() {
         writeln!(text, "{faults}").expect("strings take everything");
     }
+    text.push_str(&coverage::lines(summary));
     for (class, reasons) in &summary.unfired {
         let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason} ({count})")).collect();
         writeln!(text, "not fired  {class}: {}", reasons.join(", ")).expect("strings take everything");
@@ -138,6 +142,7 @@ mod tests {
             phase: "align".into(),
             at_ms: 3,
             event: 7,
+            path: "none".into(),
         });
         summary.add(&record);
         let text = summary_text(&summary, &["trigger", "align"]);

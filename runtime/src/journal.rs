@@ -13,11 +13,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AllocationId, AttemptId, CheckpointId, LeaderEpoch};
+use crate::{
+    ids::{AllocationId, AttemptId, CheckpointId, LeaderEpoch},
+    points::{Point, Points},
+};
 
 /// Receives every event of a process, synchronously, in order.
 pub trait JournalListener: Send + Sync {
     fn on_event(&self, process: &str, event: &Event);
+    /// A point of the protocol was passed; see [`crate::points`].
+    fn on_point(&self, _process: &str, _point: Point) {}
 }
 
 /// One process's journal. Cheap to clone.
@@ -47,6 +52,41 @@ impl Journal {
                 ring.pop_front();
             }
             ring.push_back(event);
+        }
+    }
+
+    /// Notes that `point` was passed.
+    pub fn reached(&self, point: Point) {
+        if let Some(listener) = &self.0.listener {
+            listener.on_point(&self.0.process, point);
+        }
+    }
+
+    /// Notes that `point` was passed, if its condition holds.
+    pub fn sometimes(&self, point: Point, holds: bool) {
+        if holds {
+            self.reached(point);
+        }
+    }
+
+    /// Notes that `point` was passed. If its condition does not hold, which is a defect of the runtime, that becomes an event.
+    pub fn always(&self, point: Point, holds: bool, detail: impl FnOnce() -> String) {
+        self.reached(point);
+        if !holds {
+            self.emit(Event::AssertionBroken { assertion: point.name().to_string(), detail: detail() });
+        }
+    }
+
+    /// Notes what a state machine has passed.
+    pub fn points(&self, points: &Points) {
+        if points.is_empty() {
+            return;
+        }
+        for point in points.passed() {
+            self.reached(point);
+        }
+        for (point, detail) in points.broken() {
+            self.emit(Event::AssertionBroken { assertion: point.name().to_string(), detail: detail.clone() });
         }
     }
 
@@ -184,4 +224,6 @@ events! {
     // ---- deliberate faults (`crate::sabotage`)
     /// The wrong code ran, and it made a difference.
     PlantedBugRan { bug: Name } on bug,
+    // ---- the runtime's own assertions
+    AssertionBroken { assertion: Name, detail: String } on assertion,
 }

@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod journal;
 pub mod layout;
 pub mod platform;
+pub mod points;
 pub mod recovery;
 pub mod sabotage;
 pub mod state;

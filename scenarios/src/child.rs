@@ -170,7 +170,9 @@ impl Drop for Child {
 /// Whether an answer is one to the request. A record of the environment knows no seed.
 fn is_about(answer: &Answer, request: &Request) -> bool {
     match &request.what {
-        What::Seed { seed, .. } => answer.record.seed == *seed || answer.record.verdict == Verdict::Environment,
+        What::Seed { seed, .. } | What::Steered { seed, .. } => {
+            answer.record.seed == *seed || answer.record.verdict == Verdict::Environment
+        }
         What::Plan(_) => true,
     }
 }

@@ -234,7 +234,7 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
         {
             let mut eyes = eyes.borrow_mut();
             let eyes = &mut *eyes;
-            eyes.recorder.on_event(&story, hand.phase().name());
+            eyes.recorder.on_event(&story, hand.phase());
             eyes.observer.event(&story);
         }
         let seen = Seen { at, process: &stamped.process, incarnation: stamped.incarnation, event: &stamped.event };
@@ -306,6 +306,7 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
         trace: TraceHash::default(),
         violations,
         excuse,
+        points: world.points().into_iter().map(|(point, count)| (point.name().to_string(), count)).collect(),
     };
     let recorder = std::mem::take(&mut watch.borrow_mut().recorder);
     recorder.finish(&plan, run_end, &nemesis)

@@ -72,6 +72,9 @@ impl Runner {
             }
         };
         answer.record.class = answer.record.failure_class();
+        if let What::Steered { goal, .. } = &request.what {
+            answer.record.goal = Some(goal.clone());
+        }
         if answer.record.verdict.is_failure() {
             let tail = child.stderr_tail();
             answer.record.stderr_tail = (!tail.is_empty()).then_some(tail);
@@ -183,6 +186,9 @@ pub fn command(what: &What, profile: &str, plan_file: Option<&str>) -> String {
     match (what, plan_file) {
         (_, Some(file)) => format!("./weir replay --plan {file}"),
         (What::Plan(_), None) => "./weir replay --plan <the plan>".to_string(),
+        (What::Steered { seed, goal, .. }, None) => {
+            format!("./weir replay --seed {seed} --profile {profile} --steer {goal}")
+        }
         (What::Seed { seed, job, parameters, .. }, None) => {
             let mut command = format!("./weir replay --seed {seed} --profile {profile}");
             if let Some(job) = job {

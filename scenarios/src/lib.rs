@@ -18,6 +18,8 @@ pub mod cli;
 pub mod cluster_runner;
 pub mod confirm;
 pub mod confirm_fixed;
+pub mod coverage;
+pub mod exhaust;
 pub mod exit;
 pub mod explain;
 #[cfg(feature = "figures")]

@@ -6,7 +6,9 @@ use reports::{RunRecord, TraceHash, Verdict, ViolationRecord};
 use runtime::journal::Event;
 
 use crate::{
+    coverage::{PathFold, Watch},
     nemesis::Nemesis,
+    phase::Phase,
     plan::{
         FaultClass, Plan,
         model::{USER_ERROR_AT, USER_PANIC_AT},
@@ -98,6 +100,8 @@ pub struct Recorder {
     planned: BTreeMap<FaultClass, (u64, u64, &'static str)>,
     canary_at: Option<u64>,
     canary: Option<Violation>,
+    paths: PathFold,
+    watch: Watch,
 }
 
 impl Recorder {
@@ -106,8 +110,10 @@ impl Recorder {
     }
 
     /// `phase` is the job's phase before the event.
-    pub fn on_event(&mut self, story: &Story<'_>, phase: &'static str) {
+    pub fn on_event(&mut self, story: &Story<'_>, phase: Phase) {
         self.total += 1;
+        self.paths.on_event(self.total, story.event);
+        self.watch.on_event(story.process, story.event, phase);
         *self.events.entry(story.event.kind().name()).or_default() += 1;
         if self.last.len() == LAST_EVENTS {
             self.last.pop_front();
@@ -138,7 +144,7 @@ impl Recorder {
                 for (marker, class) in [(PLANNED_PANIC, FaultClass::UserPanic), (PLANNED_ERROR, FaultClass::UserError)]
                 {
                     if reason.contains(marker) {
-                        self.planned.entry(class).or_insert((story.at_ms, story.sequence, phase));
+                        self.planned.entry(class).or_insert((story.at_ms, story.sequence, phase.name()));
                     }
                 }
             }
@@ -196,6 +202,7 @@ impl Recorder {
                     phase: (*phase).to_string(),
                     at_ms: *at_ms,
                     event: *event,
+                    path: String::new(),
                 }),
                 None => unfired.push(reports::Unfired {
                     index: None,
@@ -203,6 +210,9 @@ impl Recorder {
                     reason: "the record was never reached".to_string(),
                 }),
             }
+        }
+        for fault in &mut fired {
+            fault.path = self.paths.path(fault.event).name().to_string();
         }
         record.counters = reports::Counters {
             task_managers: plan.cluster.task_managers.into(),
@@ -217,6 +227,8 @@ impl Recorder {
         };
         record.coverage.fired = fired;
         record.coverage.unfired = unfired;
+        record.coverage.points = end.points;
+        record.coverage.points.extend(self.watch.passed().map(|(name, count)| (name.to_string(), count)));
         record.coverage.events = self.events.into_iter().map(|(name, count)| (name.to_string(), count)).collect();
         record.timings.simulated_ms = end.simulated_ms;
         record.timings.longest_outage_ms = self.longest_outage_ms;
@@ -239,4 +251,6 @@ pub struct RunEnd {
     pub violations: Vec<Violation>,
     /// Why the run could not succeed, proved.
     pub excuse: Option<String>,
+    /// Points that the processes passed, with how often.
+    pub points: BTreeMap<String, u64>,
 }

@@ -215,7 +215,7 @@ impl Play<'_> {
             Story { at_ms: self.stage.now_ms(), sequence: self.sequence, process, incarnation: 1, event: &event };
         self.sequence += 1;
         self.hasher.add(&story.to_string());
-        self.recorder.on_event(&story, self.nemesis.phase().name());
+        self.recorder.on_event(&story, self.nemesis.phase());
         self.observer.event(&story);
         self.nemesis.on_event(process, &event);
     }
@@ -280,7 +280,7 @@ pub fn run(plan: &Plan, observer: &mut dyn Observer) -> reports::RunRecord {
     let simulated_ms = play.stage.now_ms();
     play.recorder.finish(
         plan,
-        RunEnd { broken_at: None, simulated_ms, trace: play.hasher.finish(), violations, excuse: None },
+        RunEnd { simulated_ms, trace: play.hasher.finish(), violations, ..RunEnd::default() },
         &play.nemesis,
     )
 }

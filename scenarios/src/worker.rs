@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     blame,
+    coverage::steered_plan::steered,
     plan::{Plan, Profile, generate},
     record::{Observer, Story},
     run::{SEGMENT_EVENTS, run_plan},
@@ -34,6 +35,8 @@ pub struct Request {
 pub enum What {
     /// The generated plan of a seed, with what the command line changes about it.
     Seed { seed: u64, profile: String, job: Option<String>, parameters: Vec<(String, u64)> },
+    /// The plan of a seed, aimed at a goal: `freeze@phase-align`.
+    Steered { seed: u64, profile: String, goal: String },
     /// A plan as TOML.
     Plan(String),
 }
@@ -44,10 +47,9 @@ impl What {
     pub fn plan(&self) -> Result<Plan, String> {
         match self {
             What::Plan(text) => Plan::from_toml(text).map_err(|error| error.to_string()),
+            What::Steered { seed, profile, goal } => steered(named(profile)?, *seed, goal.parse()?),
             What::Seed { seed, profile, job, parameters } => {
-                let profile = Profile::named(profile)
-                    .ok_or_else(|| format!("no profile {profile:?}; there are {}", Profile::names()))?;
-                let mut plan = generate(profile, *seed);
+                let mut plan = generate(named(profile)?, *seed);
                 if let Some(job) = job {
                     plan.workload.name.clone_from(job);
                 }
@@ -56,6 +58,10 @@ impl What {
             }
         }
     }
+}
+
+fn named(profile: &str) -> Result<&'static Profile, String> {
+    Profile::named(profile).ok_or_else(|| format!("no profile {profile:?}; there are {}", Profile::names()))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -46,6 +46,9 @@ fn bad_input_is_one_line_and_the_usage_status() {
     refused(&["chaos", "--seeds", "0..2", "--set", "grops=2"], 64, "has no parameter \"grops\"");
     refused(&["replay", "--seed", "0", "--job", "rehearsal", "--set", "x=2"], 64, "has no parameter \"x\"");
     refused(&["plan", "--seed", "99999999999999999999"], 64, "is no seed");
+    refused(&["replay", "--seed", "0", "--steer", "thaw@phase-align"], 64, "no fault is called \"thaw\"");
+    refused(&["coverage", "--records", "/does/not/exist"], 64, "records.jsonl");
+    refused(&["exhaust", "--budget", "soon"], 64, "\"soon\" is no duration");
 }
 
 #[test]
@@ -213,4 +216,25 @@ fn shrinking_keeps_to_the_failure_it_began_with() {
     let other = other.trim_start_matches("files").trim().split(' ').next().expect("its file");
     let plan = std::fs::read_to_string(other).expect("written");
     assert!(plan.contains("abort_at = 6") && !plan.contains("panic_at"), "{plan}");
+}
+
+#[test]
+fn an_exhaustive_run_says_what_it_has_run_and_what_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().to_str().expect("text");
+    let run = |more: &[&str]| {
+        let output = chaos(&[&["exhaust", "--job", "rehearsal", "--seed", "3", "--pairs", "4"], more].concat());
+        (status(&output), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (status, text) = run(&["--out", out]);
+    assert_eq!(status, 0, "{text}");
+    assert!(text.contains("single placements and 4 sampled pairs of profile default (seed 3): clean"), "{text}");
+    let covered = chaos(&["coverage", "--records", out]);
+    assert!(String::from_utf8_lossy(&covered.stdout).contains("crash-task-manager"));
+    let (status, text) = run(&["--budget", "1ms"]);
+    assert_eq!(status, 12, "{text}");
+    assert!(text.contains("NOT complete"), "{text}");
+    let (status, text) = run(&["--set", "violate_at=4"]);
+    assert_eq!(status, 10, "{text}");
+    assert!(text.contains("invariant rehearsed") && text.contains("./weir replay --plan"), "{text}");
 }

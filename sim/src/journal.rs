@@ -2,7 +2,10 @@
 
 use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc};
 
-use runtime::journal::{Event, JournalListener};
+use runtime::{
+    journal::{Event, JournalListener},
+    points::Point,
+};
 
 use crate::{local::Local, process::Incarnation, time::SimTime, world::World};
 
@@ -44,5 +47,12 @@ impl JournalListener for SimJournal {
         }
         // What the listener did belongs to the event.
         world.reseed_after(sequence);
+    }
+
+    fn on_point(&self, _process: &str, point: Point) {
+        let source = &*self.0;
+        if source.is_alive() {
+            source.world.inner().points.borrow_mut()[point as usize] += 1;
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use madsim::runtime::{Handle, NodeHandle};
+use runtime::points::Point;
 
 use crate::{
     config::WorldConfig,
@@ -46,6 +47,8 @@ pub(crate) struct Inner {
     inputs: SimInputs,
     pub recorder: RefCell<Recorder>,
     pub listener: RefCell<Option<Listener>>,
+    /// How often each point was passed, by its place in the table.
+    pub points: RefCell<[u64; Point::ALL.len()]>,
     pub helper: Helper,
     spawns: Cell<u64>,
     /// The nodes on which the harness and the driver of the queue run.
@@ -81,6 +84,7 @@ impl World {
             inputs: SimInputs::default(),
             recorder: RefCell::default(),
             listener: RefCell::default(),
+            points: RefCell::new([0; Point::ALL.len()]),
             helper,
             spawns: Cell::new(0),
             own_nodes: RefCell::default(),
@@ -171,6 +175,12 @@ impl World {
     /// How many events the processes have emitted so far.
     pub fn events(&self) -> u64 {
         self.0.recorder.borrow().events()
+    }
+
+    /// The points that the processes have passed so far, with how often.
+    pub fn points(&self) -> BTreeMap<Point, u64> {
+        let passed = self.0.points.borrow();
+        Point::ALL.iter().copied().zip(*passed).filter(|(_, count)| *count > 0).collect()
     }
 
     /// madsim keeps a little of every task that ever was, until somebody asks how many there are.

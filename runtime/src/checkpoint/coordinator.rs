@@ -43,6 +43,7 @@ use crate::{
     ids::{AttemptId, CheckpointId, OperatorUid, SubtaskId},
     journal::Event,
     platform::{Mono, ObjectName},
+    points::{Point, Points},
     sabotage::Sabotage,
 };
 
@@ -123,6 +124,7 @@ pub struct Coordinator {
     retained: BTreeMap<CheckpointId, Vec<ObjectName>>,
     condemned: BTreeSet<CheckpointId>,
     settled: BTreeMap<CheckpointId, Settled>,
+    points: Points,
 }
 
 impl Coordinator {
@@ -153,7 +155,13 @@ impl Coordinator {
             retained: head.retained.iter().map(|(id, c)| (*id, c.all_objects().cloned().collect())).collect(),
             condemned: head.condemned.keys().copied().collect(),
             settled: BTreeMap::new(),
+            points: Points::default(),
         }
+    }
+
+    /// The points passed since the last call.
+    pub fn take_points(&mut self) -> Points {
+        self.points.take()
     }
 
     /// Whether a head append or a sink commit is under way. No restore may be chosen until it is false.
@@ -188,7 +196,10 @@ impl Coordinator {
             Input::Tick => {}
             Input::Ack(ack) => self.acked(*ack, &mut out),
             Input::Decline { subtask, checkpoint, reason } => {
-                if self.pending.contains_key(&checkpoint) {
+                if let Some(pending) = self.pending.get(&checkpoint) {
+                    let acks = pending.acks.len();
+                    self.points.sometimes(Point::DeclinedWithAcks, acks > 0);
+                    self.points.sometimes(Point::DeclinedDuringAlignment, acks + 1 < self.participants.subtasks.len());
                     let name = self.name(subtask);
                     let event = Event::CheckpointDeclined { subtask: name.clone(), checkpoint, reason: reason.clone() };
                     out.push(Command::Journal(event));
@@ -196,6 +207,8 @@ impl Coordinator {
                 }
             }
             Input::AllSourcesExhausted => {
+                let is_pending = self.pending().next().is_some();
+                self.points.sometimes(Point::ExhaustedWhilePending, is_pending);
                 self.exhausted = true;
                 self.last_at = now;
             }
@@ -274,6 +287,13 @@ impl Coordinator {
         }
         self.exhausted = false;
         self.requested = false;
+        if let Some(finalizing) = &self.finalizing {
+            self.points.reached(match finalizing.stage {
+                Stage::Metadata => Point::StoppedWhileWritingMetadata,
+                Stage::Append => Point::StoppedWhileAppending,
+                Stage::Commit => Point::StoppedWhileCommitting,
+            });
+        }
         for checkpoint in self.pending.keys().copied().collect::<Vec<_>>() {
             self.abort(checkpoint, "the execution was stopped", false, now, out);
         }
@@ -311,8 +331,13 @@ impl Coordinator {
         let (checkpoint, who) = (ack.checkpoint, (ack.subtask, ack.attempt));
         let repeated = match self.settled.get_mut(&checkpoint) {
             Some(Settled::Completed) => true,
-            Some(Settled::Aborted(discarded)) => !discarded.insert(who),
+            Some(Settled::Aborted(discarded)) => {
+                let is_new = discarded.insert(who);
+                self.points.sometimes(Point::LateAckAfterAbort, is_new);
+                !is_new
+            }
             None => {
+                self.points.reached(Point::LateAckOfStranger);
                 self.settled.insert(checkpoint, Settled::Aborted(BTreeSet::from([who])));
                 false
             }
@@ -377,6 +402,7 @@ impl Coordinator {
         let parts = pending.acks.into_values().flat_map(|a| a.snapshot.parts);
         self.discard(checkpoint, parts.map(|p| p.object).collect(), out);
         if pending.last {
+            self.points.sometimes(Point::LastCheckpointRetried, self.running.is_some());
             self.last_at = now + self.retry_pause();
         }
         if failure {
@@ -399,7 +425,11 @@ impl Coordinator {
             self.pending.iter().filter(|(_, p)| p.deadline <= now && p.acks.len() < all).map(|(id, _)| *id).collect();
         for checkpoint in expired {
             let missing: Vec<_> = match self.pending.get(&checkpoint) {
-                Some(p) => self.participants.subtasks.iter().filter(|(id, _)| !p.acks.contains_key(id)).collect(),
+                Some(p) => {
+                    let point = if p.acks.is_empty() { Point::ExpiredWithoutAck } else { Point::ExpiredWithAcks };
+                    self.points.reached(point);
+                    self.participants.subtasks.iter().filter(|(id, _)| !p.acks.contains_key(id)).collect()
+                }
                 None => continue,
             };
             let shown = missing.iter().take(3).map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", ");

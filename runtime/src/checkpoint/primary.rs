@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     journal::Event,
     platform::{Fut, Mono, ObjectMeta, ObjectName, Platform, StoreError, timeout},
+    points::Point,
 };
 
 /// The first pause between two attempts; doubles up to [`LONGEST_PAUSE`].
@@ -136,6 +137,16 @@ impl Attempts<'_> {
         if now + pause >= self.deadline {
             return false;
         }
+        if self.operation == "create" {
+            let retried = [
+                ("/_metadata", Point::MetadataRetried),
+                ("/_committed/", Point::ManifestRetried),
+                ("ha/", Point::HeadEntryRetried),
+            ];
+            for (part, point) in retried {
+                platform.journal.sometimes(point, self.object.contains(part));
+            }
+        }
         platform.journal.emit(Event::PrimaryRetried {
             object: self.object.to_string(),
             operation: self.operation.to_string(),
@@ -204,6 +215,7 @@ impl Primary {
     /// unknown for the whole total time. Every other error: definitely not created by this call.
     pub async fn create(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
         let bytes = parts.iter().map(|p| p.len() as u64).sum();
+        let journal = &self.platform.journal;
         let created = || self.platform.journal.emit(Event::ObjectCreated { object: name.to_string(), bytes });
         let mut attempts = self.attempts(name.as_str(), "create");
         // An attempt went out of which we do not know whether it took, or will take, effect.
@@ -218,14 +230,20 @@ impl Primary {
                 Err(StoreError::Exists) => match self.holds(name, &parts).await {
                     Ok(true) => {
                         if in_doubt {
+                            journal.reached(Point::CreateRepeatedAsOurs);
                             created();
                         }
                         return Ok(());
                     }
-                    Ok(false) => return Err(StoreError::Exists),
+                    Ok(false) => {
+                        // The probe of a store meets itself on purpose.
+                        journal.sometimes(Point::CreateTaken, !name.as_str().contains("/probe-"));
+                        return Err(StoreError::Exists);
+                    }
                     Err(StoreError::Dead) => return Err(StoreError::Dead),
                     // It exists, ours or not: unknown until it can be read.
                     Err(_) => {
+                        journal.reached(Point::CreateStillInDoubt);
                         in_doubt = true;
                         StoreError::Ambiguous
                     }
@@ -237,6 +255,7 @@ impl Primary {
                 }
             };
             if !error.is_retryable() || !attempts.again(&error).await {
+                journal.sometimes(Point::CreateGivenUpInDoubt, in_doubt);
                 return Err(if in_doubt { StoreError::Ambiguous } else { error });
             }
         }

@@ -32,6 +32,7 @@ use crate::{
     ids::{AllocationId, AttemptId, LeaderEpoch, SubtaskId},
     journal::Event,
     platform::{Address, Listener, Mono, Platform, TaskEnd, recv, timeout},
+    points::Point,
     recovery::{
         allocations::{self, StoredAllocation},
         local_store::LocalStateStore,
@@ -166,6 +167,7 @@ async fn recall_slots(platform: &Platform, config: &TaskManagerConfig) -> Vec<Op
             Some(slot @ None) if config.cluster.task.local_recovery => {
                 let attempt = AttemptId::default();
                 *slot = Some(HeldSlot { allocation: stored.allocation, group: stored.group, attempt });
+                platform.journal.reached(Point::SlotsRemembered);
             }
             _ => {
                 let _ = allocations::release(&*platform.disk, stored.allocation).await;
@@ -267,6 +269,7 @@ impl TaskManager {
 
     async fn obey(&mut self, message: ToTaskManager) {
         if message.leader() < self.leader {
+            self.platform.journal.reached(Point::OrderOfOldLeader);
             self.platform.journal.emit(Event::StaleMessageIgnored {
                 process: self.platform.process.to_string(),
                 message: format!("order of leader {} under leader {}", message.leader(), self.leader),
@@ -299,6 +302,7 @@ impl TaskManager {
     async fn deploy(&mut self, slot: u32, group: u32, spec: SubtaskSpec) {
         let (subtask, attempt) = (spec.subtask, spec.attempt);
         if attempt <= self.cancelled_up_to || self.tasks.contains_key(&(subtask, attempt)) {
+            self.platform.journal.sometimes(Point::DeploymentCancelled, attempt <= self.cancelled_up_to);
             self.platform.journal.emit(Event::StaleMessageIgnored {
                 process: self.platform.process.to_string(),
                 message: format!("deployment of {subtask} for attempt {attempt}"),
@@ -405,6 +409,7 @@ impl TaskManager {
         if let Some(task) = self.tasks.get(&key) {
             let _ = task.inbound.send(channel);
         } else if channel.hello.attempt > self.cancelled_up_to {
+            self.platform.journal.reached(Point::ChannelBeforeSubtask);
             self.early_channels.entry(key).or_default().push(channel);
         }
     }

@@ -7,7 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::ids::CheckpointId;
+use crate::{
+    ids::CheckpointId,
+    points::{Point, Points},
+};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +51,19 @@ pub struct Alignment {
     /// Aborted above `settled` before their first barrier came.
     aborted: BTreeSet<CheckpointId>,
     skip: bool,
+    points: Points,
 }
 
 impl Alignment {
     /// For `channels` input channels; barriers up to `settled` (the restored checkpoint) are ignored. With `skip`, a
     /// deliberate fault, the snapshot is taken at the first barrier.
     pub fn new(channels: usize, settled: CheckpointId, skip: bool) -> Alignment {
-        Alignment { channels, current: None, settled, aborted: BTreeSet::new(), skip }
+        Alignment { channels, current: None, settled, aborted: BTreeSet::new(), skip, points: Points::default() }
+    }
+
+    /// The points passed since the last call.
+    pub fn take_points(&mut self) -> Points {
+        self.points.take()
     }
 
     /// The checkpoint being aligned.
@@ -73,12 +82,14 @@ impl Alignment {
 
     fn barrier(&mut self, channel: usize, checkpoint: CheckpointId, commands: &mut Vec<AlignmentCommand>) {
         if checkpoint <= self.settled || self.aborted.contains(&checkpoint) {
+            self.points.reached(Point::BarrierOfAborted);
             return;
         }
         match &self.current {
             // Overtaken: the channel that brought the newer barrier will never bring this one.
             Some(current) if checkpoint < current.checkpoint => return,
             Some(current) if checkpoint > current.checkpoint => {
+                self.points.reached(Point::BarrierOvertakes);
                 let older = current.checkpoint;
                 self.abandon(older, commands);
             }
@@ -116,8 +127,10 @@ impl Alignment {
             return;
         }
         if self.aligning() == Some(checkpoint) {
+            self.points.reached(Point::AbortDuringAlignment);
             self.abandon(checkpoint, commands);
         } else {
+            self.points.reached(Point::AbortBeforeBarrier);
             self.aborted.insert(checkpoint);
         }
     }

@@ -7,7 +7,7 @@ use super::{
     subtask::{Subtask, user},
     task::{SubtaskCommand, SubtaskReport, TaskFailure},
 };
-use crate::{ids::CheckpointId, journal::Event, sabotage::Sabotage};
+use crate::{ids::CheckpointId, journal::Event, points::Point, sabotage::Sabotage};
 
 impl Subtask {
     /// Carries out a command other than cancel.
@@ -65,6 +65,7 @@ impl Subtask {
 
     fn align(&mut self, commands: Vec<AlignmentCommand>) -> Result<(), TaskFailure> {
         let journal = self.platform.journal.clone();
+        journal.points(&self.alignment.take_points());
         for command in commands {
             let subtask = self.name.clone();
             match command {
@@ -80,6 +81,8 @@ impl Subtask {
                     if self.inputs.len() > 1 {
                         self.spec.settings.sabotage.runs(Sabotage::SkipAlignment, &journal);
                     }
+                    let waits = self.inputs.iter().any(|input| input.blocked && !input.is_empty());
+                    journal.sometimes(Point::AlignedWithBufferedData, waits);
                     journal.emit(Event::AlignmentEnded { subtask, checkpoint });
                     self.snapshot(checkpoint)?;
                 }

@@ -20,6 +20,7 @@ use crate::{
     ids::CheckpointId,
     journal::{Event, Journal},
     platform::{Connection, FrameReceiver, FrameSender, Mono, NetError},
+    points::Point,
 };
 
 /// A consumer keeps no more frames than this in memory; the rest waits in the network. Bounds what frames that need no
@@ -65,6 +66,8 @@ pub struct OutputChannel {
     /// The transport still holds bytes it could not hand over.
     unflushed: bool,
     credit: i64,
+    /// Something waits for credit, and that was noted.
+    starved: bool,
     window: i64,
     inbox: VecDeque<Bytes>,
 }
@@ -83,6 +86,7 @@ impl OutputChannel {
             sending_bytes: 0,
             unflushed: false,
             credit: 0,
+            starved: false,
             window: i64::from(window),
             inbox: VecDeque::new(),
         }
@@ -175,8 +179,12 @@ impl OutputChannel {
             if let Waiting::Data { payload, .. } = next {
                 let payload = i64::try_from(*payload).unwrap_or(i64::MAX);
                 if self.credit < payload.min(self.window) {
+                    if !std::mem::replace(&mut self.starved, true) {
+                        journal.reached(Point::CreditExhausted);
+                    }
                     return;
                 }
+                self.starved = false;
                 self.credit -= payload;
             }
             match self.waiting.pop_front() {

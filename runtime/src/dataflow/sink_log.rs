@@ -168,8 +168,9 @@ impl SinkLog {
         }
     }
 
-    /// Starts uploading `data`.
-    pub fn add(&mut self, data: Vec<SinkData>) {
+    /// Starts uploading `data`. Says whether that made it full.
+    pub fn add(&mut self, data: Vec<SinkData>) -> bool {
+        let was_full = self.is_full();
         for SinkData { sink, bytes, records } in data {
             let upload = Upload { state: Arc::default(), length: bytes.len() as u64, records };
             self.sinks.entry(sink.clone()).or_default().uploads.push((None, upload.clone()));
@@ -210,6 +211,7 @@ impl SinkLog {
                 }),
             ));
         }
+        !was_full && self.is_full()
     }
 
     /// Cuts at the barrier of `checkpoint`, when all data up to it was added, with the digests since the barrier before.

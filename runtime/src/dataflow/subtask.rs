@@ -30,6 +30,7 @@ use crate::{
     graph::{ChainContext, Job},
     ids::CheckpointId,
     platform::{Clock, Mono, Platform, Timer},
+    points::Point,
     recovery::{local_store::LocalStateStore, snapshot_io::restore_parts},
     sabotage::Sabotage,
 };
@@ -208,7 +209,9 @@ impl Subtask {
                 }
                 if self.sinks.has_sinks() {
                     let data = self.chain.take_sink_data(false);
-                    self.sinks.add(data);
+                    if self.sinks.add(data) {
+                        self.platform.journal.reached(Point::SinkUploadsFull);
+                    }
                 }
             }
             let flush_at = self.drain_outputs(now)?;

@@ -24,6 +24,7 @@ use crate::{
     journal::Event,
     layout::LocalLayout,
     platform::{DiskError, Platform, RelPath},
+    points::Point,
     sabotage::{Sabotage, SabotageSet},
 };
 
@@ -158,7 +159,14 @@ impl LocalStateStore {
 
     /// Starts a copy of `checkpoint`.
     pub fn begin(&self, checkpoint: CheckpointId) -> LocalWriter {
-        LocalWriter { store: self.clone(), checkpoint, clean: false, broken: None, parts: Vec::new() }
+        LocalWriter {
+            store: self.clone(),
+            checkpoint,
+            clean: false,
+            broken: None,
+            parts: Vec::new(),
+            lacks_parts: false,
+        }
     }
 
     /// `checkpoint` completed: the copies of all older ones go.
@@ -248,7 +256,10 @@ impl LocalStateStore {
             Err(DiskError::NotFound(_)) => return Err("there is no local copy".to_string()),
             Err(error) => return Err(format!("local manifest: {error}")),
         };
-        let manifest = LocalManifest::decode(&bytes).map_err(|e| format!("local manifest: {e}"))?;
+        let manifest = LocalManifest::decode(&bytes).map_err(|e| {
+            self.0.platform.journal.reached(Point::LocalManifestWrong);
+            format!("local manifest: {e}")
+        })?;
         let ours = (self.0.job, self.0.allocation, SubtaskKey::from(self.0.subtask), checkpoint);
         let found = (manifest.job, manifest.allocation, manifest.subtask, manifest.checkpoint);
         if ours != found {
@@ -269,6 +280,8 @@ pub struct LocalWriter {
     /// Why the copy as a whole cannot be.
     broken: Option<String>,
     parts: Vec<LocalPart>,
+    /// Some part could not be stored.
+    lacks_parts: bool,
 }
 
 impl LocalWriter {
@@ -324,7 +337,10 @@ impl LocalWriter {
                 });
                 store.emit(Event::LocalPartStored { subtask, checkpoint, part: name, bytes: length });
             }
-            Err(reason) => store.emit(Event::LocalPartFailed { subtask, checkpoint, part: name, reason }),
+            Err(reason) => {
+                self.lacks_parts = true;
+                store.emit(Event::LocalPartFailed { subtask, checkpoint, part: name, reason });
+            }
         }
     }
 
@@ -332,6 +348,7 @@ impl LocalWriter {
     pub async fn finish(mut self) -> bool {
         let (store, checkpoint) = (self.store.clone(), self.checkpoint);
         let parts = std::mem::take(&mut self.parts);
+        let lacks_parts = self.lacks_parts;
         let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
         let result = match self.broken.take() {
             Some(reason) => Err(reason),
@@ -341,10 +358,12 @@ impl LocalWriter {
         match result {
             // An abort or a confirmation may have come while the last bytes were written.
             Ok(()) if store.is_dropped(checkpoint) => {
+                store.0.platform.journal.reached(Point::LocalDroppedWhileWritten);
                 store.remove(checkpoint, "aborted or subsumed while it was written").await;
                 false
             }
             Ok(()) => {
+                store.0.platform.journal.sometimes(Point::LocalStoredPartly, lacks_parts);
                 store.emit(Event::LocalCopyStored { subtask: store.0.name.clone(), checkpoint, parts: count });
                 true
             }
@@ -410,15 +429,21 @@ impl LocalCopy {
             return Err(format!("{:?} is not a file name", part.name));
         }
         let path = self.store.directory(self.manifest.checkpoint).join(&part.name);
-        let bytes = self.store.0.platform.disk.read(&path, None).await.map_err(|e| e.to_string())?;
+        let journal = &self.store.0.platform.journal;
+        let bytes = self.store.0.platform.disk.read(&path, None).await.map_err(|e| {
+            journal.sometimes(Point::LocalPartMissing, matches!(e, DiskError::NotFound(_)));
+            e.to_string()
+        })?;
         if trust {
             return Ok(bytes);
         }
         if bytes.len() as u64 != part.length {
+            journal.reached(Point::LocalLengthWrong);
             return Err(format!("has {} bytes, {} were expected", bytes.len(), part.length));
         }
         let crc = crc32c::crc32c(&bytes);
         if crc != part.crc32c {
+            journal.reached(Point::LocalChecksumWrong);
             return Err(format!("checksum {crc:08x}, {:08x} was expected", part.crc32c));
         }
         Ok(bytes)

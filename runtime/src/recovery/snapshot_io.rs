@@ -24,6 +24,7 @@ use crate::{
     journal::Event,
     layout::Layout,
     platform::{Fut, Held, NativeOp, Platform, StoreError, timeout},
+    points::Point,
     sabotage::Sabotage,
 };
 
@@ -108,6 +109,7 @@ async fn transfer(
             match timeout(platform.clock.as_ref(), now + grace, copy).await {
                 Ok(stored) => local_failed(platform, context, settings, stored || store.is_dropped(context.checkpoint)),
                 Err(_) => {
+                    platform.journal.reached(Point::LocalTooSlow);
                     store.give_up(context.checkpoint, "too slow: primary was done long before");
                     Ok(())
                 }
@@ -258,6 +260,13 @@ pub async fn restore_parts(
                 *bytes = less;
             }
         }
+    }
+    if reader.local.is_some() {
+        platform.journal.reached(match (local_parts, primary_parts) {
+            (_, 0) => Point::LocalExactly,
+            (0, _) => Point::LocalNot,
+            _ => Point::LocalPartly,
+        });
     }
     let subtask = name.to_string();
     platform.journal.emit(Event::RestoreFinished { subtask, checkpoint, attempt, local_parts, primary_parts });

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use crate::{
+    coverage::steer::{Goal, steered_run},
     plan::{Plan, Profile},
     rehearsal, run,
     sweep::Shard,
@@ -87,6 +88,9 @@ pub(super) struct Subject {
     profile: &'static Profile,
     #[command(flatten)]
     workload: Workload,
+    /// The seed's plan, aimed at a cell of the coverage tables: `freeze@phase-align`, `freeze@path-replay`.
+    #[arg(long, value_name = "GOAL", requires = "seed", conflicts_with_all = ["plan", "job", "parameters"], value_parser = parse_goal)]
+    steer: Option<Goal>,
 }
 
 /// A [`Subject`], read and checked.
@@ -109,7 +113,10 @@ impl Subject {
                 Read { plan, what: What::Plan(text), file: Some(shown) }
             }
             (None, Some(seed)) => {
-                let what = self.workload.of_seed(seed, self.profile);
+                let what = match self.steer {
+                    Some(goal) => steered_run(seed, self.profile, goal),
+                    None => self.workload.of_seed(seed, self.profile),
+                };
                 Read { plan: what.plan()?, what, file: None }
             }
             (None, None) => return Err("say --seed or --plan".to_string()),
@@ -120,6 +127,10 @@ impl Subject {
         })?;
         Ok(read)
     }
+}
+
+pub(super) fn parse_goal(text: &str) -> Result<Goal, String> {
+    text.parse()
 }
 
 pub(super) fn parse_seed(text: &str) -> Result<u64, String> {

@@ -58,6 +58,9 @@ pub(super) struct Chaos {
     /// Run each seed in two processes and compare them event by event.
     #[arg(long)]
     audit: bool,
+    /// So many runs more, each aimed at a fault in a phase, or with a path of recovery, that was hit least so far.
+    #[arg(long, default_value_t = 0, conflicts_with_all = ["job", "parameters"], value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    steer: u32,
 }
 
 pub(super) fn run(chaos: Chaos) -> Result<Exit, String> {
@@ -85,6 +88,7 @@ fn options(chaos: Chaos) -> Result<SweepOptions, Trouble> {
         shard,
         output: chaos.out.clone().map_or(Output::Nowhere, Output::New),
         audit: chaos.audit,
+        steer: chaos.steer,
     };
     if let Some(path) = &chaos.resume {
         if chaos.out.as_ref().is_some_and(|out| out != path) {

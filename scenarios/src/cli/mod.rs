@@ -3,6 +3,8 @@
 mod arguments;
 mod chaos;
 mod confirm_fixed;
+mod coverage;
+mod exhaust;
 mod explain;
 mod merge;
 mod plan;
@@ -47,6 +49,10 @@ enum Command {
     Profiles,
     /// Measures how soon each planted bug is found.
     Power(power::Power),
+    /// Places every fault at every step of one seed's clean run.
+    Exhaust(exhaust::Exhaust),
+    /// Shows in full what the records of a sweep covered.
+    Coverage(coverage::Records),
     #[command(hide = true)]
     Worker(worker_process::Worker),
 }
@@ -72,6 +78,8 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
         Command::Plan(chosen) => plan::run(&chosen),
         Command::Profiles => profiles::run(),
         Command::Power(options) => power::run(options),
+        Command::Exhaust(options) => exhaust::run(options),
+        Command::Coverage(records) => coverage::run(&records),
         Command::Worker(options) => worker_process::run(options),
     };
     match result {
@@ -95,7 +103,8 @@ fn one_line(text: &str) -> String {
     if text.trim_start().starts_with("error:") {
         format!("{} (see --help)", message.trim_start_matches("error: "))
     } else {
-        "say what to do: chaos, merge, replay, shrink, explain, confirm-fixed, plan, profiles or power (see --help)"
+        "say what to do: chaos, merge, exhaust, replay, shrink, explain, confirm-fixed, plan, profiles, coverage or power \
+         (see --help)"
             .to_string()
     }
 }

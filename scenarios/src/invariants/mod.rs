@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use runtime::{checkpoint::types::SubtaskKey, graph::Job, ids::CheckpointId, layout::Layout};
 
+mod assertions;
 mod barrier;
 mod cadence;
 mod deletion;
@@ -221,6 +222,8 @@ impl InvariantSuite {
                 Box::new(local_copy::LocalCopies::default()),
                 Box::new(memory::Memory::default()),
                 Box::new(liveness::Liveness::default()),
+                // The runtime's word against itself comes after what the world shows.
+                Box::new(assertions::Assertions),
             ],
             found: Vec::new(),
         }

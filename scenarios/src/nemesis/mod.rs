@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// Why a fault did not fire whose trigger did not.
+pub const NEVER_CAME: &str = "its trigger never came";
+
 /// A fault whose trigger has fired.
 #[derive(Clone, Debug)]
 struct Due {
@@ -239,6 +242,8 @@ impl Nemesis {
                     phase: phase.name().to_string(),
                     at_ms,
                     event,
+                    // Told from what comes after it.
+                    path: String::new(),
                 };
                 match done.armed {
                     Some((ambush, number)) => state.armed.push(Armed { ambush, number, fired }),
@@ -377,7 +382,7 @@ impl Nemesis {
             if let Some(reason) = state.withheld.get(&index) {
                 miss(index, reason.clone());
             } else if !state.done.contains(&index) {
-                miss(index, "its trigger never came".to_string());
+                miss(index, NEVER_CAME.to_string());
             }
         }
         fired.sort_by_key(|fired| (fired.at_ms, fired.event, fired.index));

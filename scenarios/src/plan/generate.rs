@@ -125,7 +125,11 @@ fn settings(seed: u64, local_recovery: bool) -> Settings {
     let parts_per_snapshot = *draw.weighted(&[(15, 1u32), (25, 2), (60, 4)]);
     let mut draw = Draw::new(seed, "settings/store");
     let store_operation_timeout_ms = draw.within(300, 1_000);
-    let store_total_timeout_ms = draw.within(3_000, 8_000);
+    let patient_ms = draw.within(3_000, 8_000);
+    // Seldom so little patience that a snapshot is declined, or a restore postponed, before anything else gives up.
+    let mut draw = Draw::new(seed, "settings/store-patience");
+    let (is_impatient, more_ms) = (draw.chance(12), draw.within(100, 700));
+    let store_total_timeout_ms = if is_impatient { store_operation_timeout_ms + more_ms } else { patient_ms };
     Settings {
         checkpoint_interval_ms,
         checkpoint_timeout_ms,

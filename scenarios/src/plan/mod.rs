@@ -8,6 +8,7 @@ mod generate_faults;
 mod generate_more;
 pub mod model;
 pub mod profile;
+pub mod singles;
 pub mod text;
 mod validate;
 

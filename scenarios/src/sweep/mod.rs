@@ -9,6 +9,7 @@ mod options;
 mod proofs;
 mod records;
 mod shard;
+mod steering;
 mod stored;
 
 use std::{
@@ -106,6 +107,7 @@ pub fn sweep(options: &SweepOptions, out: &mut dyn Write) -> Result<Exit, Troubl
     fold.summary.elapsed_ms = stored::milliseconds(elapsed).max(1);
     fold.summary.cores = u64::from(options.jobs);
     let closing = Closing::new(stored, &fold.summary, proofs.clone());
+    steering::steer(options, &closing, &mut fold, directory.as_ref())?;
     let conclusion = Conclusion { fold, proofs, complaints: Vec::new() };
     let exit = conclusion.tell(directory.as_ref(), out)?;
     if !closing.complete {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     confirm::Limits,
+    coverage,
     plan::Profile,
     rehearsal,
     worker::{Request, What},
@@ -29,6 +30,8 @@ pub struct SweepOptions {
     pub shard: Option<Shard>,
     pub output: Output,
     pub audit: bool,
+    /// So many runs more, aimed at what the runs before have hit least.
+    pub steer: u32,
 }
 
 /// Where the records go.
@@ -95,6 +98,7 @@ pub fn expectation(profile: &Profile) -> Expectation {
             restores: floor.restores,
             older_restores_percent: floor.older_restores_percent,
         },
+        points: coverage::points::declared(profile),
     }
 }
 

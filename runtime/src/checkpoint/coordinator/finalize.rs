@@ -12,6 +12,7 @@ use crate::{
     ids::{CheckpointId, OperatorUid},
     journal::Event,
     platform::{Mono, ObjectName, Wall},
+    points::Point,
     sabotage::Sabotage,
 };
 
@@ -26,6 +27,8 @@ impl Coordinator {
             return;
         };
         let Some(pending) = self.pending.remove(&checkpoint) else { return };
+        let of_one = pending.acks.values().all(|ack| ack.attempt == pending.attempt && ack.checkpoint == checkpoint);
+        self.points.always(Point::AcksOfOneAttempt, of_one, || format!("checkpoint {checkpoint}"));
         let subtasks = pending.acks.values().map(|a| (a.subtask.into(), a.snapshot.clone())).collect();
         let metadata = CheckpointMetadata {
             job: self.config.job,
@@ -122,6 +125,7 @@ impl Coordinator {
         let waiting = |f: &Finalizing| f.checkpoint == checkpoint && matches!(f.stage, Stage::Metadata);
         let Some(mut finalizing) = self.finalizing.take_if(|f| waiting(f)) else {
             // The checkpoint was aborted in the meantime; its metadata belongs to nothing.
+            self.points.reached(Point::MetadataOfAborted);
             if let Ok(object) = result
                 && !self.is_in_use(&object)
             {
@@ -170,6 +174,11 @@ impl Coordinator {
         match result {
             Ok(sequence) => {
                 out.push(Command::Journal(Event::CheckpointCompleted { checkpoint, sequence }));
+                let newest = self.newest;
+                self.points.always(Point::CompletesUpwards, newest.is_none_or(|newest| newest < checkpoint), || {
+                    format!("checkpoint {checkpoint} after {newest:?}")
+                });
+                self.points.sometimes(Point::CompletedWhileStopped, self.running.is_none());
                 finalizing.stage = Stage::Commit;
                 let retained = finalizing.retained.clone();
                 let dropped = finalizing.dropped.clone();
@@ -187,6 +196,7 @@ impl Coordinator {
                 // Barriers keep their order: what has not completed by now was overtaken. After the last one nothing follows.
                 for other in self.pending.keys().copied().collect::<Vec<_>>() {
                     if other < checkpoint || self.finished {
+                        self.points.reached(Point::PendingSubsumed);
                         self.abort(other, &format!("subsumed by checkpoint {checkpoint}"), false, now, out);
                     }
                 }
@@ -195,6 +205,8 @@ impl Coordinator {
                     out.push(Command::Journal(Event::CheckpointNotified { checkpoint }));
                 }
                 self.drop_subsumed(&retained, &dropped, out);
+                let (kept, most) = (self.retained.len(), self.config.retained.max(1) as usize);
+                self.points.always(Point::RetainsAsConfigured, kept <= most, || format!("{kept} of at most {most}"));
                 if self.config.sabotage.is(Sabotage::DeleteRetained)
                     && let Some(object) = self.retained.get(&checkpoint).and_then(|objects| objects.get(1)).cloned()
                 {
@@ -215,7 +227,8 @@ impl Coordinator {
     fn drop_subsumed(&mut self, retained: &[CheckpointId], dropped: &[CheckpointId], out: &mut Vec<Command>) {
         for id in dropped.iter().filter(|id| !retained.contains(id)) {
             if let Some(objects) = self.retained.remove(id) {
-                self.condemned.remove(id);
+                let was_lost = self.condemned.remove(id);
+                self.points.sometimes(Point::LostCheckpointDropped, was_lost);
                 out.push(Command::Journal(Event::CheckpointSubsumed { checkpoint: *id }));
                 let objects = objects.into_iter().filter(|o| !self.is_in_use(o)).collect();
                 self.discard(*id, objects, out);

@@ -5,6 +5,7 @@ use crate::{
     ids::{AttemptId, CheckpointId},
     journal::Event,
     platform::Mono,
+    points::Point,
     sabotage::Sabotage,
 };
 
@@ -54,6 +55,7 @@ impl Coordinator {
             if !self.has_room() {
                 // It is made up for as soon as there is room.
                 if !self.skipped {
+                    self.points.reached(Point::NoRoomForTrigger);
                     self.skipped = true;
                     self.skip("as many checkpoints as allowed are under way", out);
                 }
@@ -79,6 +81,8 @@ impl Coordinator {
 
     fn trigger_one(&mut self, attempt: AttemptId, now: Mono, out: &mut Vec<Command>) {
         let checkpoint = CheckpointId(self.next_id);
+        let end = self.ids_end;
+        self.points.always(Point::IdsFromGrantedBlock, checkpoint.0 < end, || format!("{checkpoint}, up to {end}"));
         self.next_id += 1;
         self.due = now + self.config.interval;
         self.requested = false;

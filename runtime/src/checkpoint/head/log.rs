@@ -12,6 +12,7 @@ use crate::{
     journal::Event,
     layout::Layout,
     platform::{ObjectName, StoreError},
+    points::Point,
     sabotage::{Sabotage, SabotageSet},
 };
 
@@ -237,6 +238,7 @@ impl HeadLog {
                 Err(StoreError::Exists) => loop {
                     match self.read_entry(record.sequence).await {
                         Ok(Some(found)) => {
+                            self.primary.platform().journal.reached(Point::HeadFenced);
                             return Err(HeadError::Fenced { leader: found.leader, sequence: found.sequence });
                         }
                         Ok(None) => {

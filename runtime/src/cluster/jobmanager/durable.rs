@@ -13,9 +13,10 @@ use crate::{
         types::PrecommittedObject,
     },
     ids::{AttemptId, CheckpointId, OperatorUid},
-    journal::Event,
+    journal::{Event, Journal},
     layout::Layout,
     platform::ObjectName,
+    points::Point,
     recovery::choice::{ChoiceSettings, Impossible, RestoreChoice, choose},
     sabotage::{Sabotage, SabotageSet},
 };
@@ -70,8 +71,13 @@ impl Durable {
             }
             loop {
                 match commit::commit(&self.primary, self.layout, sink, checkpoint, objects).await {
-                    Ok(CommitOutcome::Done) => break,
+                    Ok(CommitOutcome::Done) => {
+                        self.journal().reached(Point::CommitMeetsNoVoid);
+                        break;
+                    }
                     Ok(CommitOutcome::Other(manifest)) => {
+                        let detail = || format!("sink {sink}: checkpoint {checkpoint} is a {:?}", manifest.kind);
+                        self.journal().always(Point::CommitMeetsNoVoid, false, detail);
                         return Err(format!(
                             "sink {sink}: checkpoint {checkpoint} completed, but its manifest is a {:?} of {} objects",
                             manifest.kind,
@@ -84,6 +90,10 @@ impl Durable {
             }
         }
         Ok(())
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.primary.platform().journal
     }
 
     async fn pause(&self) {
@@ -102,7 +112,7 @@ impl Durable {
         settings: &ChoiceSettings,
     ) -> Result<Prepared, PrepareError> {
         let state = self.head.state();
-        let journal = &self.primary.platform().journal;
+        let journal = self.journal();
         let (choice, metadata) = loop {
             #[cfg(feature = "sabotage")]
             for bug in crate::recovery::choice::planted_in(&state, &condemned, settings) {
@@ -130,6 +140,7 @@ impl Durable {
                 }
                 Err(error @ MetadataError::Lost { .. }) => {
                     let reason = error.to_string();
+                    journal.reached(Point::MetadataLost);
                     journal.emit(Event::CheckpointCondemned { checkpoint, reason: reason.clone() });
                     condemned.insert(checkpoint, reason);
                 }
@@ -141,8 +152,10 @@ impl Durable {
         for checkpoint in state.voidable(first_unused, choice.checkpoint) {
             for sink in self.sinks.iter() {
                 match commit::void(&self.primary, self.layout, sink, checkpoint).await {
-                    Ok(CommitOutcome::Done) => {}
+                    Ok(CommitOutcome::Done) => journal.reached(Point::VoidMeetsNoCommit),
                     Ok(CommitOutcome::Other(_)) => {
+                        let detail = || format!("sink {sink}: checkpoint {checkpoint}");
+                        journal.always(Point::VoidMeetsNoCommit, false, detail);
                         return Err(PrepareError::Manifest(format!(
                             "sink {sink}: checkpoint {checkpoint} is committed although it never completed"
                         )));

@@ -80,9 +80,14 @@ impl ExecutionState {
         self.replaying.remove(&subtask);
     }
 
+    /// All subtasks run; perhaps they replay.
+    pub fn runs(&self) -> bool {
+        self.running.len() == self.subtasks.len()
+    }
+
     /// All subtasks run and nothing is left to replay: checkpoints may be taken.
     pub fn is_up(&self) -> bool {
-        self.running.len() == self.subtasks.len() && self.replaying.is_empty()
+        self.runs() && self.replaying.is_empty()
     }
 
     /// Whether this was the last source to run dry.

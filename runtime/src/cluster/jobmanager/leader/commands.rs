@@ -13,7 +13,9 @@ use crate::{
 
 impl Leader {
     pub(super) fn coordinate(&mut self, event: CoordinatorEvent, now: Mono) {
-        for command in self.coordinator.handle(event, now) {
+        let commands = self.coordinator.handle(event, now);
+        self.platform.journal.points(&self.coordinator.take_points());
+        for command in commands {
             self.execute(command);
         }
     }

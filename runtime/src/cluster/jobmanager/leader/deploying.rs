@@ -1,6 +1,6 @@
 //! From a stopped job to a deployed one: choose and prepare the restore, wait for slots, deploy.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     Event, ExecutionState, Leader, LeaderEvent, Phase, PrepareError, Prepared, Sabotage, SubtaskId, Then, ToTaskManager,
@@ -10,6 +10,7 @@ use crate::{
     cluster::slots::Assigned,
     dataflow::task::{ChannelTarget, SubtaskSpec},
     ids::AllocationId,
+    points::Point,
     recovery::choice::{ChoiceSettings, RestoreChoice, replay_plan},
     sabotage::SabotageSet,
 };
@@ -18,6 +19,9 @@ impl Leader {
     /// Moves on from a phase that waited for something, if it has come.
     pub(super) fn advance(&mut self) {
         let now = self.now();
+        if matches!(self.phase, Phase::Stopping { .. }) && self.peers.stopping().is_empty() {
+            self.platform.journal.sometimes(Point::FailoverWaitsForAppend, self.coordinator.is_finalizing());
+        }
         match &self.phase {
             Phase::Stopping { then, .. } if self.peers.stopping().is_empty() && !self.coordinator.is_finalizing() => {
                 match then.clone() {
@@ -55,6 +59,7 @@ impl Leader {
         match result {
             Ok(prepared) => {
                 self.condemned.clone_from(&prepared.condemned);
+                self.pass_restore_points(&prepared);
                 self.emit(Event::RestoreChosen {
                     job: self.job.name.clone(),
                     checkpoint: prepared.choice.checkpoint,
@@ -65,8 +70,7 @@ impl Leader {
                 let deadline = now + self.config.slot_request_timeout;
                 // A job that ran before has slots somewhere. Their TaskManagers get a moment to come back with them: under a
                 // new leader as long as it takes them to notice that the old one is gone.
-                let ran_before = self.durable.head.state().newest.is_some() || self.execution.0 > 1 || self.epoch.0 > 1;
-                let grace = match (ran_before, self.execution.0) {
+                let grace = match (self.ran_before(), self.execution.0) {
                     (false, _) => Duration::ZERO,
                     (true, 1) => self.config.heartbeat_timeout,
                     (true, _) => self.config.slot_return_grace,
@@ -75,6 +79,7 @@ impl Leader {
             }
             Err(PrepareError::Head(error)) => self.step_down(error.to_string()),
             Err(PrepareError::Unavailable(reason)) => {
+                self.platform.journal.reached(Point::RestorePostponed);
                 let until = now + self.config.restart_delay.max(self.config.reconnect_delay);
                 self.enter(Phase::Delay { until }, &reason);
             }
@@ -87,11 +92,54 @@ impl Leader {
         }
     }
 
+    fn ran_before(&self) -> bool {
+        self.durable.head.state().newest.is_some() || self.execution.0 > 1 || self.epoch.0 > 1
+    }
+
+    fn pass_restore_points(&self, prepared: &Prepared) {
+        let journal = &self.platform.journal;
+        let choice = &prepared.choice;
+        let retained = &self.durable.head.state().retained;
+        let Some(checkpoint) = choice.checkpoint else {
+            journal.sometimes(Point::RestoreBeforeCheckpoint, self.ran_before() && choice.newest.is_none());
+            journal.sometimes(Point::FallbackToBeginning, !choice.replay.is_empty());
+            return;
+        };
+        let is_whole = retained.contains_key(&checkpoint) && !prepared.condemned.contains_key(&checkpoint);
+        journal.always(Point::RestoresRetained, is_whole, || format!("checkpoint {checkpoint}"));
+        let passed_over = retained.keys().filter(|id| **id > checkpoint).count();
+        journal.sometimes(Point::FallbackByOne, passed_over == 1);
+        journal.sometimes(Point::FallbackByMore, passed_over > 1);
+        journal.sometimes(Point::ReplayOfOneEpoch, choice.replay.len() == 1);
+        journal.sometimes(Point::ReplayOfSeveralEpochs, choice.replay.len() > 1);
+        if let Some(end) = choice.replay_to() {
+            let newest = choice.newest;
+            journal.always(Point::ReplaysToNewest, Some(end) == newest, || format!("to {end}, newest is {newest:?}"));
+        }
+    }
+
+    fn pass_slot_points(&self, assigned: &BTreeMap<u32, Assigned>) {
+        let journal = &self.platform.journal;
+        let unconfirmed = self.peers.stopping();
+        let confirmed = assigned.values().all(|a| !unconfirmed.contains(&a.slot.task_manager));
+        journal.always(Point::DeploysOnConfirmed, confirmed, || format!("{unconfirmed:?} still stop"));
+        if self.ran_before() {
+            let previous = assigned.values().filter(|a| a.previous).count();
+            journal.reached(match previous {
+                0 => Point::NoPreviousSlot,
+                n if n == assigned.len() => Point::AllPreviousSlots,
+                _ => Point::SomePreviousSlots,
+            });
+        }
+    }
+
     pub(super) fn try_deploy(&mut self) {
         let now = self.now();
         let groups = self.job.graph.slots_needed();
         let Phase::Slots { settled, .. } = &self.phase else { return };
         if now < *settled && !self.pool.knows_all(groups) {
+            let enough = self.pool.total() >= groups as usize;
+            self.platform.journal.sometimes(Point::PreviousSlotsAwaited, enough);
             return;
         }
         let attempt = self.attempt();
@@ -108,6 +156,7 @@ impl Leader {
                 self.config.task.sabotage.runs(bug, &self.platform.journal);
             }
         }
+        self.pass_slot_points(&assigned);
         let before = std::mem::replace(&mut self.phase, Phase::Preparing);
         let Phase::Slots { prepared, .. } = before else { return };
         for (group, here) in &assigned {

@@ -5,6 +5,7 @@ use crate::{
     checkpoint::coordinator::CoordinatorEvent,
     cluster::rpc::ToJobManager,
     dataflow::task::{SubtaskReport, TaskFailure},
+    points::Point,
 };
 
 impl Leader {
@@ -28,6 +29,7 @@ impl Leader {
                 let stopping = Some(self.last_deployed());
                 let registered = Registered { name: task_manager.clone(), data_address, slots, stopping };
                 if let Some(old) = self.peers.register(number, registered) {
+                    self.platform.journal.reached(Point::RegisteredAgain);
                     self.peers.remove(old);
                     self.lost(&task_manager, "registered again");
                 }
@@ -56,6 +58,7 @@ impl Leader {
             return;
         }
         for stale in self.pool.register(&name, &slots, groups) {
+            self.platform.journal.reached(Point::PreviousSlotLeftAlone);
             let (slot, allocation, leader) = (stale.slot.index, stale.allocation, self.epoch);
             self.peers.send(&stale.slot.task_manager, &ToTaskManager::ReleaseSlot { leader, slot, allocation });
         }
@@ -72,6 +75,7 @@ impl Leader {
         }
         let Phase::Deployed(execution) = &mut self.phase else { return };
         if execution.attempt != attempt {
+            self.platform.journal.reached(Point::ReportOfOldAttempt);
             let process = self.platform.process.to_string();
             let message = format!("report of {subtask} for attempt {attempt} during {}", execution.attempt);
             return self.emit(Event::StaleMessageIgnored { process, message });
@@ -126,6 +130,8 @@ impl Leader {
             TaskFailure::StateLost { checkpoint, part, reason } => {
                 let restored = self.durable.head.state().restored;
                 if restored == Some((attempt, Some(*checkpoint))) && !self.condemned.contains_key(checkpoint) {
+                    let is_late = !matches!(self.phase, Phase::Deployed(_));
+                    self.platform.journal.sometimes(Point::LossHeardLate, is_late);
                     let reason = format!("{part}: {reason}");
                     self.emit(Event::CheckpointCondemned { checkpoint: *checkpoint, reason: reason.clone() });
                     self.condemned.insert(*checkpoint, reason);

@@ -44,6 +44,7 @@ use crate::{
     journal::Event,
     layout::Layout,
     platform::{Connection, Mono, ObjectName, Platform, Timer},
+    points::Point,
     sabotage::Sabotage,
 };
 
@@ -204,7 +205,11 @@ impl Leader {
         let durable = self.durable.clone();
         self.spawn("commit-newest", async move {
             let result = match state.newest {
-                Some(newest) => durable.commit_sinks(newest, &state.newest_sinks).await,
+                Some(newest) => {
+                    let result = durable.commit_sinks(newest, &state.newest_sinks).await;
+                    durable.primary.platform().journal.sometimes(Point::NewLeaderCommits, result.is_ok());
+                    result
+                }
                 None => Ok(()),
             };
             LeaderEvent::NewestCommitted(result)
@@ -261,6 +266,7 @@ impl Leader {
     }
 
     fn step_down(&mut self, reason: String) {
+        self.platform.journal.sometimes(Point::SteppedDownInCompletion, self.coordinator.is_finalizing());
         self.end.get_or_insert(Term::SteppedDown { reason });
     }
 
@@ -288,6 +294,7 @@ impl Leader {
             LeaderEvent::ConnectionDown(number, reason) => self.connection_down(number, &reason),
             LeaderEvent::NewestCommitted(Ok(())) => {
                 if self.durable.head.state().is_complete() {
+                    self.platform.journal.reached(Point::NewLeaderFindsAllInput);
                     self.record_end(JobOutcome::Finished);
                 } else {
                     self.stop_tasks(Then::Start, "leadership taken");

@@ -1,13 +1,13 @@
 //! How a term fails over, gives the job up, or brings it to its end.
 
 use super::{HeadEntry, JobOutcome, Leader, LeaderEvent, Phase, Sabotage, Then, ToTaskManager};
-use crate::checkpoint::coordinator::CoordinatorEvent;
+use crate::{checkpoint::coordinator::CoordinatorEvent, points::Point};
 
 impl Leader {
     pub(super) fn fail_over(&mut self, reason: &str) {
-        if !matches!(self.phase, Phase::Deployed(_)) {
-            return;
-        }
+        let Phase::Deployed(execution) = &self.phase else { return };
+        self.platform.journal.sometimes(Point::RestartDuringRestart, !execution.runs());
+        self.platform.journal.sometimes(Point::ReplayInterrupted, execution.runs() && !execution.is_up());
         self.restarts += 1;
         if self.config.restart_attempts.is_some_and(|most| self.restarts > most)
             || self.config.task.sabotage.runs(Sabotage::NeverRestart, &self.platform.journal)
