@@ -68,14 +68,14 @@ impl Adding {
     }
 }
 
-/// Every fault at every step of `steps` that stands for others, on top of what `base` holds. With `records`, also faults of
-/// user code, at the first record, the one in the middle and the last; and those that only a restore shows.
+/// Every fault at every step of `steps` that stands for others, on top of what `base` holds. In a whole run also faults of
+/// user code, near the first record, the one in the middle and the last; and those that only a restore shows.
 pub fn singles(base: &Plan, steps: &[Step], is_whole_run: bool) -> Vec<Placement> {
     let mut adding = Adding { known: BTreeSet::new(), placements: Vec::new() };
     for single in FaultKind::single_faults(base) {
         if let Strike::Parameter(parameter) = single.strike {
             let records = base.workload.records;
-            for record in [1, records / 2, records].into_iter().filter(|_| is_whole_run) {
+            for record in [1, records / 2, records - 1].into_iter().filter(|_| is_whole_run) {
                 let mut plan = base.clone();
                 plan.workload.parameters.insert(parameter.to_string(), record);
                 let name = format!("{} at record {record}", single.name());

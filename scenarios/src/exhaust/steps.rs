@@ -43,9 +43,10 @@ impl Step {
 }
 
 /// Listens to a run and keeps its steps.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Tracer {
     seen: Arc<Mutex<Seen>>,
+    end_ms: u64,
 }
 
 #[derive(Default)]
@@ -55,6 +56,11 @@ struct Seen {
 }
 
 impl Tracer {
+    /// Keeps the steps before `end_ms`.
+    pub fn until(end_ms: u64) -> Tracer {
+        Tracer { seen: Arc::default(), end_ms }
+    }
+
     pub fn steps(&self) -> Vec<Step> {
         // Nobody panics while holding it.
         self.seen.lock().map_or_else(|_| Vec::new(), |mut seen| std::mem::take(&mut seen.steps))
@@ -63,6 +69,9 @@ impl Tracer {
 
 impl Observer for Tracer {
     fn event(&mut self, story: &Story<'_>) {
+        if story.at_ms >= self.end_ms {
+            return;
+        }
         let Ok(mut seen) = self.seen.lock() else { return };
         let kind = story.event.kind();
         let count = seen.counts.entry(kind).or_default();
@@ -174,7 +183,7 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::exhaust) fn trace(events: &[(&str, Event)]) -> Vec<Step> {
-        let mut tracer = Tracer::default();
+        let mut tracer = Tracer::until(u64::MAX);
         for (sequence, (process, event)) in (0..).zip(events) {
             tracer.event(&Story { at_ms: sequence, sequence, process, incarnation: 1, event });
         }
