@@ -15,7 +15,7 @@ use crate::{
         faults::STORE,
         generate,
         model::{JOB_MANAGER, USER_ERROR_AT, USER_PANIC_AT},
-        singles::{SingleFault, Strike, Victim, WITNESS_AFTER_MS, later, of_class},
+        singles::{SingleFault, Sites, Strike, Victim, WITNESS_AFTER_MS, later, of_class},
     },
 };
 
@@ -181,13 +181,15 @@ impl Maker {
         let (victim, peer) = match single.victim {
             Victim::Channel if is_barrier => (String::new(), String::new()),
             Victim::Channel => (self.channel()?, String::new()),
-            Victim::EmitterAndJobManager(_) => (victim, JOB_MANAGER.to_string()),
+            Victim::EmitterAndJobManager(_) | Victim::EmitterAndPeer => (victim, JOB_MANAGER.to_string()),
             Victim::EmitterAndOtherEnd(_) => {
                 let peer = next(&victim).unwrap_or_else(|| JOB_MANAGER.to_string());
                 (victim, peer)
             }
             _ => (victim, String::new()),
         };
+        let beginning = Trigger::AtMs(0);
+        let trigger = if single.sites == Sites::Beginning { &beginning } else { trigger };
         let mut specs = single.specs(&self.plan, trigger, &victim, &peer).unwrap_or_default();
         let needs_task_manager = !matches!(single.class, FaultClass::Freeze);
         let emitter_hit = matches!(single.victim, Victim::Emitter | Victim::EmitterAndOtherEnd(_));

@@ -6,7 +6,7 @@ use runtime::journal::EventKind;
 
 use super::steps::{Step, representatives};
 use crate::plan::{
-    FaultClass, FaultKind, FaultSpec, Plan,
+    FaultClass, FaultKind, FaultSpec, Plan, Trigger,
     draw::Draw,
     model::JOB_MANAGER,
     singles::{SingleFault, Sites, Strike, Victim},
@@ -36,10 +36,13 @@ fn victims(single: &SingleFault, plan: &Plan, step: &Step) -> Vec<(String, Strin
         Victim::Emitter | Victim::JobManager | Victim::Store => vec![(step.emitter.clone(), none())],
         Victim::Channel => vec![(none(), none())],
         Victim::EachTaskManager => plan.cluster.task_manager_names().map(|name| (name, none())).collect(),
-        Victim::EmitterAndJobManager(_) if step.is_of_job_manager() => {
+        Victim::Rack => vec![(none(), none())],
+        Victim::EmitterAndJobManager(_) | Victim::EmitterAndPeer if step.is_of_job_manager() => {
             plan.cluster.task_manager_names().take(1).map(|peer| (JOB_MANAGER.to_string(), peer)).collect()
         }
-        Victim::EmitterAndJobManager(_) => vec![(step.emitter.clone(), JOB_MANAGER.to_string())],
+        Victim::EmitterAndJobManager(_) | Victim::EmitterAndPeer => {
+            vec![(step.emitter.clone(), JOB_MANAGER.to_string())]
+        }
         Victim::EmitterAndOtherEnd(_) => {
             let other = step.other_end.clone().filter(|other| *other != step.emitter);
             other.map(|other| (step.emitter.clone(), other)).into_iter().collect()
@@ -84,6 +87,17 @@ pub fn singles(base: &Plan, steps: &[Step], is_whole_run: bool) -> Vec<Placement
             continue;
         }
         if single.sites == Sites::Completion && !is_whole_run {
+            continue;
+        }
+        if single.sites == Sites::Beginning {
+            for victim in base.cluster.task_manager_names().filter(|_| is_whole_run) {
+                let Some(specs) = single.specs(base, &Trigger::AtMs(0), &victim, "") else { continue };
+                let mut plan = base.clone();
+                let placed = vec![plan.faults.len()];
+                plan.faults.extend(specs);
+                let name = format!("{} of {victim} from the beginning", single.name());
+                adding.add(Placement { class: single.class, name, plan, placed });
+            }
             continue;
         }
         for step in representatives(steps, single.sites) {
@@ -154,7 +168,7 @@ mod tests {
         super::steps::tests::{barrier, trace},
         *,
     };
-    use crate::plan::{Trigger, generate, profile::DEFAULT};
+    use crate::plan::{generate, profile::DEFAULT};
 
     fn base() -> Plan {
         let mut plan = generate(&DEFAULT, 7);
@@ -180,7 +194,13 @@ mod tests {
     fn every_class_is_placed_and_every_plan_is_valid_and_differs() {
         let placements = singles(&base(), &steps(), true);
         let classes: BTreeSet<_> = placements.iter().map(|p| p.class).collect();
-        let needs_disk = [FaultClass::DiskFull, FaultClass::DiskError];
+        let needs_disk = [
+            FaultClass::DiskFull,
+            FaultClass::DiskError,
+            FaultClass::DiskDenied,
+            FaultClass::DiskSlow,
+            FaultClass::DiskStall,
+        ];
         let expected: BTreeSet<_> = FaultClass::ALL.iter().copied().filter(|c| !needs_disk.contains(c)).collect();
         assert_eq!(classes, expected, "no event of this story comes before a use of the disk");
         let plans: BTreeSet<_> = placements.iter().map(|p| p.plan.to_toml()).collect();

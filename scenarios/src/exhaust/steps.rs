@@ -159,7 +159,7 @@ fn suits(sites: Sites, step: &Step) -> bool {
         Sites::DiskUse => !step.is_of_job_manager() && DISK_USE.contains(&step.kind),
         Sites::StoreUse => step.is_of_job_manager() && STORE_USE.contains(&step.kind),
         Sites::Completion => step.kind == EventKind::CheckpointCompleted,
-        Sites::Record => false,
+        Sites::Record | Sites::Beginning => false,
     }
 }
 

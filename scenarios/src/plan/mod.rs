@@ -9,6 +9,7 @@ mod generate_more;
 pub mod model;
 pub mod profile;
 pub mod singles;
+mod singles_more;
 pub mod text;
 mod validate;
 

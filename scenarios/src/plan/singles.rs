@@ -8,6 +8,7 @@ use super::{
         Side, StoreErrorKind, StoreOperation, Trigger,
     },
     model::{JOB_MANAGER, Plan, USER_ERROR_AT, USER_PANIC_AT},
+    singles_more,
 };
 
 /// At which steps of a run a fault is placed.
@@ -29,6 +30,8 @@ pub enum Sites {
     Completion,
     /// At a record that user code processes.
     Record,
+    /// From the beginning of the run on.
+    Beginning,
 }
 
 /// Who is hit.
@@ -44,6 +47,10 @@ pub enum Victim {
     EachTaskManager,
     /// Emitter and JobManager hear each other no more; of the JobManager's own events, it and the first TaskManager.
     EmitterAndJobManager(Side),
+    /// As before, for faults of the link between the two that have no side.
+    EmitterAndPeer,
+    /// The machines that the fault names.
+    Rack,
     /// The process at the other end of the event's channel and the emitter.
     EmitterAndOtherEnd(Side),
 }
@@ -79,7 +86,7 @@ pub enum Witness {
 /// A witness crashes so much later.
 pub const WITNESS_AFTER_MS: u64 = 20;
 /// Whoever crashes comes back after this.
-const COMEBACK_MS: u64 = 300;
+pub(super) const COMEBACK_MS: u64 = 300;
 
 impl SingleFault {
     /// `crash-task-manager`, or `store-timeout (create ha/, after)`.
@@ -100,13 +107,16 @@ impl SingleFault {
             Victim::Channel if victim.is_empty() => ENTITY,
             Victim::JobManager => JOB_MANAGER,
             Victim::Store => STORE,
-            Victim::Channel | Victim::EachTaskManager | Victim::EmitterAndJobManager(_) => victim,
+            Victim::Rack => "rack-1",
+            Victim::Channel | Victim::EachTaskManager | Victim::EmitterAndJobManager(_) | Victim::EmitterAndPeer => {
+                victim
+            }
         };
         let fault = match self.victim {
             Victim::EmitterAndJobManager(side) | Victim::EmitterAndOtherEnd(side) => {
                 FaultKind::Partition { peer: peer.to_string(), side }
             }
-            _ => kind.clone(),
+            _ => with_peer(kind.clone(), peer),
         };
         let mut specs = vec![FaultSpec {
             target: target.to_string(),
@@ -130,6 +140,20 @@ impl SingleFault {
         }
         Some(specs)
     }
+}
+
+/// Puts the other end into a fault of a link.
+fn with_peer(mut kind: FaultKind, other: &str) -> FaultKind {
+    match &mut kind {
+        FaultKind::ResetConnections { peer }
+        | FaultKind::HalfOpen { peer }
+        | FaultKind::JitterStorm { peer, .. }
+        | FaultKind::BandwidthCollapse { peer, .. }
+        | FaultKind::FlappingLink { peer, .. }
+        | FaultKind::DuplicateMessages { peer, .. } => *peer = other.to_string(),
+        _ => {}
+    }
+    kind
 }
 
 /// The same trigger, so much later.
@@ -223,6 +247,35 @@ pub fn of_class(class: FaultClass, plan: &Plan) -> Vec<SingleFault> {
         }
         FaultClass::LostObject => destroyed(class, |object, index| FaultKind::LoseObject { object, index }),
         FaultClass::CorruptObject => destroyed(class, |object, index| FaultKind::CorruptObject { object, index }),
+        FaultClass::LocalStale => local(class, Damage::Stale),
+        FaultClass::LocalForeign => local(class, Damage::Foreign),
+        FaultClass::StoreThrottled
+        | FaultClass::StoreSlow
+        | FaultClass::StoreShortRead
+        | FaultClass::StoreCorruptRead
+        | FaultClass::StoreLingeringDelete
+        | FaultClass::DiskDenied
+        | FaultClass::DiskVanished
+        | FaultClass::DiskSlow
+        | FaultClass::DiskStall
+        | FaultClass::SeparateDevice
+        | FaultClass::PowerLoss
+        | FaultClass::ConnectionReset
+        | FaultClass::HalfOpen
+        | FaultClass::JitterStorm
+        | FaultClass::BandwidthCollapse
+        | FaultClass::FlappingLink
+        | FaultClass::DuplicateMessage
+        | FaultClass::LateMessage
+        | FaultClass::ClockJump
+        | FaultClass::ClockSkew
+        | FaultClass::ClockDrift
+        | FaultClass::FreezeJobManager
+        | FaultClass::JoinLate
+        | FaultClass::LoseRack
+        | FaultClass::CutRack
+        | FaultClass::TwoLeaders
+        | FaultClass::OutOfMemory => singles_more::of_class(class, plan),
         FaultClass::UserPanic => vec![user(class, USER_PANIC_AT)],
         FaultClass::UserError => vec![user(class, USER_ERROR_AT)],
     }
@@ -355,9 +408,13 @@ mod tests {
         for single in &singles {
             let Some(specs) = single.specs(&plan, &trigger, "tm-1", "tm-2") else { continue };
             let mut placed = plan.clone();
+            let beginning = Trigger::AtMs(0);
+            let trigger = if single.sites == Sites::Beginning { &beginning } else { &trigger };
+            let peer = if single.victim == Victim::EmitterAndPeer { JOB_MANAGER } else { "tm-2" };
+            let specs = single.specs(&plan, trigger, "tm-1", peer).unwrap_or(specs);
             if single.sites == Sites::Channel && single.victim == Victim::Channel {
                 // A channel of the event's own.
-                placed.faults = single.specs(&plan, &trigger, "", "").expect("a fault of the world");
+                placed.faults = single.specs(&plan, trigger, "", "").expect("a fault of the world");
             } else {
                 placed.faults.clone_from(&specs);
             }
