@@ -19,8 +19,8 @@ planted! {
     a_late_acknowledgement_keeps_its_files: LateAckKeepsFiles within 120
     closing_deletes_what_was_acknowledged: CloseDeletesAcked within 10
     an_unclear_answer_counts_as_a_failure: AmbiguousIsFailure within 120
-    the_own_entry_is_taken_for_foreign: OwnEntryIsForeign within 120
-    ids_are_sorted_as_text: IdsSortedAsText within 5
+    the_own_entry_is_taken_for_foreign: OwnEntryIsForeign within 240
+    ids_are_sorted_as_text: IdsSortedAsText within 20
     lost_metadata_blocks_recovery: LostMetadataBlocks within 40
     an_outage_deletes_a_checkpoint: OutageDeletesCheckpoint within 10
     fallback_without_a_replay: FallbackWithoutReplay within 20
@@ -32,7 +32,7 @@ planted! {
     a_confirmation_drops_its_own_copy: ConfirmDropsCopy within 20
     a_local_failure_declines: LocalFailureDeclines within 120
     slots_of_others_are_taken: StealSlots within 5
-    only_the_own_epoch_is_committed: CommitOnlyOwnEpoch within 10
+    only_the_own_epoch_is_committed: CommitOnlyOwnEpoch within 20
     names_of_sink_objects_collide: CollidingSinkNames within 10
     what_is_committed_already_is_fatal: CommittedIsFatal within 20
     restoring_deletes_newer_output: RestoreDeletesNewerOutput within 20
