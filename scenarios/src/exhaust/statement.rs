@@ -58,7 +58,8 @@ impl Statement {
     pub fn add(&mut self, placement: &Placement, is_single: bool, outcome: Outcome) {
         *(if is_single { &mut self.singles_run } else { &mut self.pairs_run }) += 1;
         let class = placement.class.name();
-        if let Some(placed) = placement.placed.last()
+        if is_single
+            && let Some(placed) = placement.placed.last()
             && placement.plan.faults.len() > placed + 1
         {
             self.witnessed.insert(class);
