@@ -8,13 +8,14 @@
 //! Truth: the head log at the instant of the deletion (an entry that drops a checkpoint must be durable before its
 //! files go), the metadata as it was when the checkpoint completed, the store's own list.
 //!
-//! Excuse: for late acknowledgements, any fault of the store so far, one on the JobManager since, or its death. For the rest
-//! none. What the plan destroys is not deleted by the system and does not pass here.
+//! Excuse: for late acknowledgements, any fault of the store so far, one on the JobManager since, its death, or another
+//! claim of the leadership since: a leader that steps down leaves what it had still to delete to the sweep of the next one, which
+//! may be the same process again. For the rest none. What the plan destroys is not deleted by the system and does not pass here.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use runtime::{
-    ids::{SubtaskId, VertexId},
+    ids::{LeaderEpoch, SubtaskId, VertexId},
     journal::Event,
 };
 
@@ -28,6 +29,8 @@ struct Late {
     at: Duration,
     process: String,
     incarnation: u64,
+    /// Who led by the head log when it was heard.
+    leader: Option<LeaderEpoch>,
     subtask: String,
     /// What the names of its parts begin with.
     prefix: String,
@@ -52,13 +55,17 @@ impl Check for Deletion {
                     at: seen.at,
                     process: seen.process.to_string(),
                     incarnation: seen.incarnation,
+                    leader: look.ground.head.leader,
                     subtask: subtask.clone(),
                     prefix: format!("{}{id}-", look.ground.layout.checkpoint_prefix(*checkpoint)),
                 });
             }
             // Any later moment of the same JobManager will do.
             Event::CheckpointCompleted { .. } => {
-                self.late.retain(|late| late.process == seen.process && late.incarnation == seen.incarnation);
+                self.late.retain(|late| {
+                    (late.process.as_str(), late.incarnation, late.leader)
+                        == (seen.process, seen.incarnation, look.ground.head.leader)
+                });
                 let damage = &look.ground.damage;
                 let (due, early) = self.late.drain(..).partition(|late| late.at + SOON <= seen.at);
                 self.late = early;
@@ -181,6 +188,20 @@ mod tests {
             story.event("jobmanager", completed);
             if holds { story.holds() } else { story.breaks("file-lifetime", "late-ack-left-behind") }
         }
+    }
+
+    /// A replaced JobManager hears a late acknowledgement, steps down, and is elected again in the same process: what it had still
+    /// to delete is its new term's sweep to find.
+    #[test]
+    fn a_leader_that_steps_down_leaves_late_files_to_the_sweep() {
+        let mut story = Story::begin();
+        story.prepare(1, &[10, 10]);
+        let (subtask, checkpoint) = ("fold[0]".to_string(), CheckpointId(1));
+        story.event("jobmanager", Event::LateAckDiscarded { subtask, checkpoint });
+        story.claim(2);
+        story.truth.set_now(Duration::from_millis(4_000));
+        story.event("jobmanager", Event::CheckpointCompleted { checkpoint: CheckpointId(2), sequence: 2 });
+        story.holds();
     }
 
     /// Each thing that must stay is deleted, one story each.
