@@ -7,7 +7,7 @@
 //! the plan's `healed_by_ms`, or leave anything broken beyond it except processes that the plan never restarts.
 
 mod act;
-mod act_more;
+mod act_world;
 #[cfg(test)]
 mod tests;
 pub mod verbs;

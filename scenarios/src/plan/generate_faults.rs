@@ -204,7 +204,7 @@ impl Maker<'_> {
             FaultClass::LostObject | FaultClass::CorruptObject => self.destroy_and_restore(class, draw),
             // Switches of the workload, not of the world.
             FaultClass::UserPanic | FaultClass::UserError => {}
-            _ => self.add_more(class, draw),
+            _ => self.add_to_world(class, draw),
         }
     }
 

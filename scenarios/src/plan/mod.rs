@@ -5,11 +5,11 @@ pub mod draw;
 pub mod faults;
 pub mod generate;
 mod generate_faults;
-mod generate_more;
+mod generate_world;
 pub mod model;
 pub mod profile;
 pub mod singles;
-mod singles_more;
+mod singles_world;
 pub mod text;
 mod validate;
 

@@ -8,7 +8,7 @@ use super::{
         Side, StoreErrorKind, StoreOperation, Trigger,
     },
     model::{JOB_MANAGER, Plan, USER_ERROR_AT, USER_PANIC_AT},
-    singles_more,
+    singles_world,
 };
 
 /// At which steps of a run a fault is placed.
@@ -275,7 +275,7 @@ pub fn of_class(class: FaultClass, plan: &Plan) -> Vec<SingleFault> {
         | FaultClass::LoseRack
         | FaultClass::CutRack
         | FaultClass::TwoLeaders
-        | FaultClass::OutOfMemory => singles_more::of_class(class, plan),
+        | FaultClass::OutOfMemory => singles_world::of_class(class, plan),
         FaultClass::UserPanic => vec![user(class, USER_PANIC_AT)],
         FaultClass::UserError => vec![user(class, USER_ERROR_AT)],
     }

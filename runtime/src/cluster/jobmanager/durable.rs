@@ -181,7 +181,9 @@ impl Durable {
             for found in self.primary.list(&prefix).await.unwrap_or_default() {
                 let number = found.name.as_str().strip_prefix(&prefix).and_then(|rest| rest.get(..10)?.parse().ok());
                 let Some(number) = number.map(CheckpointId).filter(|number| Some(*number) > restored) else { continue };
-                if Some(number) <= newest {
+                // A replaced leader knows an old log: what is committed beyond it only the store can say.
+                let manifest = self.layout.sink_commit(&sink.0, number);
+                if Some(number) <= newest || matches!(self.primary.length(&manifest).await, Ok(Some(_))) {
                     self.primary.platform().journal.emit(Sabotage::RestoreDeletesNewerOutput.marker());
                 }
                 let _ = self.primary.delete(&found.name).await;

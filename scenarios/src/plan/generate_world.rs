@@ -14,7 +14,7 @@ fn small(draw: &mut Draw, low: u64, high: u64) -> u32 {
 }
 
 impl Maker<'_> {
-    pub fn add_more(&mut self, class: FaultClass, draw: &mut Draw) {
+    pub fn add_to_world(&mut self, class: FaultClass, draw: &mut Draw) {
         match class {
             FaultClass::StoreThrottled
             | FaultClass::StoreSlow

@@ -1,5 +1,5 @@
-//! The rest of the faults: racks, power, half-broken connections, messages that come twice or late, slow disks, a store that
-//! throttles, wrong clocks.
+//! Faults that change how the world behaves for a while, or hit several machines: racks, power, half-broken connections,
+//! messages that come twice or late, slow disks, a store that throttles, wrong clocks.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ fn control_channel(a: &str, b: &str) -> Option<String> {
 }
 
 impl Nemesis {
-    /// Carries out what `act` has no arm for.
-    pub(super) fn act_more(
+    /// Carries out the faults that `act` hands over by name.
+    pub(super) fn act_on_world(
         &self,
         fault: &FaultKind,
         target: String,
@@ -188,7 +188,7 @@ impl Nemesis {
                 self.begin(Condition::Troubled(trouble), for_a_while);
                 Ok(target.into())
             }
-            other => Err(format!("{other:?} is nobody's to carry out")),
+            other => unreachable!("{other:?} is carried out by `act` itself"),
         }
     }
 
