@@ -201,6 +201,7 @@ events! {
     LocalCopyDiscarded { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
     // ---- recovery
     RestoreChosen { job: Name, checkpoint: Option<CheckpointId>, newest: Option<CheckpointId>, replay_to: Option<CheckpointId>, attempt: AttemptId } on job,
+    OperatorRescaled { operator: Name, checkpoint: CheckpointId, from: u32, to: u32 } on operator,
     RestoreStarted { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId } on subtask,
     PartRestoredLocally { subtask: Name, checkpoint: CheckpointId, part: String, bytes: u64 } on subtask,
     LocalPartRejected { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,

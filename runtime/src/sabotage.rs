@@ -23,10 +23,21 @@ pub struct Defect {
     pub does: &'static str,
     /// The invariants that are there to see it. With more than one, which comes first is up to the plan.
     pub expected: &'static [&'static str],
+    /// The harness's profile in which it can show; `default` unless it needs what that one does not have.
+    pub profile: &'static str,
+}
+
+macro_rules! profile {
+    () => {
+        "default"
+    };
+    ($profile:literal) => {
+        $profile
+    };
 }
 
 macro_rules! defects {
-    ($($name:ident { $bug:literal, $jira:literal, $does:literal, [$($expected:literal),+] })*) => {
+    ($($name:ident { $bug:literal, $jira:literal, $does:literal, [$($expected:literal),+] $(in $profile:literal)? })*) => {
         /// One deliberate fault of the runtime, each at one place in the code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
@@ -42,6 +53,7 @@ macro_rules! defects {
                     jira: $jira,
                     does: $does,
                     expected: &[$($expected),+],
+                    profile: profile!($($profile)?),
                 }),* }
             }
         }
@@ -164,6 +176,16 @@ defects! {
     RelocatedWithoutState {
         "B145", "FLINK-10712", "A task that comes to another slot than before starts without its state.",
         ["restored-state", "barrier-side", "exactly-once", "fallback-behind-commit"]
+    }
+
+    // ---- changes of parallelism
+    PositionsStayBehind {
+        "", "", "After a change of parallelism a source subtask knows only the positions that its own index had written.",
+        ["exactly-once", "barrier-side", "restored-state"] in "rescale"
+    }
+    KeyGroupOffByOne {
+        "B108", "", "After a change of parallelism a subtask gives up the last key group of its range, and takes it for empty.",
+        ["restored-state", "exactly-once", "barrier-side"] in "rescale"
     }
 }
 

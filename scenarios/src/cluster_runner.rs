@@ -2,7 +2,8 @@
 //! event, and waits until the job has ended or its time is up.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
     rc::Rc,
     sync::{Arc, Mutex},
     time::Duration,
@@ -11,6 +12,7 @@ use std::{
 use futures::FutureExt;
 use reports::{RunRecord, TraceHash, Verdict};
 use runtime::{
+    api::JobError,
     cluster::{
         config::{CheckpointConfig, ClusterConfig},
         jobmanager::{self, JobManagerConfig, JobOutcome},
@@ -124,12 +126,45 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
     }
 }
 
+/// The job of a plan, at each parallelism that it ever has.
+#[derive(Clone)]
+pub struct Jobs {
+    by_parallelism: Rc<BTreeMap<u32, Job>>,
+    /// What a process that starts now is started with.
+    pub parallelism: Rc<Cell<u32>>,
+}
+
+impl Jobs {
+    /// # Errors
+    /// If the workload makes no job at one of them.
+    pub fn of(plan: &Plan, params: &WorkloadParams, first: &Job) -> Result<Jobs, JobError> {
+        let own = plan.workload.parallelism;
+        let mut jobs = BTreeMap::from([(own, first.clone())]);
+        for fault in &plan.faults {
+            if let FaultKind::Rescale { parallelism, .. } = fault.fault
+                && !jobs.contains_key(&parallelism)
+            {
+                jobs.insert(parallelism, params.at_parallelism(parallelism).build()?.job);
+            }
+        }
+        Ok(Jobs { by_parallelism: Rc::new(jobs), parallelism: Rc::new(Cell::new(own)) })
+    }
+
+    fn current(&self) -> Job {
+        self.by_parallelism.get(&self.parallelism.get()).expect("each parallelism of the plan has its job").clone()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Job> {
+        self.by_parallelism.values()
+    }
+}
+
 /// The program of a JobManager. How the job ended, by the first that knows, goes to `end`.
-fn job_manager(job: &Job, cluster: &ClusterConfig, process: &str, end: &JobEnd) -> Entry {
+fn job_manager(jobs: &Jobs, cluster: &ClusterConfig, process: &str, end: &JobEnd) -> Entry {
     let config = JobManagerConfig { rpc_address: Address(format!("{process}/rpc")), cluster: cluster.clone() };
-    let (job, end) = (job.clone(), end.clone());
+    let (jobs, end) = (jobs.clone(), end.clone());
     Rc::new(move |platform| {
-        let (job, config, end) = (job.clone(), config.clone(), end.clone());
+        let (job, config, end) = (jobs.current(), config.clone(), end.clone());
         async move {
             let outcome = jobmanager::run(platform, job, config).await.map_err(|error| error.to_string());
             if let Ok(mut end) = end.lock() {
@@ -141,7 +176,7 @@ fn job_manager(job: &Job, cluster: &ClusterConfig, process: &str, end: &JobEnd) 
 }
 
 /// Adds machines and processes of the plan to the world and starts them. The job's end appears in what is given back.
-pub fn start_cluster(world: &World, plan: &Plan, job: &Job) -> JobEnd {
+pub fn start_cluster(world: &World, plan: &Plan, jobs: &Jobs) -> JobEnd {
     let end: JobEnd = Arc::default();
     let cluster = cluster_config(plan);
     let rpc = Address(format!("{JOB_MANAGER}/rpc"));
@@ -150,15 +185,14 @@ pub fn start_cluster(world: &World, plan: &Plan, job: &Job) -> JobEnd {
         // Started, perhaps, by the nemesis.
         let machine = machine_of(SECOND_JOB_MANAGER);
         world.add_machine(&machine);
-        let entry = job_manager(job, &cluster, SECOND_JOB_MANAGER, &end);
+        let entry = job_manager(jobs, &cluster, SECOND_JOB_MANAGER, &end);
         world.add_process(SECOND_JOB_MANAGER, &machine, entry);
     }
     for process in plan.cluster.process_names() {
         let machine = machine_of(&process);
         world.add_machine(&machine);
-        let job = job.clone();
         if process == JOB_MANAGER {
-            world.add_process(&process, &machine, job_manager(&job, &cluster, &process, &end));
+            world.add_process(&process, &machine, job_manager(jobs, &cluster, &process, &end));
         } else {
             let config = TaskManagerConfig {
                 job_manager: rpc.clone(),
@@ -166,8 +200,9 @@ pub fn start_cluster(world: &World, plan: &Plan, job: &Job) -> JobEnd {
                 slots: plan.cluster.slots,
                 cluster: cluster.clone(),
             };
+            let jobs = jobs.clone();
             let entry = move |platform| {
-                let (job, config) = (job.clone(), config.clone());
+                let (job, config) = (jobs.current(), config.clone());
                 async move {
                     // Returns only if it cannot run; to the cluster that is a dead process like any other.
                     let _ = taskmanager::run(platform, job, config).await;
@@ -185,9 +220,13 @@ pub fn start_cluster(world: &World, plan: &Plan, job: &Job) -> JobEnd {
     end
 }
 
-fn suite(plan: &Plan, workload: Workload) -> InvariantSuite {
+fn suite(plan: &Plan, workload: Workload, jobs: &Jobs) -> InvariantSuite {
     let s = &plan.settings;
     let mut config = SuiteConfig::for_job(&workload.job, Rc::new(RuntimeFormats), workload.oracle);
+    // A vertex has its place in the graph at every parallelism.
+    for Job { graph, .. } in jobs.all() {
+        config.subtasks.extend(graph.subtasks().map(|id| (graph.subtask_name(id), id.into())));
+    }
     config.local_recovery = s.local_recovery;
     config.fallback = match s.fallback_behind_commit {
         FallbackBehindCommit::Replay => FallbackPolicy::Replay,
@@ -207,16 +246,18 @@ fn suite(plan: &Plan, workload: Workload) -> InvariantSuite {
     InvariantSuite::new(config)
 }
 
-async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dyn Observer + Send>) -> RunRecord {
+async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Box<dyn Observer + Send>) -> RunRecord {
+    let built = params.build().and_then(|workload| Ok((Jobs::of(&plan, &params, &workload.job)?, workload)));
+    let (jobs, workload) = built.expect("it was built a moment ago");
     for (path, bytes) in &workload.inputs {
         world.inputs().put(path, bytes.clone());
     }
-    let job = workload.job.clone();
-    let suite = Rc::new(RefCell::new(suite(&plan, workload)));
+    let suite = Rc::new(RefCell::new(suite(&plan, workload, &jobs)));
     let told = suite.clone();
     let verbs = WorldVerbs::new(
         world.clone(),
         Rc::new(move |world, notice| told.borrow_mut().on_fault(&WorldTruth(world), notice)),
+        jobs.parallelism.clone(),
     );
     let nemesis = Nemesis::new(&plan, Rc::new(verbs));
     let watch = Rc::new(RefCell::new(Watch { recorder: Recorder::new(&plan), observer, broken_at: None }));
@@ -267,7 +308,7 @@ async fn in_world(world: World, plan: Plan, workload: Workload, observer: Box<dy
     }));
 
     nemesis.start();
-    let end = start_cluster(&world, &plan, &job);
+    let end = start_cluster(&world, &plan, &jobs);
     let limit = ms(plan.time_limit_ms);
     let outcome = loop {
         let outcome = end.lock().map_or(None, |end| end.clone());
@@ -341,7 +382,8 @@ pub fn workload_of(plan: &Plan) -> Result<WorkloadParams, RunError> {
     let mut parameters = plan.workload.clone();
     parameters.parameters.remove(crate::record::CANARY_AT);
     let params = WorkloadParams::of_plan(&parameters, plan.seed).map_err(unusable)?;
-    params.build().map_err(|error| unusable(error.to_string()))?;
+    let workload = params.build().map_err(|error| unusable(error.to_string()))?;
+    Jobs::of(plan, &params, &workload.job).map_err(|error| unusable(error.to_string()))?;
     Ok(params)
 }
 
@@ -353,10 +395,7 @@ pub fn run(plan: &Plan, observer: Box<dyn Observer + Send>) -> Result<RunRecord,
     // Built there once to report what is wrong; the world builds its own, on its own thread.
     let params = workload_of(plan)?;
     let own = plan.clone();
-    let outcome = sim::run(world_config(plan), move |world| {
-        let workload = params.build().expect("it was built a moment ago");
-        in_world(world, own, workload, observer).boxed_local()
-    });
+    let outcome = sim::run(world_config(plan), move |world| in_world(world, own, params, observer).boxed_local());
     let mut record = match outcome.value {
         Ok(record) => record,
         Err(failure) => {

@@ -105,6 +105,7 @@ impl Verbs for Stage {
     fn power_loss(&self, machine: &str) {
         self.lose_machine(machine);
     }
+    fn rescale(&self, _parallelism: u32) {}
     fn second_job_manager(&self, _there: bool) {}
     fn limit_memory(&self, _: &str, _: u64, _: Box<dyn Fn()>) {}
     fn lift_memory_limit(&self, _: &str) {}

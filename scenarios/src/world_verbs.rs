@@ -35,10 +35,13 @@ pub struct WorldVerbs {
     cuts: RefCell<BTreeSet<(String, String)>>,
     armed: RefCell<BTreeMap<u64, FaultId>>,
     next_armed: Cell<u64>,
+    /// Of the job that processes are started with.
+    parallelism: Rc<Cell<u32>>,
 }
 
 impl WorldVerbs {
-    pub fn new(world: World, tell: NoticeListener) -> WorldVerbs {
+    /// `parallelism` is what processes look at when they start.
+    pub fn new(world: World, tell: NoticeListener, parallelism: Rc<Cell<u32>>) -> WorldVerbs {
         let disk_capacity = world.config().disk.capacity_bytes;
         WorldVerbs {
             world,
@@ -47,6 +50,7 @@ impl WorldVerbs {
             cuts: RefCell::default(),
             armed: RefCell::default(),
             next_armed: Cell::new(0),
+            parallelism,
         }
     }
 
@@ -159,6 +163,10 @@ impl Verbs for WorldVerbs {
             self.world.route(JOB_MANAGER, None);
             self.world.crash(SECOND_JOB_MANAGER);
         }
+    }
+
+    fn rescale(&self, parallelism: u32) {
+        self.parallelism.set(parallelism);
     }
 
     fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>) {

@@ -128,6 +128,12 @@ fn a_reused_leader_epoch_is_caught() {
     is_caught(Sabotage::ReuseLeaderEpoch, "default", 8, &["one-leader"]);
 }
 
+/// Invariants 1 and 3: after a change of parallelism a split is read again from its start, or from where another was.
+#[test]
+fn forgetting_the_positions_of_others_is_caught() {
+    is_caught(Sabotage::PositionsStayBehind, "rescale", 20, &["exactly-once", "barrier-side", "restored-state"]);
+}
+
 /// No defect is forgotten: each has its test above.
 #[test]
 fn every_sabotage_has_its_test() {

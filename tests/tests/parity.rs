@@ -14,7 +14,7 @@ use std::{
 };
 
 use scenarios::{
-    cluster_runner::{start_cluster, world_config},
+    cluster_runner::{Jobs, start_cluster, world_config},
     plan::Plan,
     workloads::WorkloadParams,
 };
@@ -165,7 +165,8 @@ fn simulated(rows: usize) -> Results {
             for (path, bytes) in &workload.inputs {
                 world.inputs().put(path, bytes.clone());
             }
-            let end = start_cluster(&world, &plan, &workload.job);
+            let jobs = Jobs::of(&plan, &params, &workload.job).expect("one job");
+            let end = start_cluster(&world, &plan, &jobs);
             while end.lock().expect("nobody panics with it").is_none() {
                 world.sleep(Duration::from_millis(50)).await;
             }
@@ -218,6 +219,17 @@ fn both_worlds_give_the_same_figures() {
 /// The process is killed in the middle (SIGKILL: nothing is tidied up) when some epochs are committed, and the run resumed. (R2)
 #[test]
 fn a_killed_run_is_resumed_exactly() {
+    killed_and_resumed(&[]);
+}
+
+/// The same, and the job comes back with more subtasks than it had, or with fewer. (R2)
+#[test]
+fn a_killed_run_is_resumed_exactly_at_another_parallelism() {
+    killed_and_resumed(&["--parallelism", "5"]);
+    killed_and_resumed(&["--parallelism", "1"]);
+}
+
+fn killed_and_resumed(resumed_with: &[&str]) {
     let directory = tempfile::tempdir().expect("a directory");
     let root = directory.path().join("run");
     let text = root.to_str().expect("the path is text");
@@ -240,7 +252,7 @@ fn a_killed_run_is_resumed_exactly() {
     let so_far = real_results(&root);
     let rows = |results: &Results| results["carriers"].values().map(|figures| figures.rows).sum::<u64>();
     assert!((1..27_004).contains(&rows(&so_far)), "it was killed in the middle");
-    run_for_real(&root, &["--resume"]);
+    run_for_real(&root, &[&["--resume"], resumed_with].concat());
     assert_eq!(real_results(&root), independent(&sample()));
     assert!(committed() > before);
 }

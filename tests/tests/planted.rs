@@ -8,7 +8,8 @@ macro_rules! planted {
     ($($(#[$doc:meta])* $test:ident: $sabotage:ident within $seeds:literal)*) => {
         $($(#[$doc])* #[test]
         fn $test() {
-            is_caught(Sabotage::$sabotage, "default", $seeds, Sabotage::$sabotage.defect().expected);
+            let defect = Sabotage::$sabotage.defect();
+            is_caught(Sabotage::$sabotage, defect.profile, $seeds, defect.expected);
         })*
 
         const TESTED: &[Sabotage] = &[$(Sabotage::$sabotage),*];
@@ -37,6 +38,7 @@ planted! {
     what_is_committed_already_is_fatal: CommittedIsFatal within 20
     restoring_deletes_newer_output: RestoreDeletesNewerOutput within 20
     a_task_starts_elsewhere_without_its_state: RelocatedWithoutState within 5
+    a_key_group_is_lost_between_two_ranges: KeyGroupOffByOne within 20
 }
 
 /// Every historical bug is here, and nothing else.

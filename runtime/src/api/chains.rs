@@ -186,9 +186,15 @@ impl<S: Source> SourceChain<S> {
 impl<S: Source> Chain for SourceChain<S> {
     fn open(&mut self, restored: RestoredState) -> Result<(), ChainError> {
         let mut offsets: BTreeMap<SplitId, u64> = BTreeMap::new();
-        if let Some(bytes) = restored.inline.get(&self.uid) {
-            offsets = postcard::from_bytes(bytes)
+        // Of all subtasks that the source had: a split may have been another's before.
+        for bytes in restored.inline_of(&self.uid) {
+            let of_one: BTreeMap<SplitId, u64> = postcard::from_bytes(bytes)
                 .map_err(|error| self.error(format!("positions in the snapshot do not decode: {error}")))?;
+            for (split, offset) in of_one {
+                if offsets.insert(split.clone(), offset).is_some() {
+                    return Err(self.error(format!("two subtasks have a position in split {split} in the snapshot")));
+                }
+            }
         }
         let known = &self.plan.splits;
         if let Some(unknown) = offsets.keys().find(|id| known.binary_search_by(|(k, _)| k.cmp(id)).is_err()) {

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::{
-    checkpoint::types::OutputDigest,
+    checkpoint::types::{InlineState, OutputDigest},
     dataflow::{
-        chain::{Chain, ChainError, RestoredState, SourcePoll},
+        chain::{Chain, ChainError, PartSource, RestoredPart, RestoredState, SourcePoll},
         outputs::Outputs,
     },
     graph::{ChainContext, Job, Vertex},
@@ -29,13 +29,7 @@ impl JobSnapshot {
             let mut state = RestoredState::default();
             for (_, other) in self.subtasks.iter().filter(|(other, _)| other.vertex == id.vertex) {
                 state.parts.extend(other.parts.iter().cloned());
-                for (uid, bytes) in &other.inline {
-                    let mut positions: BTreeMap<SplitId, u64> = postcard::from_bytes(bytes).unwrap();
-                    if let Some(before) = state.inline.get(uid) {
-                        positions.extend(postcard::from_bytes::<BTreeMap<SplitId, u64>>(before).unwrap());
-                    }
-                    state.inline.insert(uid.clone(), postcard::to_allocvec(&positions).unwrap());
-                }
+                state.inline.extend(other.inline.iter().cloned());
             }
             (id, state)
         };
@@ -161,8 +155,19 @@ impl Driver {
         let mut all = JobSnapshot::default();
         for (id, chain) in &mut self.chains {
             let snapshot = chain.snapshot(CheckpointId(1))?;
-            let parts = snapshot.parts.into_iter().map(|p| (p.operator, p.key_groups, (p.encode)())).collect();
-            all.subtasks.insert(*id, RestoredState { parts, inline: snapshot.inline });
+            let part = |p: PartSource| RestoredPart {
+                operator: p.operator,
+                key_groups: p.key_groups,
+                from: id.index,
+                bytes: (p.encode)(),
+            };
+            let inline = |(operator, bytes)| InlineState { operator, from: id.index, bytes };
+            let state = RestoredState {
+                parts: snapshot.parts.into_iter().map(part).collect(),
+                inline: snapshot.inline.into_iter().map(inline).collect(),
+                parallelism: BTreeMap::new(),
+            };
+            all.subtasks.insert(*id, state);
             all.positions.extend(snapshot.positions);
         }
         Ok(all)

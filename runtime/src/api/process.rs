@@ -76,8 +76,8 @@ impl<P: KeyedProcess> Lifecycle for ProcessStage<P> {
         let parts: Vec<_> = restored
             .parts
             .iter()
-            .filter(|(operator, _, _)| *operator == self.uid)
-            .map(|(_, key_groups, bytes)| (*key_groups, bytes.clone()))
+            .filter(|part| part.operator == self.uid)
+            .map(|part| (part.key_groups, part.bytes.clone()))
             .collect();
         let opened = HeapBackend::restore(self.uid.clone(), range, max_parallelism, &parts).and_then(|mut state| {
             self.process.open(&mut state.open_context())?;

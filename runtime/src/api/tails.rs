@@ -111,9 +111,9 @@ impl RebalanceTail {
 impl Lifecycle for RebalanceTail {
     fn open(&mut self, restored: &RestoredState) -> Result<(), ChainError> {
         let name = self.state_name();
-        if let Some(bytes) = restored.inline.get(&name) {
+        if let Some(bytes) = restored.inline_of(&name).next() {
             let turn: u32 = postcard::from_bytes(bytes).map_err(|error| ChainError {
-                operator: name.0,
+                operator: name.0.clone(),
                 message: format!("inline state does not decode: {error}"),
             })?;
             self.turn = turn % self.target.parallelism;

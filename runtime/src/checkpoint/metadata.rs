@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     frame::{self, FrameError},
     primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
-    types::{RestoreOrder, SubtaskKey, SubtaskSnapshot},
+    types::{SubtaskKey, SubtaskSnapshot},
 };
 use crate::{
-    ids::{AttemptId, CheckpointId, JobId, SubtaskId},
+    graph::{ExecutionGraph, Vertex},
+    ids::{AttemptId, CheckpointId, JobId, OperatorUid},
     layout::Layout,
     platform::{ObjectName, StoreError, Wall},
 };
@@ -30,7 +31,29 @@ pub struct CheckpointMetadata {
     pub attempt: AttemptId,
     /// When it was written down; for people.
     pub written_at: Wall,
+    /// The vertices that its subtasks were of; vertex i has id i.
+    pub vertices: Vec<VertexShape>,
     pub subtasks: BTreeMap<SubtaskKey, SubtaskSnapshot>,
+}
+
+/// A vertex as it was when the checkpoint was taken: what must be known to give its state to other subtasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VertexShape {
+    /// Operators of the chain, first to last.
+    pub operators: Vec<OperatorUid>,
+    pub parallelism: u32,
+    pub max_parallelism: u16,
+}
+
+impl VertexShape {
+    pub fn all(graph: &ExecutionGraph) -> Vec<VertexShape> {
+        let shape = |vertex: &Vertex| VertexShape {
+            operators: vertex.operators.clone(),
+            parallelism: vertex.parallelism,
+            max_parallelism: vertex.max_parallelism,
+        };
+        graph.vertices.iter().map(shape).collect()
+    }
 }
 
 impl CheckpointMetadata {
@@ -49,12 +72,6 @@ impl CheckpointMetadata {
     /// All state objects it refers to, in a fixed order.
     pub fn objects(&self) -> Vec<ObjectName> {
         self.subtasks.values().flat_map(|s| &s.parts).map(|p| p.object.clone()).collect()
-    }
-
-    /// What `subtask` is told to restore; None if it is not in the checkpoint.
-    pub fn restore_order(&self, subtask: SubtaskId) -> Option<RestoreOrder> {
-        let snapshot = self.subtasks.get(&subtask.into())?.clone();
-        Some(RestoreOrder { checkpoint: self.checkpoint, snapshot })
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     commit::{self, CommitOutcome, Manifest},
     fake::{Kind, World},
     head::{HeadEntry, HeadError, HeadLog, HeadRecord, HeadState, probe},
-    metadata::{self, CheckpointMetadata, MetadataError},
+    metadata::{self, CheckpointMetadata, MetadataError, VertexShape},
     primary::{Primary, ReadError},
     sweep::sweep,
     types::{LedgerEpoch, PrecommittedObject, SubtaskSnapshot},
@@ -278,6 +278,11 @@ fn some_metadata() -> CheckpointMetadata {
         checkpoint: CheckpointId(4),
         attempt: attempt(1, 1),
         written_at: Default::default(),
+        vertices: vec![VertexShape {
+            operators: vec![OperatorUid("source".into())],
+            parallelism: 1,
+            max_parallelism: 128,
+        }],
         subtasks: BTreeMap::from([((0, 0), snapshot)]),
     }
 }
@@ -290,8 +295,7 @@ fn metadata_comes_back_or_says_whether_it_is_lost_or_only_out_of_reach() {
         let name = metadata::write(&p, LAYOUT, some_metadata()).await.unwrap();
         let found = metadata::read(&p, LAYOUT, CheckpointId(4), &name).await.unwrap();
         assert_eq!(found.subtasks, some_metadata().subtasks);
-        let order = found.restore_order(SubtaskId { vertex: VertexId(0), index: 0 }).unwrap();
-        assert_eq!(order.checkpoint, CheckpointId(4));
+        assert_eq!(found.vertices, some_metadata().vertices);
         assert!(matches!(metadata::read(&p, LAYOUT, CheckpointId(5), &name).await, Err(MetadataError::Lost { .. })));
         world.store_fault("read", "_metadata", Kind::Before, 1000);
         assert!(matches!(

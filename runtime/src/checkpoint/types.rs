@@ -22,6 +22,13 @@ pub struct StatePart {
     pub crc32c: u32,
 }
 
+impl StatePart {
+    /// Whether it is cut by key groups, and so can be given to others by them.
+    pub fn is_keyed(&self) -> bool {
+        true
+    }
+}
+
 /// Everything needed to restore one subtask.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubtaskSnapshot {
@@ -128,9 +135,46 @@ pub struct ReplayEpoch {
     pub merges: Vec<MergeRun>,
 }
 
-/// What a subtask is told to restore.
+/// A state part as a restoring subtask is told of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePart {
+    /// Index of the subtask that wrote it, among those the operator had then.
+    pub from: u32,
+    pub part: StatePart,
+}
+
+/// Small state as a restoring subtask is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InlineState {
+    pub operator: OperatorUid,
+    /// Index of the subtask that wrote it, among those the operator had then.
+    pub from: u32,
+    pub bytes: Vec<u8>,
+}
+
+/// What a subtask is told to restore: what it wrote itself, or, when the parallelism has changed, a share of what several
+/// subtasks wrote (`recovery::assignment`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreOrder {
     pub checkpoint: CheckpointId,
-    pub snapshot: SubtaskSnapshot,
+    pub parts: Vec<RestorePart>,
+    pub inline: Vec<InlineState>,
+    /// How many subtasks each operator of the chain had. An operator that is not listed is new.
+    pub parallelism: BTreeMap<OperatorUid, u32>,
+}
+
+impl RestoreOrder {
+    /// For a subtask that gets back what it wrote itself.
+    pub fn own(checkpoint: CheckpointId, index: u32, snapshot: SubtaskSnapshot) -> RestoreOrder {
+        RestoreOrder {
+            checkpoint,
+            parts: snapshot.parts.into_iter().map(|part| RestorePart { from: index, part }).collect(),
+            inline: snapshot
+                .inline
+                .into_iter()
+                .map(|(operator, bytes)| InlineState { operator, from: index, bytes })
+                .collect(),
+            parallelism: BTreeMap::new(),
+        }
+    }
 }

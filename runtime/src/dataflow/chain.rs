@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::outputs::Outputs;
 use crate::{
-    checkpoint::types::OutputDigest,
+    checkpoint::types::{InlineState, OutputDigest},
     ids::{CheckpointId, KeyGroupRange, OperatorUid, SplitId},
 };
 
@@ -66,11 +66,32 @@ pub struct SinkData {
 }
 
 /// State to start from.
+///
+/// After a change of parallelism it is more than this subtask's own: an operator takes what falls to it and leaves the rest.
 #[derive(Clone, Debug, Default)]
 pub struct RestoredState {
     /// Decoded by the operator named; each part covers the key groups given.
-    pub parts: Vec<(OperatorUid, KeyGroupRange, Bytes)>,
-    pub inline: BTreeMap<OperatorUid, Vec<u8>>,
+    pub parts: Vec<RestoredPart>,
+    pub inline: Vec<InlineState>,
+    /// How many subtasks each operator had when the state was written, if it is known. Of others nothing is restored.
+    pub parallelism: BTreeMap<OperatorUid, u32>,
+}
+
+/// A state part with its bytes, which were verified.
+#[derive(Clone, Debug)]
+pub struct RestoredPart {
+    pub operator: OperatorUid,
+    pub key_groups: KeyGroupRange,
+    /// Index of the subtask that wrote it.
+    pub from: u32,
+    pub bytes: Bytes,
+}
+
+impl RestoredState {
+    /// The inline state of an operator, in the order of the subtasks that wrote it.
+    pub fn inline_of(&self, operator: &OperatorUid) -> impl Iterator<Item = &[u8]> {
+        self.inline.iter().filter(move |inline| inline.operator == *operator).map(|inline| inline.bytes.as_slice())
+    }
 }
 
 /// The operators of one subtask.

@@ -46,7 +46,7 @@ impl SourceChain {
 
 impl Chain for SourceChain {
     fn open(&mut self, restored: RestoredState) -> Result<(), ChainError> {
-        if let Some(bytes) = restored.inline.get(&uid("source")) {
+        if let Some(bytes) = restored.inline_of(&uid("source")).next() {
             self.offsets = postcard::from_bytes(bytes).unwrap();
         }
         Ok(())
@@ -125,7 +125,7 @@ pub struct CounterChain {
 
 impl Chain for CounterChain {
     fn open(&mut self, restored: RestoredState) -> Result<(), ChainError> {
-        for (_, _, bytes) in restored.parts {
+        for RestoredPart { bytes, .. } in restored.parts {
             self.sum = postcard::from_bytes(&bytes).unwrap();
         }
         Ok(())
@@ -331,9 +331,8 @@ pub fn deploy(world: &mut TestWorld, execution: u32, plan: &Plan) -> Deployment 
                 .outputs(subtask.vertex)
                 .map(|e| job.graph.downstream(e, subtask).into_iter().map(target).collect())
                 .collect(),
-            restore: plan.restore.as_ref().map(|(checkpoint, snapshots)| RestoreOrder {
-                checkpoint: *checkpoint,
-                snapshot: snapshots.get(&key).cloned().unwrap_or_default(),
+            restore: plan.restore.as_ref().map(|(checkpoint, snapshots)| {
+                RestoreOrder::own(*checkpoint, subtask.index, snapshots.get(&key).cloned().unwrap_or_default())
             }),
             replay: plan.replay.get(&key).cloned().unwrap_or_default(),
             settings: plan.settings.clone(),

@@ -39,7 +39,17 @@ pub enum FallbackBehindCommit {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChoiceSettings {
     pub fallback: FallbackBehindCommit,
+    /// The subtasks that the job has now: an epoch can be replayed by those that recorded it, and by no others. None: the
+    /// same as ever.
+    pub subtasks: Option<BTreeSet<SubtaskKey>>,
     pub sabotage: SabotageSet,
+}
+
+impl ChoiceSettings {
+    fn can_replay(&self, epochs: &[LedgerEpoch]) -> bool {
+        let same = |subtasks: &BTreeSet<SubtaskKey>| epochs.iter().all(|epoch| epoch.merges.keys().eq(subtasks));
+        self.subtasks.as_ref().is_none_or(same)
+    }
 }
 
 /// Where an execution starts.
@@ -69,6 +79,8 @@ impl RestoreChoice {
 pub struct Impossible {
     /// What was tried (None: starting from nothing), newest first, and why it is impossible.
     pub tried: Vec<(Option<CheckpointId>, String)>,
+    /// One of them could be restored if the job had the parallelism that it had.
+    pub at_other_parallelism: bool,
 }
 
 impl fmt::Display for Impossible {
@@ -127,6 +139,7 @@ pub fn choose(
         return Ok(RestoreChoice { checkpoint: None, replay: Vec::new(), continues: None, newest, duplicates: false });
     }
     let mut tried = Vec::new();
+    let mut at_other_parallelism = false;
     let oldest_first = settings.sabotage.is(Sabotage::RestoreOldest);
     let mut candidates: Vec<_> = head.retained.keys().copied().map(Some).collect();
     if !oldest_first {
@@ -168,6 +181,12 @@ pub fn choose(
                 });
             }
             FallbackBehindCommit::Replay | FallbackBehindCommit::Duplicate => match epochs_behind(head, candidate) {
+                Ok(replay) if !settings.can_replay(&replay) => {
+                    let why = "the epochs behind it, whose output is committed, were recorded at another parallelism, and \
+                               only there can they be replayed: start the job at the parallelism that it had";
+                    at_other_parallelism = true;
+                    tried.push((candidate, why.to_string()));
+                }
                 Ok(mut replay) => {
                     if settings.sabotage.is(Sabotage::ReplayTooShort) {
                         replay.pop();
@@ -184,7 +203,7 @@ pub fn choose(
             },
         }
     }
-    Err(Impossible { tried })
+    Err(Impossible { tried, at_other_parallelism })
 }
 
 /// The planted bugs that made the choice what it is.

@@ -14,10 +14,10 @@ use super::local_store::{LocalCopy, LocalStateStore, LocalWriter};
 use crate::{
     checkpoint::{
         primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
-        types::StatePart,
+        types::{RestorePart, StatePart},
     },
     dataflow::{
-        chain::{PartSource, RestoredState},
+        chain::{PartSource, RestoredPart, RestoredState},
         task::{SubtaskSpec, TaskFailure, TaskSettings},
     },
     ids::{AttemptId, CheckpointId, JobId, SubtaskId},
@@ -220,25 +220,32 @@ pub async fn restore_parts(
         wrong_copy: wrong_copy.is_some(),
         local: match local.filter(|_| settings.local_recovery) {
             None => None,
-            Some(_) if order.snapshot.parts.is_empty() => None,
+            // Of what others wrote there is no copy here.
+            Some(_) if order.parts.iter().all(|part| part.from != spec.subtask.index) => None,
             Some(store) => Some(reader_copy(platform, settings, store, wrong_copy.unwrap_or(checkpoint)).await),
         },
     };
     // Boxed before they are streamed, as in `upload_all`.
-    let reads = order.snapshot.parts.iter().map(|part| {
-        let read: Fut<'_, _> = Box::pin(reader.read(part));
+    let reads = order.parts.iter().map(|part| {
+        let read: Fut<'_, _> = Box::pin(reader.read(&part.part, part.from == spec.subtask.index));
         read
     });
     let reads: Vec<_> = reads.collect();
     let results: Vec<_> = stream::iter(reads).buffered(PARALLEL).collect().await;
-    let mut restored = RestoredState { parts: Vec::new(), inline: order.snapshot.inline.clone() };
+    let mut restored =
+        RestoredState { parts: Vec::new(), inline: order.inline.clone(), parallelism: order.parallelism.clone() };
     let (mut local_parts, mut primary_parts) = (0, 0);
     let mut failure = None;
-    for (part, result) in order.snapshot.parts.iter().zip(results) {
+    for (RestorePart { from, part }, result) in order.parts.iter().zip(results) {
         match result {
             Ok((bytes, from_local)) => {
                 *(if from_local { &mut local_parts } else { &mut primary_parts }) += 1;
-                restored.parts.push((part.operator.clone(), part.key_groups, bytes));
+                restored.parts.push(RestoredPart {
+                    operator: part.operator.clone(),
+                    key_groups: part.key_groups,
+                    from: *from,
+                    bytes,
+                });
             }
             // A definite loss says more than an outage.
             Err(lost @ TaskFailure::StateLost { .. }) if !matches!(failure, Some(TaskFailure::StateLost { .. })) => {
@@ -252,14 +259,18 @@ pub async fn restore_parts(
     }
     #[cfg(feature = "sabotage")]
     if settings.sabotage.is(Sabotage::RestoreDropsKeyGroup) {
-        for (_, _, bytes) in &mut restored.parts {
-            if let Ok(less) = crate::state::without_one_key_group(bytes)
-                && less != *bytes
+        for part in &mut restored.parts {
+            if let Ok(less) = crate::state::without_one_key_group(&part.bytes)
+                && less != part.bytes
             {
                 platform.journal.emit(Sabotage::RestoreDropsKeyGroup.marker());
-                *bytes = less;
+                part.bytes = less;
             }
         }
+    }
+    #[cfg(feature = "sabotage")]
+    if settings.sabotage.is(Sabotage::KeyGroupOffByOne) {
+        spoil_the_seam(platform, &mut restored);
     }
     if reader.local.is_some() {
         platform.journal.reached(match (local_parts, primary_parts) {
@@ -271,6 +282,22 @@ pub async fn restore_parts(
     let subtask = name.to_string();
     platform.journal.emit(Event::RestoreFinished { subtask, checkpoint, attempt, local_parts, primary_parts });
     Ok(restored)
+}
+
+/// A planted bug: where two old subtasks' ranges meet within a new one's, the last key group of the first is left out.
+#[cfg(feature = "sabotage")]
+fn spoil_the_seam(platform: &Platform, restored: &mut RestoredState) {
+    for position in 1..restored.parts.len() {
+        let (before, after) = (&restored.parts[position - 1], &restored.parts[position]);
+        if before.operator == after.operator
+            && before.from != after.from
+            && let Ok(less) = crate::state::without_key_group(&before.bytes, before.key_groups.last)
+            && less != before.bytes
+        {
+            platform.journal.emit(Sabotage::KeyGroupOffByOne.marker());
+            restored.parts[position - 1].bytes = less;
+        }
+    }
 }
 
 /// A planted bug: the copy to restore from, if it is not the one asked for.
@@ -315,13 +342,14 @@ struct PartReader<'a> {
 }
 
 impl PartReader<'_> {
-    /// The part's bytes, and whether they are local ones.
-    async fn read(&self, part: &StatePart) -> Result<(Bytes, bool), TaskFailure> {
+    /// The part's bytes, and whether they are local ones. `own`: this subtask wrote it, so that there may be a local copy.
+    async fn read(&self, part: &StatePart, own: bool) -> Result<(Bytes, bool), TaskFailure> {
         let checkpoint = self.checkpoint;
         let journal = &self.platform.journal;
         let (subtask, name) = (self.name.to_string(), part.name.clone());
         let mut tried = String::new();
-        match self.read_local(part).await {
+        let local = if own { self.read_local(part).await } else { None };
+        match local {
             None => {}
             Some(Ok(bytes)) => {
                 let length = bytes.len() as u64;

@@ -76,10 +76,11 @@ fn spec(checkpoint: u64, parts: &[StatePart]) -> SubtaskSpec {
         attempt: attempt(),
         allocation: ALLOCATION,
         outputs: Vec::new(),
-        restore: Some(RestoreOrder {
-            checkpoint: CheckpointId(checkpoint),
-            snapshot: SubtaskSnapshot { parts: parts.to_vec(), inline: BTreeMap::new() },
-        }),
+        restore: Some(RestoreOrder::own(
+            CheckpointId(checkpoint),
+            SUBTASK.index,
+            SubtaskSnapshot { parts: parts.to_vec(), inline: BTreeMap::new() },
+        )),
         replay: ReplayPlan::default(),
         settings: settings(),
     }
@@ -96,8 +97,8 @@ fn restore(world: &World, checkpoint: u64, parts: &[StatePart]) -> Result<(Resto
 
 fn check_content(state: &RestoredState, checkpoint: u64) {
     assert_eq!(state.parts.len(), PARTS);
-    for (part, (_, groups, bytes)) in state.parts.iter().enumerate() {
-        assert_eq!((*groups, bytes), (range(part), &content(checkpoint, part)));
+    for (part, restored) in state.parts.iter().enumerate() {
+        assert_eq!((restored.key_groups, &restored.bytes), (range(part), &content(checkpoint, part)));
     }
 }
 

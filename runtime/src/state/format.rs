@@ -247,6 +247,14 @@ fn take_framed<'a>(rest: &mut &'a [u8], what: &str) -> Result<&'a [u8], FormatEr
 /// The same part without the entries of its first key group that has any. For negative tests.
 #[cfg(feature = "sabotage")]
 pub fn without_one_key_group(part: &Bytes) -> Result<Bytes, FormatError> {
+    let reader = PartReader::new(part)?;
+    let victim = reader.sections.iter().find(|section| section.entries > 0).map(|section| section.group);
+    victim.map_or_else(|| Ok(part.clone()), |victim| without_key_group(part, victim))
+}
+
+/// The same part without the entries of one key group. For negative tests.
+#[cfg(feature = "sabotage")]
+pub fn without_key_group(part: &Bytes, victim: KeyGroup) -> Result<Bytes, FormatError> {
     struct Sections(Vec<StateSection>);
     impl SectionWriter for Sections {
         fn write(&self, group: usize, out: &mut Vec<u8>) -> u32 {
@@ -255,10 +263,9 @@ pub fn without_one_key_group(part: &Bytes) -> Result<Bytes, FormatError> {
         }
     }
     let mut reader = PartReader::new(part)?;
-    let victim = reader.sections.iter().find(|section| section.entries > 0).map(|section| section.group);
     let mut states: Vec<Vec<StateSection>> = reader.header.states.iter().map(|_| Vec::new()).collect();
     for mut section in reader.sections.drain(..) {
-        if Some(section.group) == victim {
+        if section.group == victim {
             (section.entries, section.bytes) = (0, Bytes::new());
         }
         states[section.state].push(section);

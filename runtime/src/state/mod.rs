@@ -14,9 +14,9 @@ mod table;
 
 pub use backend::{HeapBackend, KeyedContext, OpenContext};
 pub use error::{Record, UserError};
-#[cfg(feature = "sabotage")]
-pub use format::without_one_key_group;
 pub use format::{EntryRef, FormatError, PartHeader, PartReader, StateHeader, StateKind, StateSection};
+#[cfg(feature = "sabotage")]
+pub use format::{without_key_group, without_one_key_group};
 pub use handles::{ListState, MapState, ValueState};
 pub use key::StateKey;
 pub use key_group::{

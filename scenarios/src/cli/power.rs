@@ -23,8 +23,8 @@ pub(super) struct Power {
     /// Runs per sweep at most.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     limit: u64,
-    #[arg(long, default_value = "default", value_parser = parse_profile)]
-    profile: &'static Profile,
+    #[arg(long, value_parser = parse_profile)]
+    profile: Option<&'static Profile>,
     /// Worker processes at a time; as many as there are cores if not given.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     jobs: Option<u32>,

@@ -40,9 +40,8 @@ impl Fallback {
     ) {
         let ground = look.ground;
         let known = ground.head.completed.get(&checkpoint).and_then(|completed| {
-            let snapshots = completed.snapshots.as_ref().ok()?;
             let key = look.config.subtasks.get(subtask)?;
-            Some((*key, snapshots.get(key)?.parts.iter().find(|p| p.name == part || p.object.as_str() == part)?))
+            completed.part_for(*key, part)
         });
         let Some((key, known)) = known else {
             // Its metadata was unreadable already, or nothing is known of such a part.

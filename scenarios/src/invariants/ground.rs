@@ -56,6 +56,17 @@ impl CompletedFact {
         self.snapshots.iter().flatten().flat_map(|(key, snapshot)| snapshot.parts.iter().map(|part| (*key, part)))
     }
 
+    /// The part that `subtask` restores under this name (or object name), and who wrote it: itself, or, where the parallelism
+    /// was another, one of the other subtasks of its vertex.
+    pub fn part_for(&self, subtask: SubtaskKey, part: &str) -> Option<(SubtaskKey, &StatePart)> {
+        let snapshots = self.snapshots.as_ref().ok()?;
+        let own = snapshots.get_key_value(&subtask).into_iter();
+        let of_vertex = snapshots.range((subtask.0, 0)..=(subtask.0, u32::MAX));
+        own.chain(of_vertex)
+            .flat_map(|(key, snapshot)| snapshot.parts.iter().map(|part| (*key, part)))
+            .find(|(_, known)| known.name == part || known.object.as_str() == part)
+    }
+
     /// Every object in primary that a restore from this checkpoint needs.
     pub fn needed(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.completion.metadata.as_str()).chain(self.parts().map(|(_, part)| part.object.as_str()))

@@ -78,8 +78,7 @@ impl Restored {
 
 fn part_of<'a>(look: &'a Look<'_>, subtask: &str, checkpoint: CheckpointId, part: &str) -> Option<&'a StatePart> {
     let key = look.config.subtasks.get(subtask)?;
-    let snapshot = look.ground.head.completed.get(&checkpoint)?.snapshots.as_ref().ok()?.get(key)?;
-    snapshot.parts.iter().find(|p| p.name == part)
+    look.ground.head.completed.get(&checkpoint)?.part_for(*key, part).map(|(_, part)| part)
 }
 
 impl Restored {

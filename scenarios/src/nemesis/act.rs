@@ -139,6 +139,7 @@ impl Nemesis {
             world @ (FaultKind::PowerLoss { .. }
             | FaultKind::JoinLate { .. }
             | FaultKind::SecondJobManager { .. }
+            | FaultKind::Rescale { .. }
             | FaultKind::MemoryLimit { .. }
             | FaultKind::LoseRack { .. }
             | FaultKind::CutRack { .. }

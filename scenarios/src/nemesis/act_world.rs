@@ -66,6 +66,20 @@ impl Nemesis {
                 });
                 Ok(target.into())
             }
+            FaultKind::Rescale { parallelism, restart_after_ms } => {
+                verbs.rescale(*parallelism);
+                // Who is down now comes back, if at all, as part of the new job.
+                for process in self.0.processes.iter().filter(|process| verbs.is_alive(process)) {
+                    verbs.notice(Notice::Process { process: process.clone() });
+                    self.goes_down(process, Some(*restart_after_ms));
+                    verbs.crash(process);
+                }
+                // One that would go on leading the job as it was.
+                if self.0.faults.iter().any(|f| matches!(f.fault, FaultKind::SecondJobManager { .. })) {
+                    verbs.crash(SECOND_JOB_MANAGER);
+                }
+                Ok(format!("the job, to parallelism {parallelism}").into())
+            }
             FaultKind::MemoryLimit { headroom_bytes, restart_after_ms } => {
                 self.alive(&target)?;
                 let number = index as u64;

@@ -86,6 +86,9 @@ impl Verbs for Notebook {
     fn second_job_manager(&self, there: bool) {
         self.write(format!("second {there}"));
     }
+    fn rescale(&self, parallelism: u32) {
+        self.write(format!("rescale {parallelism}"));
+    }
     fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>) {
         self.write(format!("limit {process} {headroom_bytes}"));
         if headroom_bytes == 0 {
@@ -497,4 +500,20 @@ fn who_needs_too_much_memory_is_killed_and_comes_back() {
     let (fired, unfired) = nemesis.account();
     assert_eq!(fired.iter().map(|f| f.target.as_str()).collect::<Vec<_>>(), ["tm-1"]);
     assert_eq!(unfired[0].reason, "armed, met no operation");
+}
+
+#[test]
+fn a_job_is_stopped_as_a_whole_and_comes_back_at_another_parallelism() {
+    let rescale = FaultKind::Rescale { parallelism: 5, restart_after_ms: 40 };
+    let (notebook, nemesis) = with(vec![fault("jobmanager", Trigger::AtMs(10), 0, rescale)]);
+    notebook.dead.borrow_mut().push("tm-2".to_string());
+    notebook.advance_to(100);
+    let log = notebook.log();
+    assert_eq!(log[0], "rescale 5");
+    assert!(
+        log.contains(&"crash jobmanager".to_string()) && log.contains(&"restart jobmanager".to_string()),
+        "{log:?}"
+    );
+    assert!(log.contains(&"restart tm-1".to_string()) && !log.contains(&"crash tm-2".to_string()), "{log:?}");
+    assert_eq!(nemesis.account().0[0].class, "rescale");
 }

@@ -82,6 +82,8 @@ pub trait Verbs {
     fn power_loss(&self, machine: &str);
     /// Starts the second JobManager and leads new connections to it; or takes it away, and leads them back.
     fn second_job_manager(&self, there: bool);
+    /// Processes that start from now on have the job at this parallelism.
+    fn rescale(&self, parallelism: u32);
     /// Lets a process hold so much more than now; `killed` is called right before it dies of it.
     fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>);
     fn lift_memory_limit(&self, process: &str);

@@ -166,6 +166,9 @@ pub enum FaultKind {
     /// address leads new connections to it. When the first one comes back, two contend for the job; after `contend_ms` more
     /// the second is taken away again and the address leads back.
     SecondJobManager { isolated: bool, takeover_after_ms: u64, contend_ms: u64 },
+    /// All processes are stopped at once, and started so much later with the job at another parallelism: what somebody does who
+    /// scales a job. The target is the JobManager.
+    Rescale { parallelism: u32, restart_after_ms: u64 },
     /// A TaskManager may hold only so much more memory than it does at that moment, for the duration. If it needs more (in
     /// state, uploads and what it has not read yet) it is killed, and restarted so much later.
     MemoryLimit { headroom_bytes: u64, restart_after_ms: u64 },
@@ -296,6 +299,7 @@ pub enum FaultClass {
     CutRack,
     TwoLeaders,
     OutOfMemory,
+    Rescale,
 }
 
 impl FaultClass {
@@ -350,7 +354,15 @@ impl FaultClass {
         FaultClass::CutRack,
         FaultClass::TwoLeaders,
         FaultClass::OutOfMemory,
+        FaultClass::Rescale,
     ];
+
+    /// All but the change of parallelism. An epoch can only be replayed at the parallelism that recorded it: beside the loss of
+    /// checkpoints, a change of it makes recoveries impossible that would be possible without.
+    pub const OF_ONE_SHAPE: &'static [FaultClass] = match Self::ALL {
+        [rest @ .., FaultClass::Rescale] => rest,
+        _ => panic!("the change of parallelism is the last class"),
+    };
 
     pub fn name(self) -> &'static str {
         match self {
@@ -404,6 +416,7 @@ impl FaultClass {
             FaultClass::CutRack => "cut-rack",
             FaultClass::TwoLeaders => "two-leaders",
             FaultClass::OutOfMemory => "out-of-memory",
+            FaultClass::Rescale => "rescale",
         }
     }
 }
@@ -423,6 +436,7 @@ impl FaultSpec {
             FaultKind::CutRack { .. } => FaultClass::CutRack,
             FaultKind::MemoryLimit { .. } => FaultClass::OutOfMemory,
             FaultKind::SecondJobManager { .. } => FaultClass::TwoLeaders,
+            FaultKind::Rescale { .. } => FaultClass::Rescale,
             FaultKind::ResetConnections { .. } => FaultClass::ConnectionReset,
             FaultKind::HalfOpen { .. } => FaultClass::HalfOpen,
             FaultKind::JitterStorm { .. } => FaultClass::JitterStorm,

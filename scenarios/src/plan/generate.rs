@@ -1,5 +1,7 @@
 //! From a seed to a plan. One stream per section and feature: a draw added to one shifts no other.
 
+use std::collections::BTreeMap;
+
 use super::{
     draw::Draw,
     faults::{FaultClass, FaultSpec},
@@ -10,7 +12,7 @@ use super::{
     },
     profile::{Profile, Switch},
 };
-use crate::workloads::GROUPS;
+use crate::workloads::{GROUPS, MAX_PARALLELISM};
 
 /// The workload of generated plans.
 pub const DEFAULT_WORKLOAD: &str = "audit";
@@ -56,7 +58,7 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
     let swarm = Swarm::of(profile, seed);
     let (cluster, parallelism) = cluster(seed);
     let workload_ms = Draw::new(seed, "workload/duration").within(7_000, 13_000);
-    let workload = workload(seed, parallelism, workload_ms);
+    let workload = workload(seed, parallelism, cluster.task_managers * cluster.slots, workload_ms);
     let mut plan = Plan {
         version: PLAN_VERSION,
         seed,
@@ -186,7 +188,7 @@ fn store(seed: u64) -> StoreSettings {
     }
 }
 
-fn workload(seed: u64, parallelism: u32, duration_ms: u64) -> WorkloadPlan {
+fn workload(seed: u64, parallelism: u32, most_subtasks: u32, duration_ms: u64) -> WorkloadPlan {
     let mut draw = Draw::new(seed, "workload");
     let records = draw.within(700, 1_800) * pressure(seed);
     WorkloadPlan {
@@ -196,7 +198,7 @@ fn workload(seed: u64, parallelism: u32, duration_ms: u64) -> WorkloadPlan {
         splits: *draw.pick(&[2u32, 3, 4, 6]),
         parallelism,
         records_per_second: (records * 1_000).div_ceil(duration_ms),
-        parameters: two_stages(seed),
+        parameters: BTreeMap::from_iter(two_stages(seed).into_iter().chain(key_groups(seed, most_subtasks))),
     }
 }
 
@@ -207,8 +209,16 @@ fn pressure(seed: u64) -> u64 {
     if wanted { times } else { 1 }
 }
 
+/// In some runs another number of key groups than the usual one, down to as many as there may ever be subtasks.
+fn key_groups(seed: u64, most_subtasks: u32) -> Option<(String, u64)> {
+    let mut draw = Draw::new(seed, "workload/key-groups");
+    let (wanted, fewest) = (draw.chance(40), u64::from(most_subtasks));
+    let max_parallelism = *draw.pick(&[fewest, fewest + 1, fewest * 2 + 3, 97, 300]);
+    wanted.then(|| (MAX_PARALLELISM.to_string(), max_parallelism.max(fewest)))
+}
+
 /// A second keyed exchange, in most runs.
-fn two_stages(seed: u64) -> std::collections::BTreeMap<String, u64> {
+fn two_stages(seed: u64) -> BTreeMap<String, u64> {
     let mut draw = Draw::new(seed, "workload/stages");
     let (wanted, groups) = (draw.chance(75), draw.within(2, 9));
     wanted.then(|| (GROUPS.to_string(), groups)).into_iter().collect()

@@ -61,7 +61,9 @@ pub(super) struct Maker<'a> {
 
 pub fn faults(plan: &Plan, swarm: &Swarm, workload_ms: u64) -> Vec<FaultSpec> {
     let needed = plan.workload.parallelism.div_ceil(plan.cluster.slots);
-    let expendable = plan.cluster.task_managers.saturating_sub(needed);
+    let spare = plan.cluster.task_managers.saturating_sub(needed);
+    // A job that is scaled may come to need all slots there are.
+    let expendable = if swarm.classes.contains(&FaultClass::Rescale) { 0 } else { spare };
     let mut maker = Maker { plan, swarm, workload_ms, expendable, faults: Vec::new() };
     for class in &swarm.classes {
         let mut draw = Draw::new(plan.seed, &format!("faults/{}", class.name()));

@@ -9,6 +9,9 @@ use super::{
     model::JOB_MANAGER,
 };
 
+/// The highest parallelism that a job is scaled to.
+const MOST_RESCALED: u32 = 8;
+
 fn small(draw: &mut Draw, low: u64, high: u64) -> u32 {
     u32::try_from(draw.within(low, high)).expect("small")
 }
@@ -68,6 +71,14 @@ impl Maker<'_> {
                 self.push(target, Trigger::AtMs(at), duration, fault);
             }
             FaultClass::LoseRack | FaultClass::CutRack => self.rack(class, draw),
+            FaultClass::Rescale => {
+                let (at, by_event) = (self.time(draw), self.job_manager_moment(draw));
+                let trigger = if draw.chance(50) { by_event } else { Trigger::AtMs(at) };
+                let slots = self.plan.cluster.task_managers * self.plan.cluster.slots;
+                let parallelism = small(draw, 1, u64::from(slots.min(MOST_RESCALED)));
+                let restart_after_ms = draw.within(0, 1_000);
+                self.push(JOB_MANAGER, trigger, 0, FaultKind::Rescale { parallelism, restart_after_ms });
+            }
             other => unreachable!("{other:?} is drawn elsewhere"),
         }
     }

@@ -97,6 +97,17 @@ const RECOVERY_PHASES: &[EventKind] = &[
     SinkCommitted,
 ];
 
+const RESCALE_PHASES: &[EventKind] = &[
+    CheckpointCompleted,
+    RestoreChosen,
+    OperatorRescaled,
+    RestoreStarted,
+    PartRestoredFromPrimary,
+    RestoreFinished,
+    TaskNotifiedComplete,
+    SinkCommitted,
+];
+
 const FALLBACK_PHASES: &[EventKind] = &[
     CheckpointCompleted,
     RestoreChosen,
@@ -216,7 +227,7 @@ const RARE: &[FaultClass] = &[
 pub const DEFAULT: Profile = Profile {
     name: "default",
     about: "every fault and every feature, turned on and off per seed",
-    faults: FaultClass::ALL,
+    faults: FaultClass::OF_ONE_SHAPE,
     rare: RARE,
     local_recovery: Switch::Drawn,
     minimum_seeds: 200,
@@ -360,6 +371,30 @@ pub const ALL: &[Profile] = &[
         phases: RECOVERY_PHASES,
         floor: NO_FALLBACK_FLOOR,
     },
+    Profile {
+        name: "rescale",
+        about: "the job is stopped and started at another parallelism, once or several times, beside crashes and bad disks",
+        faults: &[
+            Rescale,
+            CrashTaskManager,
+            CrashJobManager,
+            LoseMachine,
+            Freeze,
+            PartitionBoth,
+            LocalMissing,
+            LocalCorrupt,
+            StoreErrorBefore,
+            StoreErrorAfter,
+            StoreTimeout,
+            StoreShortRead,
+            UserError,
+        ],
+        rare: &[],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 80,
+        phases: RESCALE_PHASES,
+        floor: NO_FALLBACK_FLOOR,
+    },
 ];
 
 /// In how many of 100 seeds a class is on.
@@ -371,6 +406,7 @@ impl Profile {
     pub fn percent(&self, class: FaultClass) -> u64 {
         match class {
             CrashTaskManager => 75,
+            Rescale => 95,
             _ if self.rare.contains(&class) => RARE_PERCENT,
             _ => USUAL_PERCENT,
         }

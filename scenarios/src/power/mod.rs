@@ -36,7 +36,8 @@ pub struct PowerOptions {
     pub sweeps: u64,
     /// Runs per sweep at most.
     pub limit: u64,
-    pub profile: &'static Profile,
+    /// None: for each bug the one in which it can show.
+    pub profile: Option<&'static Profile>,
     pub jobs: u32,
     pub run_limit: Duration,
     /// Where the scoreboard is written.
@@ -96,6 +97,10 @@ fn shoot(runner: &mut Runner, profile: &Profile, seed: u64, bug: Sabotage) -> Re
 
 /// Runs seeds in order until one finds the bug. What is given does not depend on the number of jobs.
 fn hunt(options: &PowerOptions, bug: Sabotage, first: u64, limit: u64) -> Result<Hunt, String> {
+    let own = || {
+        Profile::named(bug.defect().profile).ok_or_else(|| format!("no profile is called {:?}", bug.defect().profile))
+    };
+    let profile = options.profile.map_or_else(own, Ok)?;
     let next = AtomicU64::new(0);
     let best = AtomicU64::new(limit);
     let stop = AtomicBool::new(false);
@@ -110,7 +115,7 @@ fn hunt(options: &PowerOptions, bug: Sabotage, first: u64, limit: u64) -> Result
                     if position >= best.load(Ordering::Relaxed) || stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    let shot = shoot(&mut runner, options.profile, first + position, bug);
+                    let shot = shoot(&mut runner, profile, first + position, bug);
                     match &shot {
                         Ok(shot) if shot.found.is_some() => {
                             best.fetch_min(position, Ordering::Relaxed);
@@ -158,7 +163,7 @@ pub fn power(options: &PowerOptions, out: &mut dyn Write) -> Result<Exit, String
     let bugs = if options.bugs.is_empty() { Sabotage::ALL } else { &options.bugs };
     let mut board = Scoreboard {
         version: SCOREBOARD_VERSION,
-        profile: options.profile.name.to_string(),
+        profile: options.profile.map_or("default", |profile| profile.name).to_string(),
         sweeps: options.sweeps,
         limit: options.limit,
         scores: Vec::new(),

@@ -108,11 +108,12 @@ pub struct Workload {
 }
 
 /// Plan parameters beyond those that the plan's own file names: groups of the second keyed stage (0: one stage), skew in
-/// percent, parallelism of the source, and how often the planned user faults fire.
+/// percent, parallelism of the source, how often the planned user faults fire, and the number of key groups.
 pub const GROUPS: &str = "groups";
 pub const SKEW_PERCENT: &str = "skew_percent";
 pub const SOURCE_PARALLELISM: &str = "source_parallelism";
 pub const USER_FAULT_TIMES: &str = "user_fault_times";
+pub const MAX_PARALLELISM: &str = "max_parallelism";
 
 impl WorkloadParams {
     /// The names that a plan may use.
@@ -129,7 +130,8 @@ impl WorkloadParams {
             "wordcount" => WorkloadKind::WordCount,
             other => return Err(format!("no workload is called {other:?}; there are {}", Self::NAMES.join(", "))),
         };
-        let known = [GROUPS, SKEW_PERCENT, SOURCE_PARALLELISM, USER_FAULT_TIMES, USER_PANIC_AT, USER_ERROR_AT];
+        let known =
+            [GROUPS, SKEW_PERCENT, SOURCE_PARALLELISM, USER_FAULT_TIMES, MAX_PARALLELISM, USER_PANIC_AT, USER_ERROR_AT];
         if let Some(unknown) = plan.parameters.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(format!("workload {} has no parameter {unknown:?}; there are {}", plan.name, known.join(", ")));
         }
@@ -155,10 +157,22 @@ impl WorkloadParams {
             groups: parameter(GROUPS).filter(|groups| *groups > 0).map(small),
             parallelism: plan.parallelism,
             source_parallelism: parameter(SOURCE_PARALLELISM).map_or(plan.parallelism, small).min(splits),
-            max_parallelism: None,
+            max_parallelism: parameter(MAX_PARALLELISM).map(|max| u16::try_from(max).unwrap_or(u16::MAX)),
             records_per_second: (plan.records_per_second > 0).then_some(plan.records_per_second as f64),
             user_faults,
         })
+    }
+
+    /// The same at another parallelism.
+    #[must_use]
+    pub fn at_parallelism(&self, parallelism: u32) -> WorkloadParams {
+        // The source goes along where it had what the job had.
+        let of_source = if self.source_parallelism == self.parallelism.min(self.splits) {
+            parallelism.min(self.splits)
+        } else {
+            self.source_parallelism
+        };
+        WorkloadParams { parallelism, source_parallelism: of_source, ..self.clone() }
     }
 
     /// # Errors

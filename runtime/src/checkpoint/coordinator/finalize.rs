@@ -36,6 +36,7 @@ impl Coordinator {
             checkpoint,
             attempt: pending.attempt,
             written_at: Wall::default(),
+            vertices: self.participants.vertices.clone(),
             subtasks,
         };
         let mut sinks = self.manifests(checkpoint, &pending);

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     checkpoint::{
         head::HeadEntry,
-        metadata::CheckpointMetadata,
+        metadata::{CheckpointMetadata, VertexShape},
         types::{CheckpointAck, PrecommittedObject},
     },
     graph::ExecutionGraph,
@@ -45,6 +45,8 @@ pub struct Participants {
     pub sources: BTreeSet<SubtaskId>,
     /// Each of them has a manifest for each checkpoint, an empty one if need be.
     pub sinks: BTreeSet<OperatorUid>,
+    /// As they are described in metadata.
+    pub vertices: Vec<VertexShape>,
 }
 
 impl Participants {
@@ -53,6 +55,7 @@ impl Participants {
             subtasks: graph.subtasks().map(|id| (id, graph.subtask_name(id))).collect(),
             sources: graph.subtasks().filter(|id| graph.vertex(id.vertex).splits.is_some()).collect(),
             sinks: graph.vertices.iter().flat_map(|v| v.sinks.iter().cloned()).collect(),
+            vertices: VertexShape::all(graph),
         }
     }
 }

@@ -29,6 +29,7 @@ fn participants() -> Participants {
         subtasks: subtasks().into_iter().map(|id| (id, format!("task{id}"))).collect(),
         sources: subtasks().into_iter().filter(|id| id.vertex.0 == 0).collect(),
         sinks: BTreeSet::from([OperatorUid("out".into())]),
+        vertices: Vec::new(),
     }
 }
 

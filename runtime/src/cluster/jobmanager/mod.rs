@@ -53,13 +53,15 @@ pub enum JobManagerError {
     Listen { address: Address, reason: String },
     #[error("the head log of job {job} cannot be used: {reason}")]
     Head { job: String, reason: String },
+    #[error("job {job} cannot go on from what is stored of it: {reason}")]
+    DoesNotFit { job: String, reason: String },
 }
 
 /// Runs the job to its end, through as many terms of leadership as it takes.
 ///
 /// # Errors
-/// [`JobManagerError`] if it cannot lead at all: its port is taken, the head log is corrupt, or the store is refused because
-/// two creates of one name both succeed.
+/// [`JobManagerError`] if it cannot lead at all: its port is taken, the head log is corrupt, the store is refused because
+/// two creates of one name both succeed, or the job is another one than that whose checkpoints are there.
 pub async fn run(platform: Platform, job: Job, config: JobManagerConfig) -> Result<JobOutcome, JobManagerError> {
     platform.journal.emit(Event::ProcessStarted { process: platform.process.to_string() });
     let mut listener = platform
@@ -102,6 +104,9 @@ async fn lead_until_the_end(
                 let mut term = Leader::new(platform.clone(), Arc::clone(&job), Arc::clone(&cluster), head, epoch);
                 match serve(&mut term, connections).await {
                     Term::Ended(outcome) => return Ok(outcome),
+                    Term::Refused { reason } => {
+                        return Err(JobManagerError::DoesNotFit { job: job.name.clone(), reason });
+                    }
                     Term::SteppedDown { reason } => {
                         let process = platform.process.to_string();
                         platform.journal.emit(Event::LeaderSteppedDown {

@@ -162,3 +162,21 @@ fn sabotaged_the_replay_is_too_short_or_out_of_order() {
     assert_eq!(plan.epochs[0].merges, [runs[1], runs[0]]);
     assert_eq!(replay_plan(&choice, subtask, &SabotageSet::default()).epochs[0].merges, runs);
 }
+
+/// The newest checkpoint is restored at any parallelism; one behind committed output only at the parallelism of what must be
+/// replayed, and the refusal says so.
+#[test]
+fn a_replay_needs_the_parallelism_that_recorded_it() {
+    let head = head(&[1, 2], 2);
+    let at = |subtasks: &[SubtaskKey]| ChoiceSettings {
+        subtasks: Some(subtasks.iter().copied().collect()),
+        ..ChoiceSettings::default()
+    };
+    let (same, other) = (at(&[(1, 0)]), at(&[(1, 0), (1, 1)]));
+    assert_eq!(choose(&head, &condemned(&[]), &other).unwrap().checkpoint, Some(CheckpointId(2)));
+    assert_eq!(choose(&head, &condemned(&[2]), &same).unwrap().checkpoint, Some(CheckpointId(1)));
+    let refused = choose(&head, &condemned(&[2]), &other).unwrap_err();
+    assert!(refused.at_other_parallelism);
+    insta::assert_snapshot!(refused, @"no checkpoint can be restored: checkpoint 2: lost: part-1 is gone; checkpoint 1: the epochs behind it, whose output is committed, were recorded at another parallelism, and only there can they be replayed: start the job at the parallelism that it had; start from nothing: the epochs behind it, whose output is committed, were recorded at another parallelism, and only there can they be replayed: start the job at the parallelism that it had");
+    assert!(!choose(&head, &condemned(&[1, 2]), &at(&[])).unwrap_err().tried.is_empty());
+}

@@ -6,12 +6,15 @@ use super::{
     Event, ExecutionState, Leader, LeaderEvent, Phase, PrepareError, Prepared, Sabotage, SubtaskId, Then, ToTaskManager,
 };
 use crate::{
-    checkpoint::types::{ReplayPlan, RestoreOrder},
+    checkpoint::types::{ReplayPlan, RestoreOrder, SubtaskKey},
     cluster::slots::Assigned,
     dataflow::task::{ChannelTarget, SubtaskSpec},
     ids::AllocationId,
     points::Point,
-    recovery::choice::{ChoiceSettings, RestoreChoice, replay_plan},
+    recovery::{
+        assignment::assign,
+        choice::{ChoiceSettings, RestoreChoice, replay_plan},
+    },
     sabotage::SabotageSet,
 };
 
@@ -45,6 +48,7 @@ impl Leader {
         self.enter(Phase::Preparing, "");
         let settings = ChoiceSettings {
             fallback: self.config.fallback_behind_commit,
+            subtasks: Some(self.job.graph.subtasks().map(SubtaskKey::from).collect()),
             sabotage: self.config.task.sabotage.clone(),
         };
         let (durable, attempt) = (self.durable.clone(), self.attempt());
@@ -58,6 +62,12 @@ impl Leader {
         let now = self.now();
         match result {
             Ok(prepared) => {
+                let orders = prepared.metadata.as_ref().map(|metadata| assign(metadata, &self.job.graph)).transpose();
+                let orders = match orders {
+                    Ok(orders) => self.spoil(orders.unwrap_or_default()),
+                    // Nothing is recorded: with a job that fits, it goes on from here.
+                    Err(error) => return self.refuse(error.to_string()),
+                };
                 self.condemned.clone_from(&prepared.condemned);
                 self.pass_restore_points(&prepared);
                 self.emit(Event::RestoreChosen {
@@ -67,6 +77,7 @@ impl Leader {
                     replay_to: prepared.choice.replay_to(),
                     attempt: prepared.attempt,
                 });
+                self.say_rescaled(&prepared);
                 let deadline = now + self.config.slot_request_timeout;
                 // A job that ran before has slots somewhere. Their TaskManagers get a moment to come back with them: under a
                 // new leader as long as it takes them to notice that the old one is gone.
@@ -75,7 +86,8 @@ impl Leader {
                     (true, 1) => self.config.heartbeat_timeout,
                     (true, _) => self.config.slot_return_grace,
                 };
-                self.enter(Phase::Slots { prepared: Box::new(prepared), settled: now + grace, deadline }, "");
+                let choice = Box::new(prepared.choice);
+                self.enter(Phase::Slots { choice, orders, settled: now + grace, deadline }, "");
             }
             Err(PrepareError::Head(error)) => self.step_down(error.to_string()),
             Err(PrepareError::Unavailable(reason)) => {
@@ -84,10 +96,44 @@ impl Leader {
                 self.enter(Phase::Delay { until }, &reason);
             }
             Err(PrepareError::Manifest(reason)) => self.fail_job(reason),
-            Err(PrepareError::Impossible(tried)) => {
-                let tried = tried.to_string();
+            Err(PrepareError::Impossible(impossible)) => {
+                let tried = impossible.to_string();
                 self.emit(Event::RecoveryImpossible { job: self.job.name.clone(), tried: tried.clone() });
-                self.fail_job(tried);
+                if impossible.at_other_parallelism { self.refuse(tried) } else { self.fail_job(tried) }
+            }
+        }
+    }
+
+    /// A planted bug: positions are not given to the subtasks that have their splits now.
+    fn spoil(&self, mut orders: BTreeMap<SubtaskId, RestoreOrder>) -> BTreeMap<SubtaskId, RestoreOrder> {
+        if self.config.task.sabotage.is(Sabotage::PositionsStayBehind) {
+            let mut spoilt = false;
+            for (subtask, order) in &mut orders {
+                let before = order.inline.len();
+                order.inline.retain(|inline| inline.from == subtask.index);
+                spoilt |= order.inline.len() < before;
+            }
+            if spoilt {
+                self.emit(Sabotage::PositionsStayBehind.marker());
+            }
+        }
+        orders
+    }
+
+    /// Names the operators that had another parallelism.
+    fn say_rescaled(&self, prepared: &Prepared) {
+        let Some(metadata) = &prepared.metadata else { return };
+        for vertex in &self.job.graph.vertices {
+            for operator in &vertex.operators {
+                let before = metadata.vertices.iter().find(|shape| shape.operators.contains(operator));
+                if let Some(before) = before.filter(|before| before.parallelism != vertex.parallelism) {
+                    self.emit(Event::OperatorRescaled {
+                        operator: operator.to_string(),
+                        checkpoint: metadata.checkpoint,
+                        from: before.parallelism,
+                        to: vertex.parallelism,
+                    });
+                }
             }
         }
     }
@@ -158,7 +204,7 @@ impl Leader {
         }
         self.pass_slot_points(&assigned);
         let before = std::mem::replace(&mut self.phase, Phase::Preparing);
-        let Phase::Slots { prepared, .. } = before else { return };
+        let Phase::Slots { choice, mut orders, .. } = before else { return };
         for (group, here) in &assigned {
             self.emit(Event::SlotAllocated {
                 task_manager: here.slot.task_manager.clone(),
@@ -169,7 +215,7 @@ impl Leader {
             });
         }
         let graph = Arc::clone(&self.job.graph);
-        let execution = ExecutionState::new(&graph, attempt, assigned, prepared.choice.clone());
+        let execution = ExecutionState::new(&graph, attempt, assigned, (*choice).clone());
         // Consumers first, so that producers find them.
         let subtasks: Vec<_> = execution.subtasks().collect();
         for subtask in subtasks.into_iter().rev() {
@@ -180,8 +226,8 @@ impl Leader {
                 attempt,
                 allocation: slot.allocation,
                 outputs: self.targets(&execution, subtask),
-                restore: self.restore_order(&prepared, slot, subtask),
-                replay: self.replay_plan(&prepared.choice, subtask),
+                restore: orders.remove(&subtask).filter(|_| self.restores(slot)),
+                replay: self.replay_plan(&choice, subtask),
                 settings: self.config.task.clone(),
             };
             let message = ToTaskManager::Deploy {
@@ -204,13 +250,10 @@ impl Leader {
         plan
     }
 
-    fn restore_order(&self, prepared: &Prepared, slot: &Assigned, subtask: SubtaskId) -> Option<RestoreOrder> {
-        let order = prepared.metadata.as_ref()?.restore_order(subtask)?;
+    /// Always; unless a planted bug forgets the state of those that move.
+    fn restores(&self, slot: &Assigned) -> bool {
         let sabotage = &self.config.task.sabotage;
-        if !slot.previous && sabotage.runs(Sabotage::RelocatedWithoutState, &self.platform.journal) {
-            return None;
-        }
-        Some(order)
+        slot.previous || !sabotage.runs(Sabotage::RelocatedWithoutState, &self.platform.journal)
     }
 
     pub(super) fn targets(&self, execution: &ExecutionState, subtask: SubtaskId) -> Vec<Vec<ChannelTarget>> {

@@ -31,6 +31,7 @@ use crate::{
         coordinator::{Coordinator, CoordinatorEvent, Participants},
         head::{HeadEntry, HeadError, HeadLog, JobEnd},
         primary::Primary,
+        types::RestoreOrder,
     },
     cluster::{
         config::ClusterConfig,
@@ -45,6 +46,7 @@ use crate::{
     layout::Layout,
     platform::{Connection, Mono, ObjectName, Platform, Timer},
     points::Point,
+    recovery::choice::RestoreChoice,
     sabotage::Sabotage,
 };
 
@@ -52,7 +54,13 @@ use crate::{
 #[derive(Debug)]
 pub enum Term {
     Ended(JobOutcome),
-    SteppedDown { reason: String },
+    /// The job is not one that can go on from what the head log holds. Nothing is recorded.
+    Refused {
+        reason: String,
+    },
+    SteppedDown {
+        reason: String,
+    },
 }
 
 pub enum LeaderEvent {
@@ -81,7 +89,9 @@ enum Phase {
     Preparing,
     /// A restore is ready and waits for slots. Before `settled`, only a full set of previous allocations will do.
     Slots {
-        prepared: Box<Prepared>,
+        choice: Box<RestoreChoice>,
+        /// What each subtask restores.
+        orders: BTreeMap<SubtaskId, RestoreOrder>,
         settled: Mono,
         deadline: Mono,
     },
@@ -268,6 +278,10 @@ impl Leader {
     fn step_down(&mut self, reason: String) {
         self.platform.journal.sometimes(Point::SteppedDownInCompletion, self.coordinator.is_finalizing());
         self.end.get_or_insert(Term::SteppedDown { reason });
+    }
+
+    fn refuse(&mut self, reason: String) {
+        self.end.get_or_insert(Term::Refused { reason });
     }
 
     pub fn accepted(&mut self, connection: Connection) {
