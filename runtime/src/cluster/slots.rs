@@ -244,6 +244,21 @@ mod tests {
         assert_eq!(assigned[&1].allocation, AllocationId(11));
     }
 
+    /// A job that comes back with fewer subtasks: allocations of groups that it has no more are given back, those of its last
+    /// group are not; of two that say they held a group, the later one is believed.
+    #[test]
+    fn allocations_that_nobody_can_want_are_released() {
+        let held =
+            |group, a, execution| Some(HeldSlot { allocation: AllocationId(a), group, attempt: attempt(execution) });
+        let mut pool = SlotPool::default();
+        let stale = pool.register("tm-1", &[held(1, 11, 4), held(2, 12, 4), held(3, 13, 9)], 2);
+        assert_eq!(stale.iter().map(|stale| stale.allocation.0).collect::<Vec<_>>(), [12, 13]);
+        let stale = pool.register("tm-2", &[held(1, 21, 3), held(0, 20, 3)], 2);
+        assert_eq!(stale.iter().map(|stale| stale.allocation.0).collect::<Vec<_>>(), [21]);
+        let stale = pool.register("tm-3", &[held(0, 30, 5)], 2);
+        assert_eq!(stale.iter().map(|stale| stale.allocation.0).collect::<Vec<_>>(), [20]);
+    }
+
     #[test]
     fn too_few_slots_assign_nothing() {
         let mut pool = SlotPool::default();

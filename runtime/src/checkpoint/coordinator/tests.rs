@@ -12,6 +12,7 @@ use crate::{
     sabotage::SabotageSet,
 };
 
+mod details;
 mod random;
 mod stories;
 
