@@ -11,6 +11,7 @@
 mod chaos;
 mod count;
 mod network;
+mod shrink;
 mod usage;
 
 use std::{
@@ -31,6 +32,10 @@ struct Cli {
 enum Figure {
     /// Simulated clusters under faults: runs per second and core, simulated seconds per second.
     Chaos(chaos::Options),
+    /// The same for every profile, with the medians of what its runs hold.
+    Profiles(chaos::Effort),
+    /// How long it takes to make the plans of planted bugs small, and how small they become.
+    Shrink(shrink::Options),
     /// A keyed running count on a real cluster over loopback: records per second.
     Count(count::Options),
     /// Messages per second through the simulated transport, beside bare madsim.
@@ -49,6 +54,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     };
     let measured = match cli.figure {
         Figure::Chaos(options) => chaos::measure(&options),
+        Figure::Profiles(effort) => chaos::measure_all(effort),
+        Figure::Shrink(options) => shrink::measure(&options),
         Figure::Count(options) => count::measure(&options),
         Figure::Network(options) => network::measure(&options),
     };
@@ -71,12 +78,24 @@ impl Rounds {
     }
 }
 
-impl Display for Rounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Rounds {
+    fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
+        sorted
+    }
+
+    fn median(&self) -> f64 {
+        let sorted = self.sorted();
+        sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+    }
+}
+
+impl Display for Rounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sorted = self.sorted();
         let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
-        let (least, median, most) = (at(0), at(sorted.len().saturating_sub(1) / 2), at(sorted.len().saturating_sub(1)));
+        let (least, median, most) = (at(0), self.median(), at(sorted.len().saturating_sub(1)));
         let digits = if median < 100.0 { 2 } else { 0 };
         write!(f, "min {least:.digits$}  median {median:.digits$}  max {most:.digits$}  ({} rounds)", sorted.len())
     }
