@@ -94,6 +94,12 @@ hex_id!(
     AllocationId
 );
 
+hex_id!(
+    /// One working store of keyed state, from its creation to its end (Flink's backend identifier). A shared file is the same
+    /// file only within one.
+    BackendId
+);
+
 /// One parallel instance of a vertex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SubtaskId {

@@ -158,8 +158,9 @@ impl Driver {
             let part = |p: PartSource| RestoredPart {
                 operator: p.operator,
                 key_groups: p.key_groups,
+                kind: p.kind,
                 from: id.index,
-                bytes: (p.encode)(),
+                bytes: p.data.encoded().expect("state is written anew"),
             };
             let inline = |(operator, bytes)| InlineState { operator, from: id.index, bytes };
             let state = RestoredState {

@@ -346,7 +346,8 @@ impl Coordinator {
             return;
         }
         out.push(Command::Journal(Event::LateAckDiscarded { subtask: self.name(ack.subtask), checkpoint }));
-        let objects: Vec<_> = ack.snapshot.parts.into_iter().map(|p| p.object).filter(|o| !self.is_in_use(o)).collect();
+        let own = ack.snapshot.own_objects(checkpoint);
+        let objects: Vec<_> = own.filter(|object| !self.is_in_use(object)).cloned().collect();
         if !objects.is_empty() && self.config.sabotage.is(Sabotage::LateAckKeepsFiles) {
             return out.push(Command::Journal(Sabotage::LateAckKeepsFiles.marker()));
         }
@@ -356,7 +357,7 @@ impl Coordinator {
 
     /// Whether a retained checkpoint, or one that is under way, consists of it.
     fn is_in_use(&self, object: &ObjectName) -> bool {
-        let acked = |p: &Pending| p.acks.values().flat_map(|a| &a.snapshot.parts).any(|p| p.object == *object);
+        let acked = |p: &Pending| p.acks.values().flat_map(|a| a.snapshot.objects()).any(|o| o == object);
         self.retained.values().flatten().any(|o| o == object)
             || self.finalizing.as_ref().is_some_and(|f| f.objects.contains(object))
             || self.pending.values().any(acked)
@@ -399,8 +400,8 @@ impl Coordinator {
         let acked = pending.acks.values().map(|a| (a.subtask, a.attempt)).collect();
         self.settled.insert(checkpoint, Settled::Aborted(acked));
         self.forget_old();
-        let parts = pending.acks.into_values().flat_map(|a| a.snapshot.parts);
-        self.discard(checkpoint, parts.map(|p| p.object).collect(), out);
+        let objects = pending.acks.values().flat_map(|a| a.snapshot.own_objects(checkpoint));
+        self.discard(checkpoint, objects.cloned().collect(), out);
         if pending.last {
             self.points.sometimes(Point::LastCheckpointRetried, self.running.is_some());
             self.last_at = now + self.retry_pause();

@@ -71,7 +71,12 @@ impl CheckpointMetadata {
 
     /// All state objects it refers to, in a fixed order.
     pub fn objects(&self) -> Vec<ObjectName> {
-        self.subtasks.values().flat_map(|s| &s.parts).map(|p| p.object.clone()).collect()
+        self.subtasks.values().flat_map(SubtaskSnapshot::objects).cloned().collect()
+    }
+
+    /// Those of them that this checkpoint wrote itself.
+    pub fn own_objects(&self) -> Vec<ObjectName> {
+        self.subtasks.values().flat_map(|s| s.own_objects(self.checkpoint)).cloned().collect()
     }
 }
 

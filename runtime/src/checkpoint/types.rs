@@ -2,30 +2,81 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{AttemptId, CheckpointId, KeyGroupRange, OperatorUid, SplitId, SubtaskId},
+    ids::{AttemptId, BackendId, CheckpointId, KeyGroupRange, OperatorUid, SplitId, SubtaskId},
     platform::ObjectName,
 };
 
-/// One durable piece of a subtask's state: an object in primary storage, perhaps with a local copy of the same bytes. The
-/// unit in which a partly lost local copy is completed from primary.
+/// What a piece of state is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PartKind {
+    /// The whole keyed state of a key-group range, in the format of `state::format`: the same from every backend, so that a
+    /// full snapshot can be restored into any.
+    Keyed,
+    /// An immutable file of a native checkpoint (an SST), under its name there. Later checkpoints may refer to it.
+    Shared { file: String },
+    /// Another file of a native checkpoint (its manifest, its options), under its name there; of this checkpoint alone.
+    Private { file: String },
+    /// State of an operator without key. Union state, of which every subtask gets all when it is restored, is in a part of
+    /// its own.
+    Operator { union: bool },
+}
+
+/// Where the bytes of a piece of state are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PartLocation {
+    /// In primary storage.
+    Object(ObjectName),
+    /// Here: all state of the memory backend, and small state of the others.
+    Inline(Bytes),
+}
+
+impl std::fmt::Display for PartLocation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PartLocation::Object(name) => name.fmt(f),
+            PartLocation::Inline(bytes) => write!(f, "{} bytes inline", bytes.len()),
+        }
+    }
+}
+
+/// One durable piece of a subtask's state: an object in primary storage, perhaps with a local copy of the same bytes, or
+/// bytes that travel with the acknowledgement. The unit in which a partly lost local copy is completed from primary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatePart {
     pub operator: OperatorUid,
     pub key_groups: KeyGroupRange,
     /// Unique within the subtask's snapshot; the name of the local file.
     pub name: String,
-    pub object: ObjectName,
+    pub kind: PartKind,
+    pub location: PartLocation,
+    /// Bytes.
     pub length: u64,
     pub crc32c: u32,
+    /// The checkpoint that wrote the object. An earlier one than that which refers to it: it is reused (what Flink's
+    /// acknowledgement says with a placeholder).
+    pub written_by: CheckpointId,
+    /// Of `Shared` and `Private` parts: which working store the file is of.
+    pub backend: Option<BackendId>,
+}
+
+impl StatePart {
+    /// The object in primary storage; None if the bytes are inline.
+    pub fn object(&self) -> Option<&ObjectName> {
+        match &self.location {
+            PartLocation::Object(name) => Some(name),
+            PartLocation::Inline(_) => None,
+        }
+    }
 }
 
 impl StatePart {
     /// Whether it is cut by key groups, and so can be given to others by them.
     pub fn is_keyed(&self) -> bool {
-        true
+        !matches!(self.kind, PartKind::Operator { .. })
     }
 }
 
@@ -36,6 +87,19 @@ pub struct SubtaskSnapshot {
     pub parts: Vec<StatePart>,
     /// Small operator state carried inline (for a source: its positions, encoded by the operator).
     pub inline: BTreeMap<OperatorUid, Vec<u8>>,
+}
+
+impl SubtaskSnapshot {
+    /// All objects it refers to, in the order of the parts.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectName> {
+        self.parts.iter().filter_map(StatePart::object)
+    }
+
+    /// The objects that `checkpoint`, whose snapshot this is, wrote itself. Whoever gives the snapshot up may delete these
+    /// and no others.
+    pub fn own_objects(&self, checkpoint: CheckpointId) -> impl Iterator<Item = &ObjectName> {
+        self.parts.iter().filter(move |part| part.written_by == checkpoint).filter_map(StatePart::object)
+    }
 }
 
 /// A run of records taken from one input, in the order in which a subtask merged its inputs. `input` counts a subtask's

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::outputs::Outputs;
 use crate::{
-    checkpoint::types::{InlineState, OutputDigest},
-    ids::{CheckpointId, KeyGroupRange, OperatorUid, SplitId},
+    checkpoint::types::{InlineState, OutputDigest, PartKind, StatePart},
+    ids::{BackendId, CheckpointId, KeyGroupRange, OperatorUid, SplitId},
 };
 
 /// An error of user code or of its data; fails the attempt.
@@ -39,14 +39,39 @@ pub struct Consumed {
     pub records: u32,
 }
 
-/// A piece of keyed state to be written: the state as it was at the barrier, encoded later and elsewhere.
+/// A piece of state to be written: the state as it was at the barrier, encoded later and elsewhere.
 pub struct PartSource {
     pub operator: OperatorUid,
     pub key_groups: KeyGroupRange,
     /// Unique within the subtask's snapshot, a plain file name, the same for the same part of every checkpoint.
     pub name: String,
+    pub kind: PartKind,
+    /// Of native files: which working store they are of.
+    pub backend: Option<BackendId>,
+    pub data: PartData,
+}
+
+/// Where the bytes of a piece of state come from.
+pub enum PartData {
     /// Runs as a native call while the stream goes on.
-    pub encode: Box<dyn FnOnce() -> Bytes + Send>,
+    Encode(Box<dyn FnOnce() -> Bytes + Send>),
+    /// Nothing is written: the bytes are those of a checkpoint that was confirmed before, as that described them.
+    Reuse(StatePart),
+}
+
+impl PartData {
+    /// Bytes still to be encoded.
+    pub fn encode(encode: impl FnOnce() -> Bytes + Send + 'static) -> PartData {
+        PartData::Encode(Box::new(encode))
+    }
+
+    /// The bytes of state that is encoded; None of what comes from elsewhere.
+    pub fn encoded(self) -> Option<Bytes> {
+        match self {
+            PartData::Encode(encode) => Some(encode()),
+            PartData::Reuse(_) => None,
+        }
+    }
 }
 
 /// The synchronous part of a snapshot.
@@ -82,6 +107,7 @@ pub struct RestoredState {
 pub struct RestoredPart {
     pub operator: OperatorUid,
     pub key_groups: KeyGroupRange,
+    pub kind: PartKind,
     /// Index of the subtask that wrote it.
     pub from: u32,
     pub bytes: Bytes,

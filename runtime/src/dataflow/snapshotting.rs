@@ -190,7 +190,7 @@ impl Shared {
     }
 
     fn remember_unconfirmed(&self, ack: &CheckpointAck) {
-        let objects = ack.snapshot.parts.iter().map(|part| part.object.clone()).collect();
+        let objects = ack.snapshot.own_objects(ack.checkpoint).cloned().collect();
         self.unconfirmed(|u| u.insert(ack.checkpoint, objects));
     }
 

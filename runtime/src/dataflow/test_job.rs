@@ -150,8 +150,14 @@ impl Chain for CounterChain {
     fn snapshot(&mut self, _: CheckpointId) -> Result<ChainSnapshot, ChainError> {
         let bytes = Bytes::from(postcard::to_stdvec(&self.sum).unwrap());
         let key_groups = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(127) };
-        let encode = Box::new(move || bytes);
-        let part = PartSource { operator: uid("counter"), key_groups, name: "sum".into(), encode };
+        let part = PartSource {
+            operator: uid("counter"),
+            key_groups,
+            name: "sum".into(),
+            kind: PartKind::Keyed,
+            backend: None,
+            data: PartData::encode(move || bytes),
+        };
         Ok(ChainSnapshot { parts: vec![part], ..ChainSnapshot::default() })
     }
     fn set_muted(&mut self, _: bool) {}

@@ -331,7 +331,7 @@ impl LocalWriter {
                     operator: part.operator.clone(),
                     key_groups: part.key_groups,
                     name: part.name.clone(),
-                    object: part.object.to_string(),
+                    object: part.location.to_string(),
                     length: part.length,
                     crc32c: part.crc32c,
                 });
@@ -420,10 +420,10 @@ impl LocalCopy {
         let found = self.manifest.parts.iter().find(|p| p.name == part.name).ok_or("not in the local copy")?;
         let same = found.operator == part.operator
             && found.key_groups == part.key_groups
-            && found.object == part.object.as_str()
+            && part.object().is_some_and(|object| found.object == object.as_str())
             && (found.length, found.crc32c) == (part.length, part.crc32c);
         if !same && !trust {
-            return Err(format!("mirrors {} ({} bytes), not {}", found.object, found.length, part.object));
+            return Err(format!("mirrors {} ({} bytes), not {}", found.object, found.length, part.location));
         }
         if !is_file_name(&part.name) {
             return Err(format!("{:?} is not a file name", part.name));

@@ -14,10 +14,10 @@ use super::local_store::{LocalCopy, LocalStateStore, LocalWriter};
 use crate::{
     checkpoint::{
         primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
-        types::{RestorePart, StatePart},
+        types::{PartLocation, RestorePart, StatePart},
     },
     dataflow::{
-        chain::{PartSource, RestoredPart, RestoredState},
+        chain::{PartData, PartSource, RestoredPart, RestoredState},
         task::{SubtaskSpec, TaskFailure, TaskSettings},
     },
     ids::{AttemptId, CheckpointId, JobId, SubtaskId},
@@ -59,8 +59,17 @@ pub async fn write_snapshot(
 ) -> Result<Vec<StatePart>, String> {
     let layout = Layout { job: context.job };
     let mut encoded = Vec::with_capacity(parts.len());
+    // Where each part of the snapshot, in order, comes from: written anew (None) or reused.
+    let mut reused = Vec::with_capacity(parts.len());
     for part in parts {
-        let PartSource { operator, key_groups, name, encode } = part;
+        let PartSource { operator, key_groups, name, kind, backend, data } = part;
+        let encode = match data {
+            PartData::Encode(encode) => encode,
+            PartData::Reuse(part) => {
+                reused.push(Some(part));
+                continue;
+            }
+        };
         let bytes = match platform.spawner.native_value(NativeOp::Encode, encode).await {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -74,12 +83,16 @@ pub async fn write_snapshot(
         let nonce = platform.entropy.next_u64("object-nonce");
         let object = layout.state_part(context.checkpoint, context.attempt, context.subtask, &name, nonce);
         let (length, crc32c) = (bytes.len() as u64, crc32c::crc32c(&bytes));
-        encoded.push((StatePart { operator, key_groups, name, object, length, crc32c }, bytes));
+        let (location, written_by) = (PartLocation::Object(object), context.checkpoint);
+        let part = StatePart { operator, key_groups, name, kind, location, length, crc32c, written_by, backend };
+        encoded.push((part, bytes));
+        reused.push(None);
     }
     // Until primary has it all.
     let _upload = Held::new(&platform.memory, encoded.iter().map(|(part, _)| part.length).sum());
     transfer(platform, context, settings, &encoded, local).await?;
-    Ok(encoded.into_iter().map(|(part, _)| part).collect())
+    let mut written = encoded.into_iter().map(|(part, _)| part);
+    Ok(reused.into_iter().filter_map(|part| part.or_else(|| written.next())).collect())
 }
 
 /// Uploads the parts, and copies them to the local disk as far as that does not delay the upload.
@@ -167,14 +180,15 @@ async fn upload_one(
     part: &StatePart,
     bytes: &Bytes,
 ) -> Result<(), String> {
+    let Some(object) = part.object() else { return Ok(()) };
     primary
-        .create(&part.object, vec![bytes.clone()])
+        .create(object, vec![bytes.clone()])
         .await
-        .map_err(|error| format!("part {} could not be written to {}: {error}", part.name, part.object))?;
+        .map_err(|error| format!("part {} could not be written to {object}: {error}", part.name))?;
     platform.journal.emit(Event::PartUploaded {
         subtask: context.name.clone(),
         checkpoint: context.checkpoint,
-        object: part.object.to_string(),
+        object: object.to_string(),
         bytes: part.length,
     });
     Ok(())
@@ -243,6 +257,7 @@ pub async fn restore_parts(
                 restored.parts.push(RestoredPart {
                     operator: part.operator.clone(),
                     key_groups: part.key_groups,
+                    kind: part.kind.clone(),
                     from: *from,
                     bytes,
                 });
@@ -368,14 +383,14 @@ impl PartReader<'_> {
                 Ok((bytes, false))
             }
             Err(PrimaryFailure::Lost(reason)) => {
-                let reason = format!("{tried}primary: {}: {reason}", part.object);
+                let reason = format!("{tried}primary: {}: {reason}", part.location);
                 let event = Event::RestorePartLost { subtask, checkpoint, part: name.clone(), reason: reason.clone() };
                 journal.emit(event);
                 Err(TaskFailure::StateLost { checkpoint, part: name, reason })
             }
             Err(PrimaryFailure::Unavailable(error)) => Err(TaskFailure::Environment(format!(
                 "part {name} of checkpoint {checkpoint} cannot be read now: {tried}primary: {}: {error}",
-                part.object
+                part.location
             ))),
         }
     }
@@ -402,9 +417,13 @@ impl PartReader<'_> {
     }
 
     async fn read_primary(&self, part: &StatePart) -> Result<Bytes, PrimaryFailure> {
+        let object = match &part.location {
+            PartLocation::Object(object) => object,
+            PartLocation::Inline(bytes) => return Ok(bytes.clone()),
+        };
         let mut readings = Readings::new(2);
         loop {
-            let (reason, meaning) = match self.primary.read_exact(&part.object, part.length).await {
+            let (reason, meaning) = match self.primary.read_exact(object, part.length).await {
                 Ok(bytes) => {
                     let crc = crc32c::crc32c(&bytes);
                     if crc == part.crc32c {

@@ -13,10 +13,10 @@ use super::{
 use crate::{
     checkpoint::{
         fake::{Kind, World},
-        types::{ReplayPlan, RestoreOrder, StatePart, SubtaskSnapshot},
+        types::{PartKind, PartLocation, ReplayPlan, RestoreOrder, StatePart, SubtaskSnapshot},
     },
     dataflow::{
-        chain::{PartSource, RestoredState},
+        chain::{PartData, PartSource, RestoredState},
         task::{SubtaskSpec, TaskFailure, TaskSettings},
     },
     ids::*,
@@ -54,7 +54,9 @@ fn sources(checkpoint: u64) -> Vec<PartSource> {
         operator: OperatorUid("count".into()),
         key_groups: range(part),
         name: format!("part-{part}"),
-        encode: Box::new(move || content(checkpoint, part)),
+        kind: PartKind::Keyed,
+        backend: None,
+        data: PartData::encode(move || content(checkpoint, part)),
     };
     (0..PARTS).map(source).collect()
 }
@@ -186,8 +188,9 @@ fn a_local_part_that_mirrors_another_object_is_not_used() {
     let world = World::default();
     let parts = snapshot(&world, 3, &store(&world)).unwrap();
     let mut other = parts.clone();
-    other[0].object = ObjectName::new("checkpoints/elsewhere").unwrap();
-    world.put_object(&other[0].object, content(3, 0));
+    let elsewhere = ObjectName::new("checkpoints/elsewhere").unwrap();
+    other[0].location = PartLocation::Object(elsewhere.clone());
+    world.put_object(&elsewhere, content(3, 0));
     let (state, local) = restore(&world, 3, &other).unwrap();
     check_content(&state, 3);
     assert_eq!(local, PARTS - 1);
@@ -249,17 +252,17 @@ fn a_snapshot_that_primary_did_not_take_fails_and_its_local_copy_goes() {
 fn state_is_lost_only_if_it_is_lost_in_both_places() {
     let world = World::default();
     let parts = snapshot(&world, 3, &store(&world)).unwrap();
-    world.lose_object(&parts[1].object);
+    world.lose_object(parts[1].object().unwrap());
     assert_eq!(restore(&world, 3, &parts).unwrap().1, PARTS);
     world.edit_file("part-1", |b| b[0] ^= 1);
     let Err(TaskFailure::StateLost { checkpoint, part, reason }) = restore(&world, 3, &parts) else { panic!() };
     assert_eq!((checkpoint, part.as_str()), (CheckpointId(3), "part-1"));
     assert!(reason.contains("local: checksum") && reason.contains("no such object"), "{reason}");
     for bytes in [Bytes::from_static(b"short"), Bytes::from(vec![0; parts[1].length as usize])] {
-        world.put_object(&parts[1].object, bytes);
+        world.put_object(parts[1].object().unwrap(), bytes);
         assert!(matches!(restore(&world, 3, &parts), Err(TaskFailure::StateLost { .. })));
     }
-    world.put_object(&parts[1].object, content(3, 1));
+    world.put_object(parts[1].object().unwrap(), content(3, 1));
     world.store_fault("read", "part-1", Kind::Flipped, 1);
     check_content(&restore(&world, 3, &parts).unwrap().0, 3);
     world.store_fault("read", "part-1", Kind::Before, 1000);
@@ -353,5 +356,5 @@ fn sabotage_breaks_what_it_says() {
     world.edit_file("part-0", |b| b[0] ^= 1);
     let trusting = SubtaskSpec { settings: with(Sabotage::TrustLocalPart), ..spec(3, &parts) };
     let state = world.run(restore_parts(&platform, &trusting, "count[0]", Some(&local))).unwrap();
-    assert_ne!(state.parts[0].2, content(3, 0));
+    assert_ne!(state.parts[0].bytes, content(3, 0));
 }

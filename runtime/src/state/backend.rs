@@ -20,7 +20,8 @@ use super::{
     table::{KeyedTable, RawTable, StateValue, Table, hash_of},
 };
 use crate::{
-    dataflow::chain::PartSource,
+    checkpoint::types::PartKind,
+    dataflow::chain::{PartData, PartSource},
     ids::{KeyGroup, KeyGroupRange, OperatorUid},
 };
 
@@ -166,7 +167,9 @@ impl<K: StateKey> HeapBackend<K> {
                     operator: self.operator.clone(),
                     key_groups,
                     name: part_name(&self.operator, key_groups),
-                    encode: Box::new(move || encode_part(&header, &states)),
+                    kind: PartKind::Keyed,
+                    backend: None,
+                    data: PartData::encode(move || encode_part(&header, &states)),
                 }
             })
             .collect()

@@ -24,7 +24,7 @@ fn all_groups() -> KeyGroupRange {
 }
 
 fn encode(parts: Vec<PartSource>) -> Parts {
-    parts.into_iter().map(|part| (part.key_groups, (part.encode)())).collect()
+    parts.into_iter().map(|part| (part.key_groups, part.data.encoded().expect("state is written anew"))).collect()
 }
 
 fn restore_range<K: StateKey>(parts: &Parts, range: KeyGroupRange) -> Result<HeapBackend<K>, UserError> {

@@ -48,19 +48,20 @@ impl Fallback {
             self.proven.insert(checkpoint);
             return;
         };
-        let object = known.object.as_str();
-        if ground.intact(look.truth, object).is_ok() && !ground.damage.unreadable(object) {
+        let object = &known.location;
+        let unreadable = known.object().is_some_and(|object| ground.damage.unreadable(object.as_str()));
+        if ground.part_intact(look.truth, known).is_ok() && !unreadable {
             let message = format!("part {part} of checkpoint {checkpoint} was given up; {object} is whole in primary");
             return out.report(subtask, "given-up-though-whole", message);
         }
         if look.config.local_recovery
             && let Some(machine) = look.truth.machine_of(seen.process)
             && let Some(allocation) = self.allocations.get(subtask)
-            && let Some(shadow) = ground.shadows.get(object)
+            && let Some(hash) = ground.part_hash(known)
         {
             for (at, path, bytes) in ground.local_copies(look.truth, checkpoint, key, &known.name) {
                 let own = local_file(&path, &ground.job).is_some_and(|n| n.allocation == allocation.to_string());
-                let usable = at == machine && own && xxh3_64(&bytes) == shadow.hash;
+                let usable = at == machine && own && xxh3_64(&bytes) == hash;
                 // A copy whose manifest was hit is dropped as a whole, however good its files look: it is in doubt.
                 if usable && ground.damage.file(&machine, &path).is_none() && !ground.manifest_hit(&machine, &path) {
                     let message = format!("part {part} of checkpoint {checkpoint} was given up; {path} has it");

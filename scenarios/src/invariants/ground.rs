@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use runtime::{
-    checkpoint::types::{StatePart, SubtaskKey},
+    checkpoint::types::{PartLocation, StatePart, SubtaskKey},
     ids::{AttemptId, CheckpointId, LeaderEpoch},
     layout::Layout,
 };
@@ -64,12 +64,13 @@ impl CompletedFact {
         let of_vertex = snapshots.range((subtask.0, 0)..=(subtask.0, u32::MAX));
         own.chain(of_vertex)
             .flat_map(|(key, snapshot)| snapshot.parts.iter().map(|part| (*key, part)))
-            .find(|(_, known)| known.name == part || known.object.as_str() == part)
+            .find(|(_, known)| known.name == part || known.object().is_some_and(|o| o.as_str() == part))
     }
 
     /// Every object in primary that a restore from this checkpoint needs.
     pub fn needed(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.completion.metadata.as_str()).chain(self.parts().map(|(_, part)| part.object.as_str()))
+        std::iter::once(self.completion.metadata.as_str())
+            .chain(self.parts().filter_map(|(_, part)| Some(part.object()?.as_str())))
     }
 }
 
@@ -284,6 +285,23 @@ impl Ground {
         }
     }
 
+    /// The bytes of a part as they were written, or why they cannot be had any more. Inline ones share the fate of the
+    /// metadata they lie in.
+    pub fn part_intact(&self, truth: &dyn Truth, part: &StatePart) -> Result<Bytes, String> {
+        match &part.location {
+            PartLocation::Object(object) => self.intact(truth, object.as_str()),
+            PartLocation::Inline(bytes) => Ok(bytes.clone()),
+        }
+    }
+
+    /// The hash of a part's bytes as they were written; None if nobody saw that.
+    pub fn part_hash(&self, part: &StatePart) -> Option<u64> {
+        match &part.location {
+            PartLocation::Object(object) => self.shadows.get(object.as_str()).map(|shadow| shadow.hash),
+            PartLocation::Inline(bytes) => Some(xxh3_64(bytes)),
+        }
+    }
+
     /// Retained checkpoints, newest first.
     pub fn retained(&self) -> impl Iterator<Item = &Rc<CompletedFact>> {
         self.head.retained.iter().rev().filter_map(|id| self.head.completed.get(id))
@@ -305,13 +323,13 @@ impl Ground {
             return Some(format!("{metadata}: {reason}"));
         }
         completed.parts().find_map(|(subtask, part)| {
-            let reason = self.intact(truth, part.object.as_str()).err()?;
-            let hash = self.shadows.get(part.object.as_str()).map(|shadow| shadow.hash);
+            let reason = self.part_intact(truth, part).err()?;
+            let hash = self.part_hash(part);
             let local = self.local_copies(truth, completed.completion.checkpoint, subtask, &part.name);
             let saved = local
                 .iter()
                 .any(|(machine, _, bytes)| hash.is_some_and(|h| h == xxh3_64(bytes)) && reachable(subtask, machine));
-            (!saved).then(|| format!("{}: {reason}", part.object))
+            (!saved).then(|| format!("{}: {reason}", part.location))
         })
     }
 

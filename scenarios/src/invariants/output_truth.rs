@@ -1,9 +1,12 @@
 //! The committed output as a reader sees it, and what it implies: the manifests and the objects they name, nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use runtime::ids::CheckpointId;
+use runtime::{
+    checkpoint::types::{PartKind, StatePart},
+    ids::CheckpointId,
+};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
@@ -97,14 +100,14 @@ impl Ground {
     /// invariants judge that.
     pub fn state_of(&self, truth: &dyn Truth, completed: &CompletedFact) -> Option<Result<Vec<StateEntry>, Wrong>> {
         let mut entries = Vec::new();
-        let mut parts: BTreeMap<&str, Bytes> = BTreeMap::new();
-        for (_, part) in completed.parts() {
-            parts.insert(part.object.as_str(), self.intact(truth, part.object.as_str()).ok()?);
+        let mut parts: Vec<(&StatePart, Bytes)> = Vec::new();
+        for (_, part) in completed.parts().filter(|(_, part)| part.kind == PartKind::Keyed) {
+            parts.push((part, self.part_intact(truth, part).ok()?));
         }
-        for (_, part) in completed.parts() {
-            match self.formats.state(&part.operator, &parts[part.object.as_str()]) {
+        for (part, bytes) in parts {
+            match self.formats.state(&part.operator, &bytes) {
                 Ok(found) => entries.extend(found),
-                Err(reason) => return Some(Err(Wrong::new(part.object.as_str(), "state-garbled", reason))),
+                Err(reason) => return Some(Err(Wrong::new(part.location.to_string(), "state-garbled", reason))),
             }
         }
         Some(Ok(entries))

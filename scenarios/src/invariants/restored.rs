@@ -46,7 +46,7 @@ impl Restored {
         part: &StatePart,
         checkpoint: CheckpointId,
     ) -> Option<String> {
-        let shadow = look.ground.shadows.get(part.object.as_str())?;
+        let hash = look.ground.part_hash(part)?;
         let key = look.config.subtasks.get(subtask)?;
         let machine = look.truth.machine_of(seen.process)?;
         let since = self.started.get(&(seen.process.to_string(), subtask.to_string())).map(|(since, _)| *since);
@@ -56,7 +56,7 @@ impl Restored {
             if name.checkpoint != checkpoint || name.subtask != *key || name.file != part.name {
                 continue;
             }
-            if look.truth.file(&machine, &path).is_some_and(|bytes| xxh3_64(&bytes) == shadow.hash) {
+            if look.truth.file(&machine, &path).is_some_and(|bytes| xxh3_64(&bytes) == hash) {
                 return None;
             }
             if look.ground.damage.file(&machine, &path).is_some_and(|hit| since.is_none_or(|since| hit >= since)) {
@@ -125,11 +125,11 @@ impl Check for Restored {
                     return out.report(subtask, "foreign-part", message);
                 };
                 let since = self.started.get(&(seen.process.to_string(), subtask.clone())).map(|(since, _)| *since);
-                let hit = look.ground.damage.objects.get(known.object.as_str()).copied();
-                if let Err(reason) = look.ground.intact(look.truth, known.object.as_str())
+                let hit = known.object().and_then(|object| look.ground.damage.objects.get(object.as_str())).copied();
+                if let Err(reason) = look.ground.part_intact(look.truth, known)
                     && hit.is_none_or(|hit| since.is_some_and(|since| hit < since))
                 {
-                    out.report(subtask, "wrong-primary-bytes", format!("{}: {reason}", known.object));
+                    out.report(subtask, "wrong-primary-bytes", format!("{}: {reason}", known.location));
                 }
             }
             _ => {}

@@ -9,7 +9,7 @@
 //!
 //! Excuse: an object or a local file that the plan itself damaged, each for itself.
 
-use runtime::{ids::CheckpointId, journal::Event};
+use runtime::{checkpoint::types::StatePart, ids::CheckpointId, journal::Event};
 
 use super::{
     Check, Findings, Look, Seen,
@@ -30,11 +30,11 @@ fn primary_holds_all(look: &Look<'_>, completed: &CompletedFact, out: &mut Findi
         out.report(&entity, "metadata-missing", message);
     }
     for (_, part) in completed.parts() {
-        let object = part.object.as_str();
-        if damaged(object) {
+        let object = &part.location;
+        if part.object().is_some_and(|object| damaged(object.as_str())) {
             continue;
         }
-        match look.ground.intact(look.truth, object) {
+        match look.ground.part_intact(look.truth, part) {
             Err(reason) => out.report(&entity, "part-missing", format!("{object}: {reason}")),
             Ok(bytes) if bytes.len() as u64 != part.length => {
                 let message = format!("{object} has {} bytes, its metadata says {}", bytes.len(), part.length);
@@ -61,16 +61,17 @@ fn local_is_contained(look: &Look<'_>, only: Option<CheckpointId>, out: &mut Fin
             let Ok(snapshots) = &completed.snapshots else { continue };
             let part = snapshots.get(&name.subtask).and_then(|s| s.parts.iter().find(|p| p.name == name.file));
             let entity = format!("{machine}:{path}");
-            let Some(part) = part else {
+            // What is inline has no object, and its local file nothing to be contained in.
+            let Some(object) = part.and_then(StatePart::object) else {
                 out.report(entity, "unknown-local-part", "the checkpoint's metadata in primary knows no such part");
                 continue;
             };
-            if look.ground.damage.objects.contains_key(part.object.as_str()) {
+            if look.ground.damage.objects.contains_key(object.as_str()) {
                 continue;
             }
             let local = look.truth.file(&machine, path);
-            if local.is_some() && look.truth.object(part.object.as_str()) != local {
-                out.report(entity, "local-differs", format!("primary's {} has other bytes or none", part.object));
+            if local.is_some() && look.truth.object(object.as_str()) != local {
+                out.report(entity, "local-differs", format!("primary's {object} has other bytes or none"));
             }
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use runtime::{
-    checkpoint::types::{LedgerEpoch, PrecommittedObject, StatePart, SubtaskSnapshot},
+    checkpoint::types::{LedgerEpoch, PartKind, PartLocation, PrecommittedObject, StatePart, SubtaskSnapshot},
     ids::{
         AllocationId, AttemptId, CheckpointId, Execution, JobId, KeyGroup, KeyGroupRange, LeaderEpoch, OperatorUid,
         SubtaskId, VertexId,
@@ -302,9 +302,12 @@ impl Story {
                 operator: OperatorUid("fold".into()),
                 key_groups: KeyGroupRange { first: KeyGroup(0), last: KeyGroup(127) },
                 name: "part-0".into(),
-                object: part.clone(),
+                kind: PartKind::Keyed,
+                location: PartLocation::Object(part.clone()),
                 length: state.len() as u64,
                 crc32c: 0,
+                written_by: checkpoint,
+                backend: None,
             }],
             inline: BTreeMap::new(),
         };

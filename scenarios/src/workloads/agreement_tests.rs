@@ -98,7 +98,7 @@ impl Driver {
             let snapshot = subtask.chain.snapshot(CheckpointId(id)).expect("snapshots");
             positions.extend(snapshot.positions);
             for part in snapshot.parts {
-                let bytes = (part.encode)();
+                let bytes = part.data.encoded().expect("state is written anew");
                 state.extend(RuntimeFormats.state(&part.operator, &bytes).expect("own state is readable"));
             }
             for data in subtask.chain.take_sink_data(true) {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     checkpoint::{
         head::HeadEntry,
-        types::{MergeRun, OutputDigest, SinkAck, StatePart, SubtaskKey, SubtaskSnapshot},
+        types::{MergeRun, OutputDigest, PartKind, PartLocation, SinkAck, StatePart, SubtaskKey, SubtaskSnapshot},
     },
     ids::{Execution, JobId, KeyGroup, KeyGroupRange, LeaderEpoch, SplitId, VertexId},
     sabotage::SabotageSet,
@@ -256,9 +256,12 @@ impl Cluster {
             operator: OperatorUid("op".into()),
             key_groups: range,
             name: "p".into(),
-            object,
+            kind: PartKind::Keyed,
+            location: PartLocation::Object(object),
             length: 1,
             crc32c: 0,
+            written_by: checkpoint,
+            backend: None,
         };
         // The subtask knows of no completion: it sends everything since its execution began.
         let known: Vec<_> = self.this_execution.range(..=checkpoint).copied().collect();

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    checkpoint::types::{PartKind, PartLocation},
     graph::{Edge, Partitioning},
     ids::{AttemptId, EdgeId, JobId, KeyGroup, SplitId, VertexId},
     platform::ObjectName,
@@ -45,10 +46,13 @@ fn checkpoint(graph: &ExecutionGraph, parts: u32) -> CheckpointMetadata {
                 snapshot.parts.push(StatePart {
                     operator: operator.clone(),
                     key_groups,
-                    object: ObjectName::new(name.clone()).unwrap(),
+                    kind: PartKind::Keyed,
+                    location: PartLocation::Object(ObjectName::new(name.clone()).unwrap()),
                     name,
                     length: 1,
                     crc32c: 0,
+                    written_by: CheckpointId(3),
+                    backend: None,
                 });
             }
         }
