@@ -22,6 +22,7 @@ use runtime::{
     graph::Job,
     platform::Address,
     sabotage::SabotageSet,
+    state::BackendSettings,
 };
 use sim::{DiskConfig, Effect, Entry, FailureKind, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig};
 
@@ -120,6 +121,7 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             store_total_timeout: ms(s.store_total_timeout_ms),
             connect_timeout: ms(s.connect_timeout_ms),
             source_batch_records: s.source_batch_records,
+            backend: BackendSettings::default(),
             sabotage: SabotageSet(plan.sabotage.iter().copied().collect()),
         },
         ..ClusterConfig::default()

@@ -33,7 +33,7 @@ pub use stream::{KeyedStream, SinkHandle, Stream};
 
 pub use crate::{
     connectors::{GeneratorSource, LineAt, LineFileSource, Source},
-    state::{KeyedContext, ListState, MapState, OpenContext, Record, StateKey, UserError, ValueState},
+    state::{KeyedContext, ListState, MapState, OpenContext, Record, StateError, StateKey, UserError, ValueState},
 };
 
 #[cfg(test)]

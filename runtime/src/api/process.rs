@@ -10,7 +10,7 @@ use crate::{
     },
     graph::ChainContext,
     ids::OperatorUid,
-    state::{HeapBackend, KeyedContext, OpenContext, Record, StateKey, UserError, key_group_range},
+    state::{KeyedBackend, KeyedContext, OpenContext, Record, StateKey, UserError, key_group_range},
 };
 
 /// An operator on a keyed stream. One instance per subtask serves all keys of the subtask; what belongs to a key is kept in
@@ -46,7 +46,7 @@ pub(super) struct ProcessStage<P: KeyedProcess> {
     process: P,
     context: ChainContext,
     /// From `open` on.
-    state: Option<HeapBackend<P::Key>>,
+    state: Option<KeyedBackend<P::Key>>,
     extract: ExtractKeys<P::Key, P::In>,
     keys: Vec<P::Key>,
     made: Vec<P::Out>,
@@ -79,7 +79,7 @@ impl<P: KeyedProcess> Lifecycle for ProcessStage<P> {
             .filter(|part| part.operator == self.uid)
             .map(|part| (part.key_groups, part.bytes.clone()))
             .collect();
-        let opened = HeapBackend::restore(self.uid.clone(), range, max_parallelism, &parts).and_then(|mut state| {
+        let opened = KeyedBackend::restore(self.uid.clone(), range, max_parallelism, &parts).and_then(|mut state| {
             self.process.open(&mut state.open_context())?;
             state.opened();
             Ok(state)
@@ -90,7 +90,8 @@ impl<P: KeyedProcess> Lifecycle for ProcessStage<P> {
 
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         let Some(state) = &mut self.state else { return Err(self.not_open()) };
-        snapshot.parts.extend(state.snapshot());
+        let parts = state.snapshot().map_err(|error| user_error(&self.uid, error.into()))?;
+        snapshot.parts.extend(parts);
         Ok(())
     }
 }
@@ -101,14 +102,15 @@ impl<P: KeyedProcess> Stage<P::In> for ProcessStage<P> {
         self.keys.clear();
         (self.extract)(batch, &mut self.keys);
         for (record, key) in batch.drain(..).zip(&self.keys) {
-            let Some(mut context) = state.context(key) else {
+            let range = state.key_groups();
+            let context = state.context(key).map_err(|error| user_error(&self.uid, error.into()))?;
+            let Some(mut context) = context else {
                 return Err(ChainError {
                     operator: self.uid.0.clone(),
                     message: format!(
-                        "a record came to subtask {} whose key is not in its key groups {}: the key function does not \
+                        "a record came to subtask {} whose key is not in its key groups {range}: the key function does not \
                          always give the same key for the same record",
                         self.context.subtask.index,
-                        state.key_groups()
                     ),
                 });
             };

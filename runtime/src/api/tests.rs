@@ -44,7 +44,7 @@ impl KeyedProcess for Sum {
 
     fn process(&mut self, value: u64, ctx: &mut KeyedContext<'_, u64>, out: &mut Vec<String>) -> Result<(), UserError> {
         let key = *ctx.key();
-        let (count, sum) = self.sum.get_or_default_mut(ctx);
+        let (count, sum) = self.sum.get_or_default_mut(ctx)?;
         *count += 1;
         *sum += value;
         out.push(format!("{key}:{count}:{sum}"));

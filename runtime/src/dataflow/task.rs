@@ -10,6 +10,7 @@ use crate::{
     ids::{AllocationId, AttemptId, CheckpointId, EdgeId, JobId, OperatorUid, SubtaskId},
     platform::{Address, Connection},
     sabotage::SabotageSet,
+    state::BackendSettings,
 };
 
 /// One output channel: where the consuming subtask lives.
@@ -45,6 +46,8 @@ pub struct TaskSettings {
     pub connect_timeout: Duration,
     /// Records a source reads between two looks at its commands.
     pub source_batch_records: u32,
+    /// Where state is kept and how it is written.
+    pub backend: BackendSettings,
     pub sabotage: SabotageSet,
 }
 
@@ -60,6 +63,7 @@ impl Default for TaskSettings {
             store_total_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             source_batch_records: 1024,
+            backend: BackendSettings::default(),
             sabotage: SabotageSet::default(),
         }
     }

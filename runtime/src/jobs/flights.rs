@@ -138,7 +138,7 @@ impl KeyedProcess for Figures {
         out: &mut Vec<FlightFigures>,
     ) -> Result<(), UserError> {
         let key = ctx.key().clone();
-        let totals = self.totals.get_or_default_mut(ctx);
+        let totals = self.totals.get_or_default_mut(ctx)?;
         totals.rows += 1;
         totals.cancelled += u64::from(value.cancelled);
         if let Some(delay) = value.delay {

@@ -75,7 +75,7 @@ impl KeyedProcess for Count {
         ctx: &mut KeyedContext<'_, String>,
         out: &mut Vec<WordCount>,
     ) -> Result<(), UserError> {
-        let count = self.count.get_or_default_mut(ctx);
+        let count = self.count.get_or_default_mut(ctx)?;
         *count += 1;
         let Word { word, origin: Origin { split, offset }, position } = value;
         out.push(WordCount { word, count: *count, split, offset, position });

@@ -30,6 +30,47 @@ impl UserError {
     }
 }
 
+/// State could not be read or written. Fails the attempt, unless user code thinks otherwise.
+///
+/// In a box, so that the result of a read is as small as a reference.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("state {:?}: {}", .0.state, .0.problem)]
+pub struct StateError(Box<StateErrorDetail>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct StateErrorDetail {
+    state: String,
+    problem: StateProblem,
+}
+
+/// What was wrong with a state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateProblem {
+    #[error("a {what} of {bytes} bytes, the limit is {limit} bytes")]
+    TooLarge { what: &'static str, bytes: u64, limit: u64 },
+    #[error("a {what} does not encode: {detail}")]
+    Encode { what: &'static str, detail: String },
+    #[error("a {what} does not decode: {detail}")]
+    Decode { what: &'static str, detail: String },
+    #[error("the database failed: {0}")]
+    Database(String),
+}
+
+impl StateError {
+    pub fn new(state: impl Into<String>, problem: StateProblem) -> StateError {
+        StateError(Box::new(StateErrorDetail { state: state.into(), problem }))
+    }
+
+    /// The name of the state.
+    pub fn state(&self) -> &str {
+        &self.0.state
+    }
+
+    pub fn problem(&self) -> &StateProblem {
+        &self.0.problem
+    }
+}
+
 impl<E: Error> From<E> for UserError {
     fn from(error: E) -> UserError {
         // The causes too: the outermost message alone often says little.

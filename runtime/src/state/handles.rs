@@ -1,8 +1,8 @@
 //! What user code holds of its states: a small copyable handle, made in `open`, good for every key of the operator.
 
-use std::{collections::BTreeMap, marker::PhantomData};
+use std::marker::PhantomData;
 
-use super::{backend::KeyedContext, key::StateKey, table::StateValue};
+use super::{context::KeyedContext, error::StateError, key::StateKey, table::StateValue};
 
 macro_rules! handle {
     ($(#[$doc:meta])* $name:ident<$($arg:ident),*>) => {
@@ -50,76 +50,117 @@ handle!(
 );
 
 impl<V: StateValue> ValueState<V> {
+    /// # Errors
+    /// If it cannot be read.
     #[inline]
-    pub fn get<'c, K: StateKey>(&self, ctx: &'c KeyedContext<'_, K>) -> Option<&'c V> {
-        ctx.get(self.table)
+    pub fn get<'c, K: StateKey>(&self, ctx: &'c KeyedContext<'_, K>) -> Result<Option<&'c V>, StateError> {
+        ctx.value_get(self.table, &())
     }
 
+    /// # Errors
+    /// If it cannot be written.
     #[inline]
-    pub fn update<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, value: V) {
-        ctx.set(self.table, value);
+    pub fn update<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, value: V) -> Result<(), StateError> {
+        ctx.value_set(self.table, &(), value)
     }
 
-    pub fn clear<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>) {
-        ctx.remove::<V>(self.table);
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn clear<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>) -> Result<(), StateError> {
+        ctx.value_clear::<(), V>(self.table, &())
     }
 
     /// The value to change in place, after putting the default there if the key has none: one lookup instead of two.
+    ///
+    /// # Errors
+    /// If it cannot be read.
     #[inline]
-    pub fn get_or_default_mut<'c, K: StateKey>(&self, ctx: &'c mut KeyedContext<'_, K>) -> &'c mut V
+    pub fn get_or_default_mut<'c, K: StateKey>(&self, ctx: &'c mut KeyedContext<'_, K>) -> Result<&'c mut V, StateError>
     where
         V: Default,
     {
-        ctx.get_or_insert_with(self.table, V::default)
+        ctx.value_get_or_insert_with(self.table, &(), V::default)
     }
 }
 
 impl<V: StateValue> ListState<V> {
-    pub fn get<'c, K: StateKey>(&self, ctx: &'c KeyedContext<'_, K>) -> &'c [V] {
-        ctx.get::<Vec<V>>(self.table).map_or(&[], Vec::as_slice)
+    /// # Errors
+    /// If it cannot be read.
+    pub fn get<'c, K: StateKey>(&self, ctx: &'c KeyedContext<'_, K>) -> Result<&'c [V], StateError> {
+        ctx.list_get(self.table, &())
     }
 
-    pub fn push<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, value: V) {
-        ctx.get_or_insert_with::<Vec<V>>(self.table, Vec::new).push(value);
+    /// # Errors
+    /// If it cannot be written.
+    pub fn push<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, value: V) -> Result<(), StateError> {
+        ctx.list_push(self.table, &(), value)
     }
 
-    pub fn update<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, values: Vec<V>) {
-        if values.is_empty() {
-            self.clear(ctx);
-        } else {
-            ctx.set(self.table, values);
-        }
+    /// # Errors
+    /// If it cannot be written.
+    pub fn update<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, values: Vec<V>) -> Result<(), StateError> {
+        ctx.list_set(self.table, &(), values)
     }
 
-    pub fn clear<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>) {
-        ctx.remove::<Vec<V>>(self.table);
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn clear<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>) -> Result<(), StateError> {
+        ctx.list_clear::<(), V>(self.table, &())
     }
 }
 
 impl<M: StateValue + Ord, V: StateValue> MapState<M, V> {
-    /// The whole map; None if it is empty.
-    pub fn map<'c, K: StateKey>(&self, ctx: &'c KeyedContext<'_, K>) -> Option<&'c BTreeMap<M, V>> {
-        ctx.get(self.table)
+    /// # Errors
+    /// If it cannot be read.
+    pub fn get<'c, K: StateKey>(&self, ctx: &'c KeyedContext<'_, K>, key: &M) -> Result<Option<&'c V>, StateError> {
+        ctx.map_get(self.table, &(), key)
     }
 
-    pub fn get<'c, K: StateKey>(&self, ctx: &'c KeyedContext<'_, K>, key: &M) -> Option<&'c V> {
-        self.map(ctx)?.get(key)
+    /// # Errors
+    /// If it cannot be read.
+    pub fn contains<K: StateKey>(&self, ctx: &KeyedContext<'_, K>, key: &M) -> Result<bool, StateError> {
+        self.get(ctx, key).map(|value| value.is_some())
     }
 
-    pub fn insert<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, key: M, value: V) {
-        ctx.get_or_insert_with::<BTreeMap<M, V>>(self.table, BTreeMap::new).insert(key, value);
+    /// Calls `each` for every entry, in the order of the map's keys.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn for_each<K: StateKey>(&self, ctx: &KeyedContext<'_, K>, each: impl FnMut(&M, &V)) -> Result<(), StateError> {
+        ctx.map_for_each(self.table, &(), each)
     }
 
-    pub fn remove<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, key: &M) -> Option<V> {
-        let map = ctx.get_mut::<BTreeMap<M, V>>(self.table)?;
-        let removed = map.remove(key);
-        if map.is_empty() {
-            self.clear(ctx);
-        }
-        removed
+    /// A copy of the whole map.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn entries<K: StateKey>(&self, ctx: &KeyedContext<'_, K>) -> Result<Vec<(M, V)>, StateError> {
+        let mut entries = Vec::new();
+        self.for_each(ctx, |key, value| entries.push((key.clone(), value.clone())))?;
+        Ok(entries)
     }
 
-    pub fn clear<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>) {
-        ctx.remove::<BTreeMap<M, V>>(self.table);
+    /// # Errors
+    /// If it cannot be read.
+    pub fn is_empty<K: StateKey>(&self, ctx: &KeyedContext<'_, K>) -> Result<bool, StateError> {
+        ctx.map_is_empty::<(), M, V>(self.table, &())
+    }
+
+    /// # Errors
+    /// If it cannot be written.
+    pub fn insert<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, key: M, value: V) -> Result<(), StateError> {
+        ctx.map_insert(self.table, &(), key, value)
+    }
+
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>, key: &M) -> Result<(), StateError> {
+        ctx.map_remove::<(), M, V>(self.table, &(), key)
+    }
+
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn clear<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>) -> Result<(), StateError> {
+        ctx.map_clear::<(), M, V>(self.table, &())
     }
 }

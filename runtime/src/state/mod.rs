@@ -5,15 +5,20 @@
 //! encoding and an encoding never sees a later write.
 
 mod backend;
+mod context;
 mod error;
 mod format;
 mod handles;
+mod heap;
 mod key;
 mod key_group;
+mod restored;
+pub mod settings;
 mod table;
 
-pub use backend::{HeapBackend, KeyedContext, OpenContext};
-pub use error::{Record, UserError};
+pub use backend::{KeyedBackend, OpenContext};
+pub use context::KeyedContext;
+pub use error::{Record, StateError, StateProblem, UserError};
 pub use format::{EntryRef, FormatError, PartHeader, PartReader, StateHeader, StateKind, StateSection};
 #[cfg(feature = "sabotage")]
 pub use format::{without_key_group, without_one_key_group};
@@ -22,7 +27,8 @@ pub use key::StateKey;
 pub use key_group::{
     MAX_MAX_PARALLELISM, default_max_parallelism, key_group_of, key_group_range, split_range, subtask_of,
 };
-pub use table::StateValue;
+pub use settings::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace};
+pub use table::{StateNamespace, StateValue};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,13 @@
 //! The table of one named state: a hash table per key group. A snapshot shares them; a write to a group that is still shared
 //! copies that group first. Hash tables have a fixed seed; their order is never visible.
 
-use std::{any::Any, hash::BuildHasher, ops::Range, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    hash::{BuildHasher, Hash},
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use hashbrown::{HashTable, hash_table::Entry};
@@ -17,9 +23,49 @@ pub trait StateValue: Serialize + DeserializeOwned + Clone + Send + Sync + 'stat
 
 impl<V: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> StateValue for V {}
 
+/// What tells apart the states that one key has under one name (a window, say). States without namespaces have `()`, which
+/// takes no room in memory or in a file.
+pub trait StateNamespace: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+impl<N: Eq + Hash + Clone + Serialize + DeserializeOwned + Send + Sync + 'static> StateNamespace for N {}
+
+const HASHER: foldhash::fast::FixedState = foldhash::fast::FixedState::with_seed(0x5765_6972);
+
 #[inline]
 pub(super) fn hash_of<K: StateKey>(key: &K) -> u64 {
-    foldhash::fast::FixedState::with_seed(0x5765_6972).hash_one(key)
+    HASHER.hash_one(key)
+}
+
+/// Of a key in a namespace, from that of the key alone.
+#[inline]
+fn hash_in<N: StateNamespace>(key_hash: u64, namespace: &N) -> u64 {
+    if size_of::<N>() == 0 { key_hash } else { HASHER.hash_one((key_hash, namespace)) }
+}
+
+/// Writes one value. Panics never; says what does not encode.
+pub(super) type EncodeValue<V> = fn(&V, Vec<u8>) -> Result<Vec<u8>, postcard::Error>;
+
+/// As postcard has it.
+pub(super) fn encode_plain<V: StateValue>(value: &V, out: Vec<u8>) -> Result<Vec<u8>, postcard::Error> {
+    postcard::to_extend(value, out)
+}
+
+/// As postcard has it, in the order of the encoded keys: the order in which a database has them.
+pub(super) fn encode_map<M: StateValue + Ord, V: StateValue>(
+    map: &BTreeMap<M, V>,
+    out: Vec<u8>,
+) -> Result<Vec<u8>, postcard::Error> {
+    let mut out = postcard::to_extend(&map.len(), out)?;
+    let mut entries = Vec::with_capacity(map.len());
+    for (key, value) in map {
+        entries.push((postcard::to_allocvec(key)?, value));
+    }
+    entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    for (key, value) in entries {
+        out.extend_from_slice(&key);
+        out = postcard::to_extend(value, out)?;
+    }
+    Ok(out)
 }
 
 /// A table whatever its value type. Groups count from the first key group of the subtask.
@@ -32,16 +78,19 @@ pub(super) trait KeyedTable<K> {
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
-/// The entries of a key group. A write to what is its own costs no atomic operation.
-enum Group<K, V> {
-    Own(HashTable<(K, V)>),
+/// The entries of a key group: key, namespace, value.
+type Entries<K, N, V> = HashTable<(K, N, V)>;
+
+/// A write to what is the group's own costs no atomic operation.
+enum Group<K, N, V> {
+    Own(Entries<K, N, V>),
     /// A snapshot has it too, at least until it is encoded.
-    Shared(Arc<HashTable<(K, V)>>),
+    Shared(Arc<Entries<K, N, V>>),
 }
 
-impl<K: Clone, V: Clone> Group<K, V> {
+impl<K: Clone, N: Clone, V: Clone> Group<K, N, V> {
     #[inline]
-    fn read(&self) -> &HashTable<(K, V)> {
+    fn read(&self) -> &Entries<K, N, V> {
         match self {
             Group::Own(table) => table,
             Group::Shared(table) => table,
@@ -50,7 +99,7 @@ impl<K: Clone, V: Clone> Group<K, V> {
 
     /// To be written to.
     #[inline]
-    fn write(&mut self) -> &mut HashTable<(K, V)> {
+    fn write(&mut self) -> &mut Entries<K, N, V> {
         if let Group::Shared(table) = self {
             // Copied only if the snapshot has not let go of it yet.
             *self = Group::Own(Arc::unwrap_or_clone(std::mem::take(table)));
@@ -61,7 +110,7 @@ impl<K: Clone, V: Clone> Group<K, V> {
         }
     }
 
-    fn share(&mut self) -> Arc<HashTable<(K, V)>> {
+    fn share(&mut self) -> Arc<Entries<K, N, V>> {
         if let Group::Own(table) = self {
             *self = Group::Shared(Arc::new(std::mem::take(table)));
         }
@@ -72,48 +121,78 @@ impl<K: Clone, V: Clone> Group<K, V> {
     }
 }
 
-pub(super) struct Table<K, V> {
-    header: StateHeader,
-    groups: Vec<Group<K, V>>,
+/// Where an entry is or would be.
+pub(super) struct Place<'a, K, N> {
+    /// Counted from the first key group of the subtask.
+    pub group: usize,
+    /// Of the key alone.
+    pub hash: u64,
+    pub key: &'a K,
+    pub namespace: &'a N,
 }
 
-impl<K: StateKey, V: StateValue> Table<K, V> {
-    pub(super) fn new(header: StateHeader, groups: usize) -> Table<K, V> {
-        Table { header, groups: (0..groups).map(|_| Group::Own(HashTable::new())).collect() }
+pub(super) struct Table<K, N, V> {
+    header: StateHeader,
+    encode: EncodeValue<V>,
+    groups: Vec<Group<K, N, V>>,
+}
+
+#[inline]
+fn rehash<K: StateKey, N: StateNamespace, V>((key, namespace, _): &(K, N, V)) -> u64 {
+    hash_in(hash_of(key), namespace)
+}
+
+impl<K: StateKey, N: StateNamespace> Place<'_, K, N> {
+    #[inline]
+    fn hash(&self) -> u64 {
+        hash_in(self.hash, self.namespace)
     }
 
     #[inline]
-    pub(super) fn get(&self, group: usize, hash: u64, key: &K) -> Option<&V> {
-        self.groups[group].read().find(hash, |(k, _)| k == key).map(|(_, value)| value)
+    fn is<V>(&self, (key, namespace, _): &(K, N, V)) -> bool {
+        key == self.key && namespace == self.namespace
+    }
+}
+
+impl<K: StateKey, N: StateNamespace, V: StateValue> Table<K, N, V> {
+    pub(super) fn new(header: StateHeader, encode: EncodeValue<V>, groups: usize) -> Table<K, N, V> {
+        Table { header, encode, groups: (0..groups).map(|_| Group::Own(HashTable::new())).collect() }
     }
 
     #[inline]
-    pub(super) fn set(&mut self, group: usize, hash: u64, key: &K, value: V) {
-        match self.groups[group].write().entry(hash, |(k, _)| k == key, |(k, _)| hash_of(k)) {
-            Entry::Occupied(mut entry) => entry.get_mut().1 = value,
+    pub(super) fn get(&self, at: &Place<'_, K, N>) -> Option<&V> {
+        self.groups[at.group].read().find(at.hash(), |entry| at.is(entry)).map(|(_, _, value)| value)
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, at: &Place<'_, K, N>, value: V) {
+        match self.groups[at.group].write().entry(at.hash(), |entry| at.is(entry), rehash) {
+            Entry::Occupied(mut entry) => entry.get_mut().2 = value,
             Entry::Vacant(entry) => {
-                entry.insert((key.clone(), value));
+                entry.insert((at.key.clone(), at.namespace.clone(), value));
             }
         }
     }
 
     #[inline]
-    pub(super) fn get_or_insert_with(&mut self, group: usize, hash: u64, key: &K, make: impl FnOnce() -> V) -> &mut V {
-        let table = self.groups[group].write();
-        let entry = table.entry(hash, |(k, _)| k == key, |(k, _)| hash_of(k)).or_insert_with(|| (key.clone(), make()));
-        &mut entry.into_mut().1
+    pub(super) fn get_or_insert_with(&mut self, at: &Place<'_, K, N>, make: impl FnOnce() -> V) -> &mut V {
+        let table = self.groups[at.group].write();
+        let entry = table
+            .entry(at.hash(), |entry| at.is(entry), rehash)
+            .or_insert_with(|| (at.key.clone(), at.namespace.clone(), make()));
+        &mut entry.into_mut().2
     }
 
-    pub(super) fn get_mut(&mut self, group: usize, hash: u64, key: &K) -> Option<&mut V> {
+    pub(super) fn get_mut(&mut self, at: &Place<'_, K, N>) -> Option<&mut V> {
         // A group without the key must not be copied.
-        self.get(group, hash, key)?;
-        self.groups[group].write().find_mut(hash, |(k, _)| k == key).map(|(_, value)| value)
+        self.get(at)?;
+        self.groups[at.group].write().find_mut(at.hash(), |entry| at.is(entry)).map(|(_, _, value)| value)
     }
 
-    pub(super) fn remove(&mut self, group: usize, hash: u64, key: &K) -> Option<V> {
-        self.get(group, hash, key)?;
-        let entry = self.groups[group].write().find_entry(hash, |(k, _)| k == key).ok()?;
-        Some(entry.remove().0.1)
+    pub(super) fn remove(&mut self, at: &Place<'_, K, N>) -> Option<V> {
+        self.get(at)?;
+        let entry = self.groups[at.group].write().find_entry(at.hash(), |entry| at.is(entry)).ok()?;
+        Some(entry.remove().0.2)
     }
 
     /// Adds the entries of a section. `belongs` says whether a key is in the section's key group.
@@ -127,20 +206,20 @@ impl<K: StateKey, V: StateValue> Table<K, V> {
         let table = self.groups[group].write();
         // The count is not to be trusted with an allocation; an entry has at least its two length bytes.
         let plausible = (section.entries as usize).min(section.bytes.len() / 2).min(1 << 16);
-        table.reserve(plausible, |(k, _)| hash_of(k));
+        table.reserve(plausible, rehash);
         section.for_each(|entry| {
-            let key: K = decode(entry.key, "key", &state)?;
+            let (key, namespace): (K, N) = decode(entry.key, "key", &state)?;
             let value: V = decode(entry.value, "value", &state)?;
             if !belongs(&key) {
                 return Err(FormatError(format!("state {state}: a key in key group {} is not of it", section.group)));
             }
-            let hash = hash_of(&key);
-            match table.entry(hash, |(k, _)| *k == key, |(k, _)| hash_of(k)) {
+            let at = Place { group, hash: hash_of(&key), key: &key, namespace: &namespace };
+            match table.entry(at.hash(), |entry| at.is(entry), rehash) {
                 Entry::Occupied(_) => {
                     Err(FormatError(format!("state {state}: a key occurs twice in key group {}", section.group)))
                 }
                 Entry::Vacant(vacant) => {
-                    vacant.insert((key, value));
+                    vacant.insert((key, namespace, value));
                     Ok(())
                 }
             }
@@ -148,7 +227,7 @@ impl<K: StateKey, V: StateValue> Table<K, V> {
     }
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str, state: &str) -> Result<T, FormatError> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str, state: &str) -> Result<T, FormatError> {
     match postcard::take_from_bytes(bytes) {
         Ok((decoded, [])) => Ok(decoded),
         Ok((_, rest)) => Err(FormatError(format!("state {state}: {} bytes too many in a {what}", rest.len()))),
@@ -156,14 +235,14 @@ fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str, state: &str) -> Result<
     }
 }
 
-impl<K: StateKey, V: StateValue> KeyedTable<K> for Table<K, V> {
+impl<K: StateKey, N: StateNamespace, V: StateValue> KeyedTable<K> for Table<K, N, V> {
     fn header(&self) -> &StateHeader {
         &self.header
     }
 
     fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter> {
         let shared = self.groups[groups].iter_mut().map(Group::share).collect();
-        Box::new(SharedGroups { state: self.header.name.clone(), groups: shared })
+        Box::new(SharedGroups { state: self.header.name.clone(), encode: self.encode, groups: shared })
     }
 
     fn entries(&self) -> u64 {
@@ -179,20 +258,22 @@ impl<K: StateKey, V: StateValue> KeyedTable<K> for Table<K, V> {
     }
 }
 
-struct SharedGroups<K, V> {
+struct SharedGroups<K, N, V> {
     state: String,
-    groups: Vec<Arc<HashTable<(K, V)>>>,
+    encode: EncodeValue<V>,
+    groups: Vec<Arc<Entries<K, N, V>>>,
 }
 
-impl<K: StateKey, V: StateValue> SectionWriter for SharedGroups<K, V> {
+impl<K: StateKey, N: StateNamespace, V: StateValue> SectionWriter for SharedGroups<K, N, V> {
     /// Panics if user data does not encode: the part cannot be written then, and the native call reports the panic.
     fn write(&self, group: usize, out: &mut Vec<u8>) -> u32 {
         let table = &self.groups[group];
         let mut keys = Vec::with_capacity(table.len() * 8);
         let mut order = Vec::with_capacity(table.len());
-        for (key, value) in table.iter() {
+        for (key, namespace, value) in table.iter() {
             let start = keys.len();
             keys = postcard::to_extend(key, keys)
+                .and_then(|keys| postcard::to_extend(namespace, keys))
                 .unwrap_or_else(|error| panic!("state {}: a key does not encode: {error}", self.state));
             order.push((start..keys.len(), value));
         }
@@ -200,7 +281,7 @@ impl<K: StateKey, V: StateValue> SectionWriter for SharedGroups<K, V> {
         let mut encoded = Vec::new();
         for (key, value) in &order {
             encoded.clear();
-            encoded = postcard::to_extend(*value, encoded)
+            encoded = (self.encode)(value, encoded)
                 .unwrap_or_else(|error| panic!("state {}: a value does not encode: {error}", self.state));
             put_entry(&keys[key.clone()], &encoded, out);
         }

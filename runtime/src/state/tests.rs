@@ -27,13 +27,13 @@ fn encode(parts: Vec<PartSource>) -> Parts {
     parts.into_iter().map(|part| (part.key_groups, part.data.encoded().expect("state is written anew"))).collect()
 }
 
-fn restore_range<K: StateKey>(parts: &Parts, range: KeyGroupRange) -> Result<HeapBackend<K>, UserError> {
-    HeapBackend::restore(OperatorUid("count".into()), range, MAX_PARALLELISM, parts)
+fn restore_range<K: StateKey>(parts: &Parts, range: KeyGroupRange) -> Result<KeyedBackend<K>, UserError> {
+    KeyedBackend::restore(OperatorUid("count".into()), range, MAX_PARALLELISM, parts)
 }
 
 /// An operator with one state of each kind.
 struct Operator {
-    backend: HeapBackend<String>,
+    backend: KeyedBackend<String>,
     value: ValueState<u64>,
     list: ListState<i32>,
     map: MapState<u8, String>,
@@ -53,29 +53,30 @@ impl Operator {
     }
 
     fn apply(&mut self, key: &String, change: &Change) {
-        let mut ctx = self.backend.context(key).expect("all key groups are here");
-        match change {
-            Change::Add(n) => *self.value.get_or_default_mut(&mut ctx) += n,
+        let mut ctx = self.backend.context(key).unwrap().expect("all key groups are here");
+        let done = match change {
+            Change::Add(n) => self.value.get_or_default_mut(&mut ctx).map(|value| *value += n),
             Change::Set(n) => self.value.update(&mut ctx, *n),
             Change::ClearValue => self.value.clear(&mut ctx),
             Change::Push(n) => self.list.push(&mut ctx, *n),
             Change::SetList(list) => self.list.update(&mut ctx, list.clone()),
             Change::Insert(k, v) => self.map.insert(&mut ctx, *k, v.clone()),
-            Change::Remove(k) => drop(self.map.remove(&mut ctx, k)),
-        }
+            Change::Remove(k) => self.map.remove(&mut ctx, k),
+        };
+        done.unwrap();
     }
 
     fn read(&mut self, key: &String) -> Option<Model> {
-        let ctx = self.backend.context(key)?;
+        let ctx = self.backend.context(key).unwrap()?;
         Some(Model {
-            value: self.value.get(&ctx).copied(),
-            list: self.list.get(&ctx).to_vec(),
-            map: self.map.map(&ctx).cloned().unwrap_or_default(),
+            value: self.value.get(&ctx).unwrap().copied(),
+            list: self.list.get(&ctx).unwrap().to_vec(),
+            map: self.map.entries(&ctx).unwrap().into_iter().collect(),
         })
     }
 
     fn snapshot(&mut self) -> Parts {
-        encode(self.backend.snapshot())
+        encode(self.backend.snapshot().unwrap())
     }
 }
 
@@ -143,7 +144,7 @@ fn assert_is(operator: &mut Operator, model: &BTreeMap<String, Model>) {
         .values()
         .map(|m| usize::from(m.value.is_some()) + usize::from(!m.list.is_empty()) + usize::from(!m.map.is_empty()))
         .sum();
-    assert_eq!(operator.backend.entries(), entries as u64);
+    assert_eq!(operator.backend.entries().unwrap(), entries as u64);
 }
 
 proptest! {
@@ -155,7 +156,7 @@ proptest! {
         assert_is(&mut operator, &then);
 
         // The stream goes on while the snapshot waits to be encoded.
-        let waiting = operator.backend.snapshot();
+        let waiting = operator.backend.snapshot().unwrap();
         let mut now = then.clone();
         apply_all(&mut operator, &mut now, &after);
         let parts = encode(waiting);
@@ -254,14 +255,14 @@ fn the_order_of_insertion_and_declaration_does_not_show() {
 #[test]
 fn a_snapshot_has_four_parts_with_stable_names_even_if_they_are_empty() {
     let mut operator = Operator::open_range(&Parts::new(), groups(64, 127)).unwrap();
-    let names: Vec<String> = operator.backend.snapshot().into_iter().map(|part| part.name).collect();
+    let names: Vec<String> = operator.backend.snapshot().unwrap().into_iter().map(|part| part.name).collect();
     assert_eq!(names, ["count-64-79", "count-80-95", "count-96-111", "count-112-127"]);
     assert!(operator.snapshot().iter().all(|(_, bytes)| bytes.len() < 1024));
     let mut narrow = Operator::open_range(&Parts::new(), groups(5, 6)).unwrap();
     assert_eq!(narrow.snapshot().len(), 2);
-    let mut odd: HeapBackend<u8> =
-        HeapBackend::restore(OperatorUid("per carrier: ü".into()), groups(0, 0), 1, &[]).unwrap();
-    assert_eq!(odd.snapshot()[0].name, "per_carrier___-0-0");
+    let mut odd: KeyedBackend<u8> =
+        KeyedBackend::restore(OperatorUid("per carrier: ü".into()), groups(0, 0), 1, &[]).unwrap();
+    assert_eq!(odd.snapshot().unwrap()[0].name, "per_carrier___-0-0");
 }
 
 #[test]
@@ -311,9 +312,9 @@ fn parts_that_do_not_fit_together_are_refused() {
     mislabelled[0].0 = groups(0, 30);
     assert!(refused(&mislabelled).unwrap().contains("holds key groups 0..31"));
 
-    let error = HeapBackend::<String>::restore(OperatorUid("sum".into()), all_groups(), MAX_PARALLELISM, &parts);
+    let error = KeyedBackend::<String>::restore(OperatorUid("sum".into()), all_groups(), MAX_PARALLELISM, &parts);
     assert!(error.err().unwrap().message().contains("is of operator count"));
-    let error = HeapBackend::<String>::restore(OperatorUid("count".into()), groups(0, 255), 256, &parts);
+    let error = KeyedBackend::<String>::restore(OperatorUid("count".into()), groups(0, 255), 256, &parts);
     assert!(error.err().unwrap().message().contains("max parallelism 128"));
 }
 
@@ -328,15 +329,15 @@ fn state_that_is_no_longer_declared_is_carried_along() {
     let mut newer = restore_range::<String>(&parts, all_groups()).unwrap();
     newer.open_context().list_state::<i32>("list").unwrap();
     newer.opened();
-    assert_eq!(newer.entries(), 200);
-    assert_eq!(encode(newer.snapshot()), parts);
+    assert_eq!(newer.entries().unwrap(), 200);
+    assert_eq!(encode(newer.snapshot().unwrap()), parts);
 }
 
 #[test]
 fn a_key_of_another_subtask_has_no_context() {
     let mut upper = Operator::open_range(&Parts::new(), groups(64, 127)).unwrap();
     // "hello" is in key group 35.
-    assert!(upper.backend.context(&"hello".to_string()).is_none());
+    assert!(upper.backend.context(&"hello".to_string()).unwrap().is_none());
 }
 
 #[test]
@@ -344,8 +345,8 @@ fn a_key_of_another_subtask_has_no_context() {
 fn a_handle_that_was_never_declared_says_so() {
     let mut operator = Operator::open(&Parts::new()).unwrap();
     let key = "a".to_string();
-    let ctx = operator.backend.context(&key).unwrap();
-    ValueState::<u64>::default().get(&ctx);
+    let ctx = operator.backend.context(&key).unwrap().unwrap();
+    let _ = ValueState::<u64>::default().get(&ctx);
 }
 
 #[cfg(feature = "sabotage")]
@@ -357,6 +358,6 @@ fn the_sabotaged_part_restores_without_one_key_group() {
     }
     let mut parts = operator.snapshot();
     parts[1].1 = without_one_key_group(&parts[1].1).unwrap();
-    let entries = Operator::open(&parts).unwrap().backend.entries();
+    let entries = Operator::open(&parts).unwrap().backend.entries().unwrap();
     assert!(entries < 500 && entries > 450, "{entries}");
 }

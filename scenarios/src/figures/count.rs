@@ -75,8 +75,8 @@ impl KeyedProcess for Count {
     }
 
     fn process(&mut self, _key: u64, ctx: &mut KeyedContext<'_, u64>, out: &mut Vec<u64>) -> Result<(), UserError> {
-        let count = self.count.get(ctx).copied().unwrap_or(0) + 1;
-        self.count.update(ctx, count);
+        let count = self.count.get(ctx)?.copied().unwrap_or(0) + 1;
+        self.count.update(ctx, count)?;
         self.seen += 1;
         out.push(count);
         Ok(())

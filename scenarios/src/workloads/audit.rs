@@ -113,7 +113,7 @@ impl KeyedProcess for First {
         for trap in self.traps.iter() {
             trap.touch(&record)?;
         }
-        let fold = self.fold.get_or_default_mut(ctx);
+        let fold = self.fold.get_or_default_mut(ctx)?;
         fold.add(record.value, [u64::from(record.split), record.offset, record.value as u64]);
         out.push(Folded { record, sequence: fold.sequence, sum: fold.sum, chain: fold.chain, mapped: 0 });
         Ok(())
@@ -142,7 +142,7 @@ impl KeyedProcess for Second {
         out: &mut Vec<Regrouped>,
     ) -> Result<(), UserError> {
         let group = *ctx.key();
-        let fold = self.fold.get_or_default_mut(ctx);
+        let fold = self.fold.get_or_default_mut(ctx)?;
         fold.add(first.mapped, [u64::from(first.record.key), first.sequence, first.mapped as u64]);
         out.push(Regrouped { group, sequence: fold.sequence, sum: fold.sum, chain: fold.chain, first });
         Ok(())
