@@ -165,6 +165,7 @@ events! {
     TaskStateChanged { subtask: Name, attempt: AttemptId, to: String, reason: String } on subtask,
     ChannelConnected { channel: Name, attempt: AttemptId } on channel,
     SourceExhausted { subtask: Name, attempt: AttemptId } on subtask,
+    WatermarkReached { subtask: Name, watermark: i64 } on subtask,
     // ---- checkpoints: the coordinator
     CheckpointTriggered { checkpoint: CheckpointId, attempt: AttemptId } on checkpoint,
     CheckpointSkipped { job: Name, reason: String } on job,

@@ -121,6 +121,7 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             store_total_timeout: ms(s.store_total_timeout_ms),
             connect_timeout: ms(s.connect_timeout_ms),
             source_batch_records: s.source_batch_records,
+            watermark_interval: TaskSettings::default().watermark_interval,
             backend: BackendSettings::default(),
             sabotage: SabotageSet(plan.sabotage.iter().copied().collect()),
         },

@@ -78,9 +78,9 @@ impl Linked {
     }
 }
 
-fn factory(head: Arc<Linked>) -> ChainFactory {
+fn factory(head: Arc<Linked>, event_time: bool) -> ChainFactory {
     Arc::new(move |context| match &head.node {
-        Body::Source { splits, make, .. } => make(&head.uid, context, splits, head.next(context)),
+        Body::Source { splits, make, .. } => make(&head.uid, context, splits, event_time, head.next(context)),
         Body::Operator { make, head: chain } => chain(&head.uid, head.make(make, context)),
     })
 }
@@ -227,7 +227,9 @@ pub(super) fn build(plan: &Plan) -> Result<Job, JobError> {
         let uid = OperatorUid(node.uid.clone());
         linked[position] = Some(Arc::new(Linked { uid, node: node.body.clone(), fan_out: node.fan_out, consumers }));
     }
-    let chains = heads.iter().filter_map(|head| linked[*head].clone()).map(factory).collect();
+    let tells = |node: &Node| matches!(node.body, Body::Source { tells_event_time: true, .. });
+    let event_time = plan.nodes.iter().any(tells);
+    let chains = heads.iter().filter_map(|head| linked[*head].clone()).map(|head| factory(head, event_time)).collect();
     Ok(Job {
         id: plan.id.unwrap_or_else(|| JobId(xxhash_rust::xxh3::xxh3_128(plan.name.as_bytes()))),
         name: plan.name.clone(),

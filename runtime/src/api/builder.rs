@@ -8,6 +8,7 @@ use super::{
     stage::{AnyStage, fan_out, typed},
     stream::Stream,
     tails::TailTarget,
+    watermarks::WatermarkStrategy,
 };
 use crate::{
     connectors::Source,
@@ -64,16 +65,17 @@ pub(super) enum Exchange {
 pub(super) type MakeTail = Arc<dyn Fn(TailTarget, Partitioning) -> AnyStage + Send + Sync>;
 /// Puts an operator before the stage that follows it.
 pub(super) type MakeStage = Arc<dyn Fn(&OperatorUid, &ChainContext, AnyStage) -> AnyStage + Send + Sync>;
-/// Puts a source before the stage that follows it; the splits are sorted, each with its position in the source.
+/// Puts a source before the stage that follows it; the splits are sorted, each with its position in the source. The flag:
+/// whether the job has event time.
 pub(super) type MakeSource =
-    Arc<dyn Fn(&OperatorUid, &ChainContext, &SortedSplits, AnyStage) -> Box<dyn Chain> + Send + Sync>;
+    Arc<dyn Fn(&OperatorUid, &ChainContext, &SortedSplits, bool, AnyStage) -> Box<dyn Chain> + Send + Sync>;
 pub(super) type SortedSplits = Arc<Vec<(SplitId, usize)>>;
 /// Makes a chain of the operator that begins it.
 pub(super) type MakeHead = fn(&OperatorUid, AnyStage) -> Box<dyn Chain>;
 
 #[derive(Clone)]
 pub(super) enum Body {
-    Source { splits: SortedSplits, records_per_second: Option<f64>, make: MakeSource },
+    Source { splits: SortedSplits, records_per_second: Option<f64>, tells_event_time: bool, make: MakeSource },
     Operator { make: MakeStage, head: MakeHead },
 }
 
@@ -122,22 +124,44 @@ impl JobBuilder {
 
     /// A source. Positions in its splits are kept under the uid.
     pub fn source<S: Source>(&self, uid: impl Into<String>, source: S) -> Stream<S::Out> {
+        self.add_source(uid.into(), source, None)
+    }
+
+    /// A source that tells event time. If any source of a job does, the job has event time: the others hold it back
+    /// until they have ended.
+    pub fn source_with_watermarks<S: Source>(
+        &self,
+        uid: impl Into<String>,
+        source: S,
+        strategy: WatermarkStrategy<S::Out>,
+    ) -> Stream<S::Out> {
+        self.add_source(uid.into(), source, Some(strategy))
+    }
+
+    fn add_source<S: Source>(
+        &self,
+        uid: String,
+        source: S,
+        strategy: Option<WatermarkStrategy<S::Out>>,
+    ) -> Stream<S::Out> {
         // In the order of their ids, whatever order the source has: positions and merge orders count them so.
         let mut splits: Vec<(SplitId, usize)> =
             source.splits().into_iter().enumerate().map(|(position, id)| (id, position)).collect();
         splits.sort();
         let records_per_second = source.records_per_second();
         let source = Arc::new(source);
-        let make: MakeSource = Arc::new(move |uid, context, splits, next| {
+        let tells_event_time = strategy.is_some();
+        let make: MakeSource = Arc::new(move |uid, context, splits, event_time, next| {
             let plan = SplitPlan { source: source.clone(), splits: splits.clone() };
             let (index, parallelism) = (context.subtask.index, context.parallelism);
-            Box::new(SourceChain::new(uid.clone(), plan, index, parallelism, typed(next)))
+            let strategy = strategy.clone().or_else(|| event_time.then(WatermarkStrategy::none));
+            Box::new(SourceChain::new(uid.clone(), plan, index, parallelism, strategy, typed(next)))
         });
         let node = Node {
-            uid: uid.into(),
+            uid,
             parallelism: None,
             inputs: Vec::new(),
-            body: Body::Source { splits: Arc::new(splits), records_per_second, make },
+            body: Body::Source { splits: Arc::new(splits), records_per_second, tells_event_time, make },
             fan_out: fan_out::<S::Out>,
             keyed: false,
             sink: false,

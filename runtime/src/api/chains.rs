@@ -4,15 +4,20 @@ use std::{collections::BTreeMap, marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
 
-use super::stage::{BoxStage, user_error};
+use super::{
+    stage::{BoxStage, user_error},
+    watermarks::{SourceTimes, WatermarkStrategy},
+};
 use crate::{
-    checkpoint::types::OutputDigest,
+    checkpoint::types::{OutputDigest, Times},
     connectors::{Source, SplitPoll, SplitReader},
     dataflow::{
-        chain::{Chain, ChainError, ChainSnapshot, Consumed, RestoredState, SinkData, SourcePoll},
+        chain::{Chain, ChainError, ChainSnapshot, Consumed, RestoredState, SinkData, SourcePoll, TimeMove},
+        event_time::EventTime,
         outputs::Outputs,
     },
     ids::{CheckpointId, OperatorUid, SplitId},
+    platform::Mono,
     state::Record,
 };
 
@@ -27,9 +32,38 @@ fn snapshot_all<T>(head: &mut BoxStage<T>) -> Result<ChainSnapshot, ChainError> 
     Ok(snapshot)
 }
 
-/// Visits that cannot fail.
-macro_rules! sink_methods {
+/// What both kinds do alike, too: visits that cannot fail, and times.
+macro_rules! visiting_methods {
     () => {
+        fn resume(&mut self, times: Times) {
+            let _ = self.head.each(&mut |operator| {
+                operator.resume(times);
+                Ok(())
+            });
+        }
+
+        fn advance(&mut self, time: TimeMove, out: &mut Outputs) -> Result<(), ChainError> {
+            self.head.each(&mut |operator| operator.advance(time, out))
+        }
+
+        fn needs_processing_time(&mut self) -> bool {
+            let mut needs = false;
+            let _ = self.head.each(&mut |operator| {
+                needs |= operator.needs_processing_time();
+                Ok(())
+            });
+            needs
+        }
+
+        fn next_processing_timer(&mut self) -> Option<i64> {
+            let mut next: Option<i64> = None;
+            let _ = self.head.each(&mut |operator| {
+                next = next.into_iter().chain(operator.next_processing_timer()).min();
+                Ok(())
+            });
+            next
+        }
+
         fn set_muted(&mut self, muted: bool) {
             let _ = self.head.each(&mut |operator| {
                 operator.set_muted(muted);
@@ -118,7 +152,7 @@ impl<T: Record> Chain for InputChain<T> {
         snapshot_all(&mut self.head)
     }
 
-    sink_methods!();
+    visiting_methods!();
 }
 
 /// The splits of a source in the order of the graph.
@@ -142,6 +176,8 @@ pub(super) struct SourceChain<S: Source> {
     /// Of this subtask, in the order of their ids.
     own: Vec<OwnSplit<S::Out>>,
     rate_limit: Option<f64>,
+    /// None: the job has no event time.
+    times: Option<SourceTimes<S::Out>>,
     head: BoxStage<S::Out>,
     batch: Vec<S::Out>,
     of: PhantomData<S>,
@@ -153,6 +189,7 @@ impl<S: Source> SourceChain<S> {
         plan: SplitPlan<S>,
         index: u32,
         parallelism: u32,
+        strategy: Option<WatermarkStrategy<S::Out>>,
         head: BoxStage<S::Out>,
     ) -> SourceChain<S> {
         let own: Vec<_> = plan
@@ -166,7 +203,8 @@ impl<S: Source> SourceChain<S> {
         #[allow(clippy::cast_precision_loss)]
         let share = own.len() as f64 / plan.splits.len().max(1) as f64;
         let rate_limit = plan.source.records_per_second().map(|rate| rate * share);
-        SourceChain { uid, plan, own, rate_limit, head, batch: Vec::new(), of: PhantomData }
+        let times = strategy.map(|strategy| SourceTimes::new(strategy, own.len()));
+        SourceChain { uid, plan, own, rate_limit, times, head, batch: Vec::new(), of: PhantomData }
     }
 
     fn error(&self, message: String) -> ChainError {
@@ -217,10 +255,18 @@ impl<S: Source> Chain for SourceChain<S> {
         let polled = self.reader(split)?.poll(max_records.max(1), &mut batch);
         let result = match polled {
             Ok(SplitPoll::Records(records)) => {
+                if let Some(times) = &mut self.times {
+                    times.read(split as usize, &batch);
+                }
                 self.head.collect(&mut batch, out).map(|()| SourcePoll::Records(records))
             }
             Ok(SplitPoll::NeedInput { path, range }) => Ok(SourcePoll::NeedInput { path, range }),
-            Ok(SplitPoll::Exhausted) => Ok(SourcePoll::Exhausted),
+            Ok(SplitPoll::Exhausted) => {
+                if let Some(times) = &mut self.times {
+                    times.ended(split as usize);
+                }
+                Ok(SourcePoll::Exhausted)
+            }
             Err(error) => Err(user_error(&self.uid, error)),
         };
         self.batch = batch;
@@ -234,6 +280,10 @@ impl<S: Source> Chain for SourceChain<S> {
 
     fn rate_limit(&self) -> Option<f64> {
         self.rate_limit
+    }
+
+    fn source_event_time(&mut self, now: Mono) -> Option<(EventTime, Option<Mono>)> {
+        Some(self.times.as_mut()?.look(now))
     }
 
     fn process(
@@ -259,5 +309,5 @@ impl<S: Source> Chain for SourceChain<S> {
         Ok(snapshot)
     }
 
-    sink_methods!();
+    visiting_methods!();
 }

@@ -25,11 +25,13 @@ mod process;
 mod stage;
 mod stream;
 mod tails;
+mod watermarks;
 
 pub use build::JobError;
 pub use builder::JobBuilder;
 pub use process::KeyedProcess;
 pub use stream::{KeyedStream, SinkHandle, Stream};
+pub use watermarks::WatermarkStrategy;
 
 pub use crate::{
     connectors::{GeneratorSource, LineAt, LineFileSource, Source},

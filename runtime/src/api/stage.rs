@@ -4,9 +4,9 @@
 use std::{any::Any, collections::BTreeMap};
 
 use crate::{
-    checkpoint::types::OutputDigest,
+    checkpoint::types::{OutputDigest, Times},
     dataflow::{
-        chain::{ChainError, ChainSnapshot, RestoredState, SinkData},
+        chain::{ChainError, ChainSnapshot, RestoredState, SinkData, TimeMove},
         outputs::Outputs,
     },
     ids::OperatorUid,
@@ -21,6 +21,22 @@ pub(super) trait Lifecycle {
 
     fn snapshot(&mut self, _snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         Ok(())
+    }
+
+    /// Sets the times and fires nothing.
+    fn resume(&mut self, _times: Times) {}
+
+    /// A time moves on; what comes of it goes to the operators that follow before the time moves on for them.
+    fn advance(&mut self, _time: TimeMove, _out: &mut Outputs) -> Result<(), ChainError> {
+        Ok(())
+    }
+
+    fn needs_processing_time(&self) -> bool {
+        false
+    }
+
+    fn next_processing_timer(&self) -> Option<i64> {
+        None
     }
 
     fn set_muted(&mut self, _muted: bool) {}

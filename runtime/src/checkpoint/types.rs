@@ -110,6 +110,43 @@ pub struct MergeRun {
     pub records: u32,
 }
 
+/// The two times that operators see, both in milliseconds since 1970. They stand still between the steps of a subtask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// Event time: no record before it is expected any more. `i64::MIN` until the first watermark.
+    pub watermark: i64,
+    /// Processing time; `i64::MIN` until a chain that asks for it was told.
+    pub processing: i64,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times { watermark: i64::MIN, processing: i64::MIN }
+    }
+}
+
+/// A step of a subtask's work, in its order: what a replay must repeat to the letter to get the same output.
+///
+/// Watermarks and processing time are no part of a snapshot (after a restore they begin anew), but timers, late records
+/// and expiry depend on them. So the log holds what they were and where they moved; a replay takes them from there and
+/// neither from its inputs nor from the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MergeStep {
+    Run(MergeRun),
+    /// What the times are here, at the beginning of what a snapshot closes. Without it they are [`Times::default`].
+    Resume(Times),
+    /// Event time moved on, and timers fired.
+    Watermark(i64),
+    /// Processing time moved on, and timers fired.
+    ProcessingTime(i64),
+}
+
+impl From<MergeRun> for MergeStep {
+    fn from(run: MergeRun) -> MergeStep {
+        MergeStep::Run(run)
+    }
+}
+
 /// The order-free digest of a multiset of output records: the wrapping sum of a 128-bit hash of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputDigest {
@@ -160,7 +197,7 @@ pub struct CheckpointAck {
     pub positions: BTreeMap<SplitId, u64>,
     pub sinks: BTreeMap<OperatorUid, SinkAck>,
     /// The order in which inputs were merged, per snapshot not known to be completed (as `SinkAck::digests`).
-    pub merges: BTreeMap<CheckpointId, Vec<MergeRun>>,
+    pub merges: BTreeMap<CheckpointId, Vec<MergeStep>>,
     /// For a source: all its splits were read to their ends before the barrier.
     pub exhausted: bool,
 }
@@ -174,7 +211,7 @@ pub struct LedgerEpoch {
     pub previous: Option<CheckpointId>,
     pub positions: BTreeMap<SplitId, u64>,
     pub digests: BTreeMap<OperatorUid, OutputDigest>,
-    pub merges: BTreeMap<SubtaskKey, Vec<MergeRun>>,
+    pub merges: BTreeMap<SubtaskKey, Vec<MergeStep>>,
 }
 
 /// A subtask as a map key that every serde format accepts.
@@ -195,8 +232,8 @@ pub struct ReplayPlan {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayEpoch {
     pub epoch: CheckpointId,
-    /// The merge order of this subtask in this epoch; the runs add up to the whole epoch.
-    pub merges: Vec<MergeRun>,
+    /// The steps of this subtask in this epoch; the runs add up to the whole epoch.
+    pub merges: Vec<MergeStep>,
 }
 
 /// A state part as a restoring subtask is told of it.

@@ -115,7 +115,7 @@ impl Subtask {
         let data = self.chain.take_sink_data(true);
         self.sinks.add(data);
         let sinks = self.sinks.cut(checkpoint, self.chain.take_sink_digests());
-        self.merges.cut(checkpoint);
+        self.merges.cut(checkpoint, self.times);
         let journal = &self.platform.journal;
         journal.emit(Event::SnapshotSyncDone { subtask: self.name.clone(), checkpoint });
         if self.source.is_some() {

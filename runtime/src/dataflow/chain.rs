@@ -7,10 +7,11 @@ use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 
-use super::outputs::Outputs;
+use super::{event_time::EventTime, outputs::Outputs};
 use crate::{
-    checkpoint::types::{InlineState, OutputDigest, PartKind, StatePart},
+    checkpoint::types::{InlineState, OutputDigest, PartKind, StatePart, Times},
     ids::{BackendId, CheckpointId, KeyGroupRange, OperatorUid, SplitId},
+    platform::Mono,
 };
 
 /// An error of user code or of its data; fails the attempt.
@@ -120,6 +121,14 @@ impl RestoredState {
     }
 }
 
+/// A time that operators see moves on; timers up to it, itself included, fire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeMove {
+    Watermark(i64),
+    /// Milliseconds since 1970.
+    Processing(i64),
+}
+
 /// The operators of one subtask.
 pub trait Chain {
     /// Called once before any record, with the state of the checkpoint being restored (empty for a fresh start).
@@ -136,6 +145,12 @@ pub trait Chain {
         None
     }
 
+    /// Source chains: how far event time is, as far as the source's watermark strategy knows, and when that may change
+    /// although nothing is read (a split becomes idle). None: the job has no event time.
+    fn source_event_time(&mut self, _now: Mono) -> Option<(EventTime, Option<Mono>)> {
+        None
+    }
+
     /// Other chains: decodes and processes up to `max_records` records of a frame that came over input edge `edge` (by
     /// position among this vertex's inputs).
     fn process(
@@ -145,6 +160,24 @@ pub trait Chain {
         max_records: u32,
         out: &mut Outputs,
     ) -> Result<Consumed, ChainError>;
+
+    /// Sets the times that operators see, and fires nothing. Until then they are [`Times::default`].
+    fn resume(&mut self, _times: Times) {}
+
+    /// A time moves on; it never goes back.
+    fn advance(&mut self, _time: TimeMove, _out: &mut Outputs) -> Result<(), ChainError> {
+        Ok(())
+    }
+
+    /// Whether an operator asks for processing time at all.
+    fn needs_processing_time(&mut self) -> bool {
+        false
+    }
+
+    /// When the next timer in processing time is due.
+    fn next_processing_timer(&mut self) -> Option<i64> {
+        None
+    }
 
     /// The synchronous part of a snapshot. Must be short: it may mark state as shared, never encode it.
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError>;

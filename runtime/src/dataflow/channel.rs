@@ -13,6 +13,7 @@ use std::{
 use bytes::{Buf, Bytes};
 
 use super::{
+    event_time::EventTime,
     frame::{self, Frame, FrameError, MAX_PAYLOAD_BYTES},
     outputs::PendingBuffer,
 };
@@ -42,9 +43,18 @@ pub enum ChannelError {
 }
 
 enum Waiting {
-    Data { frame: Bytes, payload: usize },
-    Barrier { frame: Bytes, checkpoint: CheckpointId },
-    Marker { frame: Bytes },
+    Data {
+        frame: Bytes,
+        payload: usize,
+    },
+    Barrier {
+        frame: Bytes,
+        checkpoint: CheckpointId,
+    },
+    /// Needs no credit and is not told of: a replay's marker, or a word about event time.
+    Plain {
+        frame: Bytes,
+    },
 }
 
 /// The producing end.
@@ -120,7 +130,15 @@ impl OutputChannel {
     }
 
     pub fn push_marker(&mut self, epoch: CheckpointId) {
-        self.waiting.push_back(Waiting::Marker { frame: frame::encode_replay_marker(epoch) });
+        self.waiting.push_back(Waiting::Plain { frame: frame::encode_replay_marker(epoch) });
+    }
+
+    pub fn push_event_time(&mut self, event_time: EventTime) {
+        let frame = match event_time {
+            EventTime::At(watermark) => frame::encode_watermark(watermark),
+            EventTime::Idle => frame::encode_idle(),
+        };
+        self.waiting.push_back(Waiting::Plain { frame });
     }
 
     /// Payload bytes that the network did not take yet.
@@ -198,7 +216,7 @@ impl OutputChannel {
                     let event = Event::BarrierSent { channel: self.name.clone(), checkpoint, to: self.to.clone() };
                     journal.emit(event);
                 }
-                Some(Waiting::Marker { frame }) => self.sending.push_back(frame),
+                Some(Waiting::Plain { frame }) => self.sending.push_back(frame),
                 None => return,
             }
         }
@@ -216,6 +234,7 @@ pub enum Front {
     Data(u32),
     Barrier(CheckpointId),
     ReplayMarker(CheckpointId),
+    EventTime(EventTime),
 }
 
 /// How a consumer grants credit.
@@ -337,6 +356,8 @@ impl InputChannel {
             Frame::Data { records, .. } => Some(Front::Data(*records)),
             Frame::Barrier(checkpoint) => Some(Front::Barrier(*checkpoint)),
             Frame::ReplayMarker(epoch) => Some(Front::ReplayMarker(*epoch)),
+            Frame::Watermark(watermark) => Some(Front::EventTime(EventTime::At(*watermark))),
+            Frame::Idle => Some(Front::EventTime(EventTime::Idle)),
             Frame::Credit(_) => None,
         }
     }
@@ -364,7 +385,7 @@ impl InputChannel {
                 format!("{length} bytes with a credit of {credit}")
             }
             Frame::Credit(_) => "credit, which only a consumer sends".to_string(),
-            Frame::Barrier(_) | Frame::ReplayMarker(_) => return Ok(()),
+            Frame::Barrier(_) | Frame::ReplayMarker(_) | Frame::Watermark(_) | Frame::Idle => return Ok(()),
         };
         Err(ChannelError::Protocol { channel: self.name.clone(), what })
     }
@@ -406,9 +427,9 @@ impl InputChannel {
         Ok(())
     }
 
-    /// Takes the barrier or marker at the front.
+    /// Takes the barrier, marker or word about event time at the front.
     pub fn pop_control(&mut self) {
-        if matches!(self.current, Some(Frame::Barrier(_) | Frame::ReplayMarker(_))) {
+        if !matches!(self.current, Some(Frame::Data { .. })) {
             self.current = None;
         }
     }

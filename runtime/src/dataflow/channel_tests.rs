@@ -40,7 +40,7 @@ fn consume(input: &mut InputChannel) -> Option<usize> {
     let length = input.payload().len();
     match front {
         Front::Data(records) => input.consume(length, records).expect("a whole frame"),
-        Front::Barrier(_) | Front::ReplayMarker(_) => input.pop_control(),
+        Front::Barrier(_) | Front::ReplayMarker(_) | Front::EventTime(_) => input.pop_control(),
     }
     Some(length)
 }

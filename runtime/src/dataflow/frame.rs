@@ -7,6 +7,8 @@
 //! | 1 barrier | u64 checkpoint | producer to consumer |
 //! | 2 replay marker | u64 epoch | producer to consumer |
 //! | 3 credit | u32 bytes newly granted | consumer to producer |
+//! | 4 watermark | i64 milliseconds since 1970 | producer to consumer |
+//! | 5 idle | nothing | producer to consumer |
 
 use bytes::{Buf, Bytes};
 
@@ -17,6 +19,8 @@ const DATA: u8 = 0;
 const BARRIER: u8 = 1;
 const REPLAY_MARKER: u8 = 2;
 const CREDIT: u8 = 3;
+const WATERMARK: u8 = 4;
+const IDLE: u8 = 5;
 
 const DATA_HEADER: usize = 5;
 
@@ -35,6 +39,10 @@ pub enum Frame {
     ReplayMarker(CheckpointId),
     /// So many payload bytes more may be sent.
     Credit(u32),
+    /// No record before this event time follows, unless it is late.
+    Watermark(i64),
+    /// Until the next watermark this channel holds back no event time.
+    Idle,
 }
 
 /// Bytes that are no frame.
@@ -44,7 +52,7 @@ pub enum FrameError {
     Empty,
     #[error("a frame of unknown kind {0}")]
     UnknownKind(u8),
-    #[error("a {kind} frame of {length} bytes, {expected} expected")]
+    #[error("{kind} frame of {length} bytes, {expected} expected")]
     Length { kind: &'static str, length: usize, expected: &'static str },
     #[error("a data frame that announces no records")]
     NoRecords,
@@ -76,6 +84,14 @@ pub fn encode_credit(bytes: u32) -> Bytes {
     Bytes::copy_from_slice(&frame)
 }
 
+pub fn encode_watermark(watermark: i64) -> Bytes {
+    numbered(WATERMARK, watermark.cast_unsigned())
+}
+
+pub fn encode_idle() -> Bytes {
+    Bytes::from_static(&[IDLE])
+}
+
 fn numbered(kind: u8, number: u64) -> Bytes {
     let mut frame = [0; 9];
     frame[0] = kind;
@@ -94,7 +110,7 @@ pub fn decode(mut frame: Bytes) -> Result<Frame, FrameError> {
     match kind {
         DATA => {
             let records = frame.try_get_u32_le().map_err(|_| FrameError::Length {
-                kind: "data",
+                kind: "a data",
                 length,
                 expected: "at least 5",
             })?;
@@ -103,10 +119,13 @@ pub fn decode(mut frame: Bytes) -> Result<Frame, FrameError> {
             }
             Ok(Frame::Data { records, payload: frame })
         }
-        BARRIER => number("barrier", length, frame).map(|n| Frame::Barrier(CheckpointId(n))),
-        REPLAY_MARKER => number("replay marker", length, frame).map(|n| Frame::ReplayMarker(CheckpointId(n))),
+        BARRIER => number("a barrier", length, frame).map(|n| Frame::Barrier(CheckpointId(n))),
+        REPLAY_MARKER => number("a replay marker", length, frame).map(|n| Frame::ReplayMarker(CheckpointId(n))),
         CREDIT if frame.len() == 4 => Ok(Frame::Credit(frame.get_u32_le())),
-        CREDIT => Err(FrameError::Length { kind: "credit", length, expected: "5" }),
+        CREDIT => Err(FrameError::Length { kind: "a credit", length, expected: "5" }),
+        WATERMARK => number("a watermark", length, frame).map(|n| Frame::Watermark(n.cast_signed())),
+        IDLE if frame.is_empty() => Ok(Frame::Idle),
+        IDLE => Err(FrameError::Length { kind: "an idle", length, expected: "1" }),
         unknown => Err(FrameError::UnknownKind(unknown)),
     }
 }
@@ -149,6 +168,8 @@ mod tests {
         assert_eq!(decode(encode_barrier(CheckpointId(7))), Ok(Frame::Barrier(CheckpointId(7))));
         assert_eq!(decode(encode_replay_marker(CheckpointId(8))), Ok(Frame::ReplayMarker(CheckpointId(8))));
         assert_eq!(decode(encode_credit(u32::MAX)), Ok(Frame::Credit(u32::MAX)));
+        assert_eq!(decode(encode_watermark(i64::MIN)), Ok(Frame::Watermark(i64::MIN)));
+        assert_eq!(decode(encode_idle()), Ok(Frame::Idle));
     }
 
     #[test]
@@ -160,6 +181,8 @@ mod tests {
         assert_eq!(bad(b"\x00\x00\x00\x00\x00"), "a data frame that announces no records");
         assert_eq!(bad(b"\x01\x00"), "a barrier frame of 2 bytes, 9 expected");
         assert_eq!(bad(b"\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00"), "a replay marker frame of 10 bytes, 9 expected");
+        assert_eq!(bad(b"\x04\x00"), "a watermark frame of 2 bytes, 9 expected");
+        assert_eq!(bad(b"\x05\x00"), "an idle frame of 2 bytes, 1 expected");
         assert_eq!(bad(b"\x03\x00\x00\x00\x00\x00"), "a credit frame of 6 bytes, 5 expected");
     }
 
@@ -190,6 +213,8 @@ mod tests {
                     Frame::Barrier(n) => encode_barrier(n),
                     Frame::ReplayMarker(n) => encode_replay_marker(n),
                     Frame::Credit(n) => encode_credit(n),
+                    Frame::Watermark(n) => encode_watermark(n),
+                    Frame::Idle => encode_idle(),
                 };
                 prop_assert_eq!(again.as_ref(), bytes.as_slice());
             }

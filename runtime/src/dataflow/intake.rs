@@ -6,14 +6,20 @@ use super::{
     source_driver::SourceTurn,
     subtask::{Subtask, user},
     task::{SubtaskReport, TaskFailure},
+    times::TimeLook,
 };
-use crate::{checkpoint::types::ReplayPlan, ids::CheckpointId, journal::Event, platform::Mono};
+use crate::{
+    checkpoint::types::{ReplayPlan, Times},
+    ids::CheckpointId,
+    journal::Event,
+    platform::Mono,
+};
 
 /// What a round of work gave.
 pub(super) enum Work {
     Done,
     Nothing,
-    /// The source's rate limit.
+    /// The source's rate limit, or the time of a timer or a watermark.
     NotBefore(Mono),
 }
 
@@ -35,12 +41,20 @@ impl Subtask {
     pub(super) fn work(&mut self, now: Mono) -> Result<Work, TaskFailure> {
         if let Some(replay) = &self.replay {
             let step = replay.cursor.step();
-            self.replay_step(step)
-        } else if self.source.is_some() {
-            self.read_source(now)
-        } else {
-            self.consume_inputs()
+            return self.replay_step(step);
         }
+        let clock = self.look_at_the_clock(now)?;
+        let (work, source) = match self.source {
+            Some(_) => (self.read_source(now)?, self.look_at_source_time(now)?),
+            None => (self.consume_inputs()?, TimeLook::Nothing(None)),
+        };
+        let (TimeLook::Nothing(clock), TimeLook::Nothing(source)) = (clock, source) else { return Ok(Work::Done) };
+        let work_at = match work {
+            Work::Done => return Ok(Work::Done),
+            Work::Nothing => None,
+            Work::NotBefore(then) => Some(then),
+        };
+        Ok([work_at, clock, source].into_iter().flatten().min().map_or(Work::Nothing, Work::NotBefore))
     }
 
     fn read_source(&mut self, now: Mono) -> Result<Work, TaskFailure> {
@@ -85,6 +99,10 @@ impl Subtask {
                     self.inputs[position].pop_control();
                     self.barrier_received(position, checkpoint)?;
                 }
+                Front::EventTime(said) => {
+                    self.inputs[position].pop_control();
+                    self.event_time_heard(position, said)?;
+                }
                 Front::ReplayMarker(epoch) => {
                     return Err(TaskFailure::Environment(format!(
                         "channel {}: marker of replayed epoch {epoch}, but {} replays nothing",
@@ -115,9 +133,24 @@ impl Subtask {
         match step {
             ReplayStep::Take { input, at_most } if self.source.is_some() => self.replay_split(input, at_most),
             ReplayStep::Take { input, at_most } => self.replay_channel(input, at_most),
+            ReplayStep::Resume(times) => {
+                self.resume_times(times);
+                self.time_replayed()
+            }
+            ReplayStep::Watermark(watermark) => {
+                self.move_watermark(watermark)?;
+                self.time_replayed()
+            }
+            ReplayStep::ProcessingTime(now) => {
+                self.move_processing_time(now)?;
+                self.time_replayed()
+            }
             ReplayStep::EndOf(epoch) => self.replay_end_of(epoch),
             ReplayStep::Finished => {
                 self.replay = None;
+                // What runs from here on begins where the last replayed epoch ended, in time too.
+                self.merges.resume(self.times);
+                self.follow_inputs()?;
                 for input in &mut self.inputs {
                     input.end_replay();
                 }
@@ -126,6 +159,13 @@ impl Subtask {
                 Ok(Work::Done)
             }
         }
+    }
+
+    fn time_replayed(&mut self) -> Result<Work, TaskFailure> {
+        if let Some(replay) = &mut self.replay {
+            replay.cursor.passed();
+        }
+        Ok(Work::Done)
     }
 
     fn replay_split(&mut self, split: u32, at_most: u32) -> Result<Work, TaskFailure> {
@@ -162,6 +202,11 @@ impl Subtask {
                 }
                 Ok(Work::Done)
             }
+            Some(Front::EventTime(said)) => {
+                self.inputs[position].pop_control();
+                self.event_time_heard(position, said)?;
+                Ok(Work::Done)
+            }
             Some(other) => Err(self.diverged(format!(
                 "channel {} brought {other:?} where {at_most} more records came before",
                 self.inputs[position].name
@@ -178,6 +223,11 @@ impl Subtask {
             }
             match self.inputs[position].front() {
                 None => {}
+                Some(Front::EventTime(said)) => {
+                    self.inputs[position].pop_control();
+                    self.event_time_heard(position, said)?;
+                    any = true;
+                }
                 Some(Front::ReplayMarker(e)) if e == epoch => {
                     self.inputs[position].pop_control();
                     if let Some(replay) = &mut self.replay {
@@ -199,9 +249,14 @@ impl Subtask {
         }
         replay.marked.fill(false);
         replay.cursor.end_epoch();
+        let last = replay.cursor.step() == ReplayStep::Finished;
         if self.sinks.has_sinks() {
             let digests = self.chain.take_sink_digests();
             self.report(SubtaskReport::ReplayedEpoch { epoch, digests });
+        }
+        if !last {
+            // The next one says where its times begin, unless it is at their beginning.
+            self.resume_times(Times::default());
         }
         self.flush_outputs()?;
         if !self.channels.is_empty() {

@@ -1,18 +1,18 @@
-//! The order in which a subtask merged its inputs: recorded as it runs, kept until a completed checkpoint covers it, and
-//! followed to the letter when an epoch is replayed. Pure.
+//! The order in which a subtask merged its inputs, and where in it the times moved on: recorded as it runs, kept until a
+//! completed checkpoint covers it, and followed to the letter when an epoch is replayed. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::{
-    checkpoint::types::{MergeRun, ReplayPlan},
+    checkpoint::types::{MergeRun, MergeStep, ReplayPlan, Times},
     ids::CheckpointId,
 };
 
 /// Records what is consumed, cut at each snapshot.
 #[derive(Debug, Default)]
 pub struct MergeRecorder {
-    current: Vec<MergeRun>,
-    kept: BTreeMap<CheckpointId, Vec<MergeRun>>,
+    current: Vec<MergeStep>,
+    kept: BTreeMap<CheckpointId, Vec<MergeStep>>,
 }
 
 impl MergeRecorder {
@@ -22,19 +22,32 @@ impl MergeRecorder {
         if records == 0 {
             return;
         }
-        if let Some(last) = self.current.last_mut()
+        if let Some(MergeStep::Run(last)) = self.current.last_mut()
             && last.input == input
             && let Some(sum) = last.records.checked_add(records)
         {
             last.records = sum;
             return;
         }
-        self.current.push(MergeRun { input, records });
+        self.current.push(MergeStep::Run(MergeRun { input, records }));
     }
 
-    /// Snapshot `checkpoint` is taken: what was recorded since the one before belongs to it.
-    pub fn cut(&mut self, checkpoint: CheckpointId) {
+    /// A time moved on.
+    pub fn time(&mut self, step: MergeStep) {
+        self.current.push(step);
+    }
+
+    /// What is recorded from here on begins at these times.
+    pub fn resume(&mut self, times: Times) {
+        if times != Times::default() {
+            self.current.push(MergeStep::Resume(times));
+        }
+    }
+
+    /// Snapshot `checkpoint` is taken, at these times: what was recorded since the one before belongs to it.
+    pub fn cut(&mut self, checkpoint: CheckpointId, times: Times) {
         self.kept.insert(checkpoint, std::mem::take(&mut self.current));
+        self.resume(times);
     }
 
     /// `checkpoint` has completed; nobody needs the order up to it from here.
@@ -43,7 +56,7 @@ impl MergeRecorder {
     }
 
     /// What the next acknowledgement carries.
-    pub fn kept(&self) -> &BTreeMap<CheckpointId, Vec<MergeRun>> {
+    pub fn kept(&self) -> &BTreeMap<CheckpointId, Vec<MergeStep>> {
         &self.kept
     }
 }
@@ -53,6 +66,12 @@ impl MergeRecorder {
 pub enum ReplayStep {
     /// Consume up to so many records (at least one) from this input, and from no other.
     Take { input: u32, at_most: u32 },
+    /// Set the times, fire nothing; [`ReplayCursor::passed`] goes on.
+    Resume(Times),
+    /// Move event time on; [`ReplayCursor::passed`] goes on.
+    Watermark(i64),
+    /// Move processing time on; [`ReplayCursor::passed`] goes on.
+    ProcessingTime(i64),
     /// The records of this epoch are used up; [`ReplayCursor::end_epoch`] goes on.
     EndOf(CheckpointId),
     /// The plan is done.
@@ -80,7 +99,10 @@ impl ReplayCursor {
             None => ReplayStep::Finished,
             Some(epoch) => match epoch.merges.get(self.run) {
                 None => ReplayStep::EndOf(epoch.epoch),
-                Some(run) => ReplayStep::Take { input: run.input, at_most: run.records - self.taken },
+                Some(MergeStep::Run(run)) => ReplayStep::Take { input: run.input, at_most: run.records - self.taken },
+                Some(MergeStep::Resume(times)) => ReplayStep::Resume(*times),
+                Some(MergeStep::Watermark(watermark)) => ReplayStep::Watermark(*watermark),
+                Some(MergeStep::ProcessingTime(now)) => ReplayStep::ProcessingTime(*now),
             },
         }
     }
@@ -88,12 +110,17 @@ impl ReplayCursor {
     /// So many records, no more than [`ReplayStep::Take`] allowed, were consumed.
     pub fn took(&mut self, records: u32) {
         self.taken += records;
-        let run = self.plan.epochs.get(self.epoch).and_then(|e| e.merges.get(self.run));
-        if run.is_some_and(|run| self.taken >= run.records) {
-            self.taken = 0;
-            self.run += 1;
-            self.skip_empty_runs();
+        let step = self.plan.epochs.get(self.epoch).and_then(|e| e.merges.get(self.run));
+        if matches!(step, Some(MergeStep::Run(run)) if self.taken >= run.records) {
+            self.passed();
         }
+    }
+
+    /// A step about the times was carried out.
+    pub fn passed(&mut self) {
+        self.taken = 0;
+        self.run += 1;
+        self.skip_empty_runs();
     }
 
     /// The end of the epoch was handled.
@@ -105,7 +132,8 @@ impl ReplayCursor {
     }
 
     fn skip_empty_runs(&mut self) {
-        while self.plan.epochs.get(self.epoch).and_then(|e| e.merges.get(self.run)).is_some_and(|r| r.records == 0) {
+        let step = |run: usize| self.plan.epochs.get(self.epoch).and_then(|e| e.merges.get(run));
+        while matches!(step(self.run), Some(MergeStep::Run(MergeRun { records: 0, .. }))) {
             self.run += 1;
         }
     }
@@ -118,6 +146,10 @@ mod tests {
     use super::*;
     use crate::checkpoint::types::ReplayEpoch;
 
+    fn run(input: u32, records: u32) -> MergeStep {
+        MergeStep::Run(MergeRun { input, records })
+    }
+
     #[test]
     fn runs_of_one_input_are_one_entry() {
         let mut log = MergeRecorder::default();
@@ -125,13 +157,10 @@ mod tests {
         log.record(0, 0);
         log.record(0, 4);
         log.record(1, 1);
-        log.cut(CheckpointId(5));
+        log.cut(CheckpointId(5), Times::default());
         log.record(1, 2);
-        log.cut(CheckpointId(6));
-        assert_eq!(
-            log.kept().get(&CheckpointId(5)),
-            Some(&vec![MergeRun { input: 0, records: 7 }, MergeRun { input: 1, records: 1 }])
-        );
+        log.cut(CheckpointId(6), Times::default());
+        assert_eq!(log.kept().get(&CheckpointId(5)), Some(&vec![run(0, 7), run(1, 1)]));
         log.completed(CheckpointId(5));
         assert_eq!(log.kept().keys().collect::<Vec<_>>(), [&CheckpointId(6)]);
     }
@@ -141,8 +170,22 @@ mod tests {
         let mut log = MergeRecorder::default();
         log.record(2, u32::MAX);
         log.record(2, 1);
-        log.cut(CheckpointId(1));
+        log.cut(CheckpointId(1), Times::default());
         assert_eq!(log.kept()[&CheckpointId(1)].len(), 2);
+    }
+
+    #[test]
+    fn times_stand_between_the_runs_and_at_the_beginning_of_what_follows_a_cut() {
+        let mut log = MergeRecorder::default();
+        log.record(0, 1);
+        log.time(MergeStep::Watermark(10));
+        log.record(0, 2);
+        let times = Times { watermark: 10, ..Times::default() };
+        log.cut(CheckpointId(1), times);
+        log.record(0, 3);
+        log.cut(CheckpointId(2), times);
+        assert_eq!(log.kept()[&CheckpointId(1)], [run(0, 1), MergeStep::Watermark(10), run(0, 2)]);
+        assert_eq!(log.kept()[&CheckpointId(2)], [MergeStep::Resume(times), run(0, 3)]);
     }
 
     #[test]
@@ -150,49 +193,82 @@ mod tests {
         assert_eq!(ReplayCursor::new(ReplayPlan::default()).step(), ReplayStep::Finished);
     }
 
+    /// What happened, one record or one move of a time each.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Happened {
+        Record(u32),
+        Time(MergeStep),
+    }
+
     proptest! {
-        /// Each inner list is an epoch: (input, records) in the order consumed. Replayed with any batch size, and whatever
-        /// zero-length runs a plan from outside may hold, the order of records is the same.
+        /// Each inner list is an epoch: (input, records, or for input 4 a watermark, 5 a processing time) in order. Replayed
+        /// with any batch size, and whatever zero-length runs a plan from outside may hold, the order is the same.
         #[test]
         fn a_replay_follows_the_recorded_order(
-            epochs in proptest::collection::vec(proptest::collection::vec((0..4u32, 0..9u32), 0..20), 0..5),
+            epochs in proptest::collection::vec(proptest::collection::vec((0..6u32, 0..9u32), 0..20), 0..5),
             batch in 1..7u32,
         ) {
             let mut log = MergeRecorder::default();
-            let mut original: Vec<Vec<u32>> = Vec::new();
+            let mut original: Vec<Vec<Happened>> = Vec::new();
+            let mut times = Times::default();
             for (n, epoch) in (1..).zip(&epochs) {
                 let mut order = Vec::new();
-                for (input, records) in epoch {
-                    log.record(*input, *records);
-                    order.extend(std::iter::repeat_n(*input, *records as usize));
+                if times != Times::default() {
+                    order.push(Happened::Time(MergeStep::Resume(times)));
                 }
-                log.cut(CheckpointId(n));
+                for (input, records) in epoch {
+                    let step = match input {
+                        4 => {
+                            times.watermark = i64::from(*records);
+                            MergeStep::Watermark(times.watermark)
+                        }
+                        5 => {
+                            times.processing = i64::from(*records);
+                            MergeStep::ProcessingTime(times.processing)
+                        }
+                        _ => {
+                            log.record(*input, *records);
+                            order.extend(std::iter::repeat_n(Happened::Record(*input), *records as usize));
+                            continue;
+                        }
+                    };
+                    log.time(step);
+                    order.push(Happened::Time(step));
+                }
+                log.cut(CheckpointId(n), times);
                 original.push(order);
             }
             let mut plan = ReplayPlan::default();
             for (epoch, merges) in log.kept() {
                 let mut merges = merges.clone();
-                merges.push(MergeRun { input: 3, records: 0 });
+                merges.push(run(3, 0));
                 plan.epochs.push(ReplayEpoch { epoch: *epoch, merges });
             }
             let mut cursor = ReplayCursor::new(plan);
-            let mut replayed: Vec<Vec<u32>> = Vec::new();
+            let mut replayed: Vec<Vec<Happened>> = Vec::new();
             let mut order = Vec::new();
             loop {
-                match cursor.step() {
+                let time = match cursor.step() {
                     ReplayStep::Take { input, at_most } => {
                         prop_assert!(at_most > 0);
                         let records = at_most.min(batch);
-                        order.extend(std::iter::repeat_n(input, records as usize));
+                        order.extend(std::iter::repeat_n(Happened::Record(input), records as usize));
                         cursor.took(records);
+                        continue;
                     }
                     ReplayStep::EndOf(epoch) => {
                         replayed.push(std::mem::take(&mut order));
                         prop_assert_eq!(epoch, CheckpointId(replayed.len() as u64));
                         cursor.end_epoch();
+                        continue;
                     }
                     ReplayStep::Finished => break,
-                }
+                    ReplayStep::Resume(times) => MergeStep::Resume(times),
+                    ReplayStep::Watermark(watermark) => MergeStep::Watermark(watermark),
+                    ReplayStep::ProcessingTime(now) => MergeStep::ProcessingTime(now),
+                };
+                order.push(Happened::Time(time));
+                cursor.passed();
             }
             prop_assert_eq!(replayed, original);
         }

@@ -6,6 +6,7 @@ pub mod chain;
 pub mod channel;
 #[cfg(test)]
 mod channel_tests;
+pub mod event_time;
 pub mod frame;
 mod intake;
 pub mod merge_log;
@@ -23,3 +24,4 @@ mod task_set;
 mod test_job;
 #[cfg(test)]
 mod test_world;
+mod times;

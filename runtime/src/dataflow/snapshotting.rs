@@ -18,7 +18,7 @@ use super::{
     task_set::TaskSet,
 };
 use crate::{
-    checkpoint::types::{CheckpointAck, MergeRun, SubtaskSnapshot},
+    checkpoint::types::{CheckpointAck, MergeStep, SubtaskSnapshot},
     ids::CheckpointId,
     journal::Event,
     platform::{Held, Platform},
@@ -32,7 +32,7 @@ use crate::{
 pub struct SnapshotParts {
     pub checkpoint: CheckpointId,
     pub chain: ChainSnapshot,
-    pub merges: BTreeMap<CheckpointId, Vec<MergeRun>>,
+    pub merges: BTreeMap<CheckpointId, Vec<MergeStep>>,
     pub sinks: SinkSnapshot,
     pub exhausted: bool,
 }

@@ -17,6 +17,7 @@ use super::{
     alignment::Alignment,
     chain::{Chain, ChainError},
     channel::{ChannelError, InputChannel, OutputChannel},
+    event_time::InputEventTimes,
     intake::{Replay, Work},
     merge_log::MergeRecorder,
     outputs::Outputs,
@@ -27,6 +28,7 @@ use super::{
     task::{InboundChannel, SubtaskCommand, SubtaskReport, SubtaskSpec, TaskFailure},
 };
 use crate::{
+    checkpoint::types::Times,
     graph::{ChainContext, Job},
     ids::CheckpointId,
     platform::{Clock, Mono, Platform, Timer},
@@ -122,6 +124,10 @@ async fn start(
         last_triggered: from,
         exhausted_reported: false,
         next_input: 0,
+        input_times: InputEventTimes::new(inputs.len()),
+        times: Times::default(),
+        said_idle: false,
+        next_watermark: Mono::default(),
         alarm: Alarm::default(),
         platform,
         name,
@@ -155,6 +161,14 @@ pub(super) struct Subtask {
     pub(super) reports: mpsc::UnboundedSender<SubtaskReport>,
     pub(super) last_triggered: CheckpointId,
     pub(super) exhausted_reported: bool,
+    /// What the input channels say of event time.
+    pub(super) input_times: InputEventTimes,
+    /// What the operators see.
+    pub(super) times: Times,
+    /// Those downstream do not wait for this subtask's event time.
+    pub(super) said_idle: bool,
+    /// A source's next watermark, at the earliest.
+    pub(super) next_watermark: Mono,
     inbound: Option<mpsc::UnboundedReceiver<InboundChannel>>,
     alarm: Alarm,
 }

@@ -120,8 +120,12 @@ fn restored_from_a_checkpoint_the_rest_follows_without_gap_or_repetition() {
 
 /// Epochs 1 to 3 run; the job goes back to checkpoint 1 and replays 2 and 3.
 fn replayed(sabotage: &[Sabotage]) -> (TestWorld, Deployment, BTreeMap<SubtaskKey, CheckpointAck>) {
+    replayed_with(plan(), sabotage)
+}
+
+fn replayed_with(plan: Plan, sabotage: &[Sabotage]) -> (TestWorld, Deployment, BTreeMap<SubtaskKey, CheckpointAck>) {
     let mut world = world();
-    let mut job = deploy(&mut world, 1, &plan());
+    let mut job = deploy(&mut world, 1, &plan);
     job.run_to_running(&mut world);
     let mut acks = Vec::new();
     for checkpoint in 1..=3 {
@@ -131,7 +135,7 @@ fn replayed(sabotage: &[Sabotage]) -> (TestWorld, Deployment, BTreeMap<SubtaskKe
     job.send(SubtaskCommand::Cancel);
     world.run_until("all stopped", || job.count(|r| *r == SubtaskReport::Stopped) == 5);
 
-    let mut plan = plan();
+    let mut plan = plan;
     plan.settings.sabotage = SabotageSet(sabotage.iter().copied().collect());
     plan.restore = Some((CheckpointId(1), acks[0].iter().map(|(k, a)| (*k, a.snapshot.clone())).collect()));
     let last = acks.pop().unwrap();
@@ -168,6 +172,64 @@ fn a_replay_gives_the_same_output_muted_and_then_goes_on() {
     let mut found = written(&world, &sink_objects(&third).objects);
     found.extend(written(&world, &sink_objects(&fourth).objects));
     assert_same(found, (0..SPLITS * RECORDS_PER_SPLIT).collect());
+}
+
+/// What the sink put out in epochs 2 and 3, as acknowledged and as replayed.
+fn digests_of_a_replay(plan: Plan) -> [Vec<(CheckpointId, OutputDigest)>; 2] {
+    let (mut world, mut job, third) = replayed_with(plan, &[]);
+    world.run_until("the replay", || job.count(|r| *r == SubtaskReport::ReplayFinished) == 5);
+    let digests = job.reports[&(2, 0)].iter().filter_map(|r| match r {
+        SubtaskReport::ReplayedEpoch { epoch, digests } => Some((*epoch, digests[&uid("out")])),
+        _ => None,
+    });
+    let acknowledged = sink_objects(&third).digests.range(CheckpointId(2)..).map(|(e, d)| (*e, *d)).collect();
+    // The log has times in the middle and at the beginning.
+    let steps: Vec<MergeStep> = third[&(1, 0)].merges.range(CheckpointId(2)..).flat_map(|(_, m)| m.clone()).collect();
+    assert!(steps.iter().any(|step| matches!(step, MergeStep::Resume(_))), "{steps:?}");
+    assert!(
+        steps.iter().any(|step| matches!(step, MergeStep::Watermark(_) | MergeStep::ProcessingTime(_))),
+        "{steps:?}"
+    );
+    let digests = [acknowledged, digests.collect()];
+    // What follows the replay goes on in time to the end.
+    job.run_to_exhausted(&mut world);
+    job.run_checkpoint(&mut world, 4);
+    assert!(job.failures().is_empty());
+    digests
+}
+
+#[test]
+fn a_replay_moves_event_time_where_it_moved() {
+    let behaviour = Behaviour { event_time: true, ..Behaviour::default() };
+    let [acknowledged, replayed] = digests_of_a_replay(Plan { behaviour, ..plan() });
+    assert_eq!(acknowledged, replayed);
+}
+
+#[test]
+fn a_replay_takes_processing_time_from_the_log() {
+    // So slowly that time passes between the batches.
+    let behaviour = Behaviour { processing_time: true, rate: Some(1_000.0), ..Behaviour::default() };
+    let [acknowledged, replayed] = digests_of_a_replay(Plan { behaviour, ..plan() });
+    assert_eq!(acknowledged, replayed);
+}
+
+#[test]
+fn event_time_comes_to_its_end_behind_the_last_record_and_before_the_last_barrier() {
+    let mut world = world();
+    let behaviour = Behaviour { event_time: true, ..Behaviour::default() };
+    let mut job = deploy(&mut world, 1, &Plan { behaviour, ..plan() });
+    job.run_to_exhausted(&mut world);
+    let acks = job.run_checkpoint(&mut world, 1);
+    for key in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let times: Vec<i64> = acks[&key].merges[&CheckpointId(1)]
+            .iter()
+            .filter_map(|step| if let MergeStep::Watermark(watermark) = step { Some(*watermark) } else { None })
+            .collect();
+        assert!(times.is_sorted_by(|a, b| a < b) && times.last() == Some(&i64::MAX), "{key:?}: {times:?}");
+        assert!(times.len() > 2, "{key:?}: {times:?}");
+    }
+    let reached = |event: &&Event| matches!(event, Event::WatermarkReached { watermark: i64::MAX, .. });
+    assert_eq!(world.events().iter().filter(reached).count(), 5);
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct TaskSettings {
     pub source_batch_records: u32,
     /// Where state is kept and how it is written.
     pub backend: BackendSettings,
+    /// A source gives a watermark at most so often.
+    pub watermark_interval: Duration,
     pub sabotage: SabotageSet,
 }
 
@@ -64,6 +66,7 @@ impl Default for TaskSettings {
             connect_timeout: Duration::from_secs(10),
             source_batch_records: 1024,
             backend: BackendSettings::default(),
+            watermark_interval: Duration::from_millis(200),
             sabotage: SabotageSet::default(),
         }
     }

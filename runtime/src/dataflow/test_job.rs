@@ -10,7 +10,9 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{chain::*, frame, outputs::Outputs, subtask::run_subtask, task::*, test_world::TestWorld};
+use super::{
+    chain::*, event_time::EventTime, frame, outputs::Outputs, subtask::run_subtask, task::*, test_world::TestWorld,
+};
 use crate::{checkpoint::types::*, graph::*, ids::*, platform::*, recovery::local_store::LocalStateStore};
 
 pub const RECORDS_PER_SPLIT: u64 = 2000;
@@ -28,6 +30,10 @@ pub struct Behaviour {
     /// The counter returns an error at this value.
     pub poison: Option<u64>,
     pub endless: bool,
+    /// Sources tell event time: how far they have read. Counters put out when it moves, and what they put out depends on it.
+    pub event_time: bool,
+    /// Counters ask for processing time, and put out when it moves.
+    pub processing_time: bool,
 }
 
 /// Reads numbers of 8 bytes from the file `in`, a contiguous range per split.
@@ -85,6 +91,12 @@ impl Chain for SourceChain {
     fn rate_limit(&self) -> Option<f64> {
         self.behaviour.rate
     }
+    fn source_event_time(&mut self, _: Mono) -> Option<(EventTime, Option<Mono>)> {
+        let behind = *self.offsets.iter().min().unwrap();
+        let end = behind == RECORDS_PER_SPLIT;
+        let time = if end { i64::MAX } else { behind as i64 };
+        self.behaviour.event_time.then_some((EventTime::At(time), None))
+    }
     fn process(&mut self, _: u32, _: &Bytes, _: u32, _: &mut Outputs) -> Result<Consumed, ChainError> {
         unreachable!("a source has no inputs")
     }
@@ -120,6 +132,7 @@ pub fn decode_batch<T: serde::de::DeserializeOwned>(payload: &Bytes, max_records
 /// Adds up what it sees and emits (value, sum), so that its output shows the order of its input. Its state is a part.
 pub struct CounterChain {
     sum: u64,
+    times: Times,
     behaviour: Behaviour,
 }
 
@@ -142,10 +155,26 @@ impl Chain for CounterChain {
             if self.behaviour.poison == Some(value) {
                 return Err(ChainError { operator: "counter".into(), message: format!("cannot bear {value}") });
             }
-            self.sum = self.sum.wrapping_mul(31).wrapping_add(value);
+            let seen = value ^ self.times.watermark.cast_unsigned() ^ self.times.processing.cast_unsigned();
+            self.sum = self.sum.wrapping_mul(31).wrapping_add(seen);
             out.push(0, 0, &(value, self.sum)).unwrap();
         }
         Ok(consumed)
+    }
+    fn resume(&mut self, times: Times) {
+        self.times = times;
+    }
+    fn advance(&mut self, time: TimeMove, out: &mut Outputs) -> Result<(), ChainError> {
+        match time {
+            TimeMove::Watermark(watermark) => self.times.watermark = watermark,
+            TimeMove::Processing(now) => self.times.processing = now,
+        }
+        self.sum = self.sum.wrapping_mul(37);
+        out.push(0, 0, &(u64::MAX, self.sum)).unwrap();
+        Ok(())
+    }
+    fn needs_processing_time(&mut self) -> bool {
+        self.behaviour.processing_time
     }
     fn snapshot(&mut self, _: CheckpointId) -> Result<ChainSnapshot, ChainError> {
         let bytes = Bytes::from(postcard::to_stdvec(&self.sum).unwrap());
@@ -248,7 +277,8 @@ pub fn job(behaviour: Behaviour) -> Arc<Job> {
                 Box::new(SourceChain { index: context.subtask.index, offsets, buffers, behaviour }) as Box<dyn Chain>
             }),
             Arc::new(move |_: &ChainContext| {
-                Box::new(CounterChain { sum: 1, behaviour: behaviour.clone() }) as Box<dyn Chain>
+                Box::new(CounterChain { sum: 1, times: Times::default(), behaviour: behaviour.clone() })
+                    as Box<dyn Chain>
             }),
             Arc::new(|_: &ChainContext| Box::<SinkChain>::default() as Box<dyn Chain>),
         ],
@@ -289,6 +319,7 @@ pub fn small_settings() -> TaskSettings {
         buffer_timeout: Duration::from_millis(5),
         channel_window_bytes: 256,
         source_batch_records: 16,
+        watermark_interval: Duration::ZERO,
         ..TaskSettings::default()
     }
 }

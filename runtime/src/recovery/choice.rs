@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checkpoint::{
         head::HeadState,
-        types::{LedgerEpoch, OutputDigest, ReplayEpoch, ReplayPlan, SubtaskKey},
+        types::{LedgerEpoch, MergeStep, OutputDigest, ReplayEpoch, ReplayPlan, SubtaskKey},
     },
     ids::{CheckpointId, OperatorUid, SubtaskId},
     sabotage::{Sabotage, SabotageSet},
@@ -224,8 +224,11 @@ pub fn replay_plan(choice: &RestoreChoice, subtask: SubtaskId, sabotage: &Sabota
     let key = SubtaskKey::from(subtask);
     let merges = |epoch: &LedgerEpoch| {
         let mut merges = epoch.merges.get(&key).cloned().unwrap_or_default();
-        if sabotage.is(Sabotage::ReplayOutOfOrder) && merges.len() > 1 {
-            merges.swap(0, 1);
+        if sabotage.is(Sabotage::ReplayOutOfOrder) {
+            let runs = merges.iter().enumerate().filter(|(_, step)| matches!(step, MergeStep::Run(_)));
+            if let [first, second] = runs.map(|(at, _)| at).take(2).collect::<Vec<_>>()[..] {
+                merges.swap(first, second);
+            }
         }
         merges
     };

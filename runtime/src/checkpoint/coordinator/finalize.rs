@@ -7,7 +7,7 @@ use crate::{
     checkpoint::{
         head::HeadEntry,
         metadata::CheckpointMetadata,
-        types::{LedgerEpoch, MergeRun, PrecommittedObject, SubtaskKey},
+        types::{LedgerEpoch, MergeStep, PrecommittedObject, SubtaskKey},
     },
     ids::{CheckpointId, OperatorUid},
     journal::Event,
@@ -97,7 +97,7 @@ impl Coordinator {
                 }
             }
             let merges = ack.merges.iter().filter(|(id, _)| self.in_epoch(**id, checkpoint));
-            let merges: Vec<MergeRun> = merges.flat_map(|(_, runs)| runs.iter().copied()).collect();
+            let merges: Vec<MergeStep> = merges.flat_map(|(_, runs)| runs.iter().copied()).collect();
             ledger.merges.insert(SubtaskKey::from(ack.subtask), merges);
         }
         ledger

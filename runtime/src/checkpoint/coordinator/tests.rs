@@ -6,7 +6,9 @@ use super::*;
 use crate::{
     checkpoint::{
         head::HeadEntry,
-        types::{MergeRun, OutputDigest, PartKind, PartLocation, SinkAck, StatePart, SubtaskKey, SubtaskSnapshot},
+        types::{
+            MergeRun, MergeStep, OutputDigest, PartKind, PartLocation, SinkAck, StatePart, SubtaskKey, SubtaskSnapshot,
+        },
     },
     ids::{Execution, JobId, KeyGroup, KeyGroupRange, LeaderEpoch, SplitId, VertexId},
     sabotage::SabotageSet,
@@ -208,7 +210,7 @@ impl Cluster {
         let out = OperatorUid("out".into());
         assert_eq!(ledger.previous, newest);
         assert_eq!(ledger.digests[&out].records, epoch.len() as u64 * u64::from(SINKS));
-        let runs: Vec<_> = epoch.iter().map(|id| MergeRun { input: id.0 as u32, records: 1 }).collect();
+        let runs: Vec<_> = epoch.iter().map(|id| MergeStep::Run(MergeRun { input: id.0 as u32, records: 1 })).collect();
         for subtask in subtasks() {
             assert_eq!(ledger.merges[&SubtaskKey::from(subtask)], runs);
         }
@@ -272,7 +274,10 @@ impl Cluster {
             snapshot: SubtaskSnapshot { parts: vec![part], inline: BTreeMap::new() },
             positions: BTreeMap::new(),
             sinks: BTreeMap::new(),
-            merges: known.iter().map(|id| (*id, vec![MergeRun { input: id.0 as u32, records: 1 }])).collect(),
+            merges: known
+                .iter()
+                .map(|id| (*id, vec![MergeStep::Run(MergeRun { input: id.0 as u32, records: 1 })]))
+                .collect(),
             exhausted: self.exhausted,
         };
         if subtask.vertex.0 == 0 {

@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    checkpoint::{head::HeadEntry, types::MergeRun},
+    checkpoint::{
+        head::HeadEntry,
+        types::{MergeRun, MergeStep},
+    },
     ids::{AttemptId, VertexId},
     platform::ObjectName,
 };
@@ -13,7 +16,7 @@ fn head(ids: &[u64], retained: usize) -> HeadState {
     let mut head = HeadState::default();
     for (position, id) in ids.iter().enumerate() {
         let kept = &ids[(position + 1).saturating_sub(retained)..=position];
-        let merges = BTreeMap::from([((1, 0), vec![MergeRun { input: 0, records: *id as u32 }])]);
+        let merges = BTreeMap::from([((1, 0), vec![MergeRun { input: 0, records: *id as u32 }.into()])]);
         let entry = HeadEntry::Completed {
             attempt: AttemptId::default(),
             checkpoint: CheckpointId(*id),
@@ -61,7 +64,10 @@ fn a_lost_checkpoint_is_skipped_and_its_epoch_replayed() {
     assert_eq!(replayed(&choice), [5, 6]);
     assert_eq!((choice.continues, choice.replay_to()), (Some(CheckpointId(6)), Some(CheckpointId(6))));
     let plan = replay_plan(&choice, SubtaskId { vertex: VertexId(1), index: 0 }, &SabotageSet::default());
-    assert_eq!(plan.epochs.iter().map(|e| e.merges[0].records).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(
+        plan.epochs.iter().map(|e| e.merges[0]).collect::<Vec<_>>(),
+        [5, 6].map(|records| MergeStep::Run(MergeRun { input: 0, records }))
+    );
     let fail = ChoiceSettings { fallback: FallbackBehindCommit::Fail, ..ChoiceSettings::default() };
     assert_eq!(choose(&head, &condemned(&[6]), &fail).unwrap_err().tried.len(), 4);
     let duplicate = ChoiceSettings { fallback: FallbackBehindCommit::Duplicate, ..ChoiceSettings::default() };
@@ -153,13 +159,14 @@ fn sabotaged_the_replay_is_too_short_or_out_of_order() {
     assert_eq!((choice.checkpoint, replayed(&choice)), (Some(CheckpointId(1)), vec![2]));
     let mut head = head(&[1, 2], 2);
     let subtask = SubtaskId { vertex: VertexId(1), index: 0 };
-    let runs = [MergeRun { input: 0, records: 3 }, MergeRun { input: 1, records: 4 }];
+    let times = MergeStep::Watermark(7);
+    let runs = [times, MergeRun { input: 0, records: 3 }.into(), MergeRun { input: 1, records: 4 }.into()];
     for epoch in head.ledger.values_mut() {
         epoch.merges.insert(subtask.into(), runs.to_vec());
     }
     let choice = choose(&head, &condemned(&[2]), &ChoiceSettings::default()).unwrap();
     let plan = replay_plan(&choice, subtask, &with(Sabotage::ReplayOutOfOrder));
-    assert_eq!(plan.epochs[0].merges, [runs[1], runs[0]]);
+    assert_eq!(plan.epochs[0].merges, [runs[0], runs[2], runs[1]]);
     assert_eq!(replay_plan(&choice, subtask, &SabotageSet::default()).epochs[0].merges, runs);
 }
 
