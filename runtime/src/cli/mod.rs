@@ -3,6 +3,7 @@
 //! Exit status: 0 the job finished, 1 it failed (or the snapshot looked at is broken), 20 the environment does not allow it (files, ports), 64 usage.
 
 mod inspect;
+mod processes;
 mod progress;
 mod run;
 mod summary;
@@ -12,7 +13,8 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use self::inspect::{InspectArguments, InspectError, inspect};
-pub use self::run::{RunArguments, RunError, run};
+use self::processes::{JobManagerArguments, TaskManagerArguments, job_manager, task_manager};
+pub use self::run::{JobArguments, RunArguments, RunError, run};
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_ENVIRONMENT: u8 = 20;
@@ -29,6 +31,12 @@ struct Arguments {
 enum Command {
     /// Run a job on this machine: an in-process cluster over loopback TCP, with checkpoints, to its end.
     Run(RunArguments),
+    /// Lead a job on a cluster of processes: serves TaskManagers until the job ends.
+    #[command(name = "jobmanager")]
+    JobManager(JobManagerArguments),
+    /// Run subtasks for a JobManager, until it is killed.
+    #[command(name = "taskmanager")]
+    TaskManager(TaskManagerArguments),
     /// List the jobs that come with Weir.
     Jobs,
     /// Show what a checkpoint or savepoint of Apache Flink holds.
@@ -66,20 +74,23 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 ExitCode::from(EXIT_FAILED)
             }
         },
-        Command::Run(arguments) => match run(&arguments) {
-            Ok(report) => {
-                println!("{report}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("weir: {error}");
-                ExitCode::from(match error {
-                    RunError::Usage(_) => EXIT_USAGE,
-                    RunError::Environment(_) => EXIT_ENVIRONMENT,
-                    RunError::Job(_) => EXIT_FAILED,
-                })
-            }
-        },
+        Command::Run(arguments) => reported(run(&arguments)),
+        Command::JobManager(arguments) => reported(job_manager(&arguments)),
+        Command::TaskManager(arguments) => reported(task_manager(&arguments)),
+    }
+}
+
+fn reported(result: Result<String, RunError>) -> ExitCode {
+    match result {
+        Ok(report) => show(&report),
+        Err(error) => {
+            eprintln!("weir: {error}");
+            ExitCode::from(match error {
+                RunError::Usage(_) => EXIT_USAGE,
+                RunError::Environment(_) => EXIT_ENVIRONMENT,
+                RunError::Job(_) => EXIT_FAILED,
+            })
+        }
     }
 }
 
@@ -98,7 +109,7 @@ fn show(text: &str) -> ExitCode {
 /// What clap has to say, without its usage text.
 fn one_line(text: &str) -> String {
     if !text.starts_with("error:") {
-        return "say what to do: run, jobs or inspect (see --help)".to_string();
+        return "say what to do: run, jobmanager, taskmanager, jobs or inspect (see --help)".to_string();
     }
     let first: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     format!("{} (see --help)", first.join(" ").trim_start_matches("error: "))

@@ -32,8 +32,9 @@ use crate::{
 /// Events a process remembers, for the report of a failure.
 const JOURNAL_CAPACITY: usize = 256;
 
+/// What makes a job the job it is: all processes of a cluster must be given the same.
 #[derive(Args, Debug)]
-pub struct RunArguments {
+pub struct JobArguments {
     /// The job; see `weir jobs`.
     pub job: String,
     /// Where checkpoints and output go. The output is below `output/<sink>`; only what `_committed` lists counts.
@@ -44,16 +45,22 @@ pub struct RunArguments {
     pub input: Vec<PathBuf>,
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub parallelism: u32,
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub task_managers: u32,
     /// Splits each input file is read in.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub splits: u32,
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
-    pub checkpoint_interval_ms: u64,
     /// Limit the source, to watch checkpoints go by.
     #[arg(long)]
     pub records_per_second: Option<f64>,
+}
+
+#[derive(Args, Debug)]
+pub struct RunArguments {
+    #[command(flatten)]
+    pub job: JobArguments,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub task_managers: u32,
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub checkpoint_interval_ms: u64,
     /// Go on with a run that was interrupted, from its last checkpoint.
     #[arg(long)]
     pub resume: bool,
@@ -80,8 +87,8 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
-    let job = build_job(arguments)?;
-    let root = prepare_output(&arguments.output, arguments.resume)?;
+    let job = build_job(&arguments.job)?;
+    let root = prepare_output(&arguments.job.output, arguments.resume)?;
     let progress = Arc::new(Progress::new(arguments.quiet || arguments.events, arguments.events));
     let world = |process: &str| {
         let listener = Arc::clone(&progress) as Arc<dyn JournalListener>;
@@ -125,28 +132,44 @@ pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
         .block_on(outcome)
         .map_err(|_| RunError::Job("the JobManager ended without an outcome".to_string()))?
         .map_err(|e| RunError::Environment(e.to_string()))?;
+    let with = format!("{} TaskManagers", arguments.task_managers);
+    ended(&jm_world, &job, outcome, &cluster, &progress, &with, &root)
+}
+
+/// What there is to say of a job that has ended.
+///
+/// # Errors
+/// Why it failed, or that its output cannot be read back.
+pub(super) fn ended(
+    world: &RealWorld,
+    job: &Job,
+    outcome: JobOutcome,
+    cluster: &ClusterConfig,
+    progress: &Progress,
+    with: &str,
+    root: &Path,
+) -> Result<String, RunError> {
     progress.finish();
     if let JobOutcome::Failed { reason } = outcome {
         return Err(RunError::Job(reason));
     }
     let settings = &cluster.task;
-    let primary = Primary::new(&jm_platform, settings.store_operation_timeout, settings.store_total_timeout);
-    let summary = jm_world
-        .block_on(summarise(&primary, Layout { job: job.id }, &job))
+    let primary = Primary::new(&world.platform(), settings.store_operation_timeout, settings.store_total_timeout);
+    let summary = world
+        .block_on(summarise(&primary, Layout { job: job.id }, job))
         .map_err(|e| RunError::Environment(format!("the output cannot be read back: {e}")))?;
     Ok(format!(
-        "{} finished in {:.2} s: {} checkpoints, {} restarts, {} TaskManagers, {} subtasks\noutput: {}\n{summary}",
+        "{} finished in {:.2} s: {} checkpoints, {} restarts, {with}, {} subtasks\noutput: {}\n{summary}",
         job.name,
         progress.elapsed().as_secs_f64(),
         progress.checkpoints(),
         progress.restarts(),
-        arguments.task_managers,
         job.graph.subtasks().count(),
         root.join("output").display(),
     ))
 }
 
-fn build_job(arguments: &RunArguments) -> Result<Job, RunError> {
+pub(super) fn build_job(arguments: &JobArguments) -> Result<Job, RunError> {
     let registered = jobs::by_name(&arguments.job).ok_or_else(|| {
         let names: Vec<_> = jobs::ALL.iter().map(|j| j.name).collect();
         RunError::Usage(format!("no job named {:?}; there are: {}", arguments.job, names.join(", ")))
@@ -179,7 +202,7 @@ fn input_file(path: &Path) -> Result<InputFile, RunError> {
 }
 
 /// The output directory, created; refused if another run's state is in it and that was not asked for.
-fn prepare_output(path: &Path, resume: bool) -> Result<PathBuf, RunError> {
+pub(super) fn prepare_output(path: &Path, resume: bool) -> Result<PathBuf, RunError> {
     let used = crate::platform::real::prepare_root(path)
         .map_err(|e| RunError::Environment(format!("cannot use output directory {}: {e}", path.display())))?;
     if used && !resume {

@@ -5,11 +5,15 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {
+fn main() -> std::process::ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     // The sweep starts this program anew for its runs.
     if arguments.get(1).is_some_and(|first| first == "worker") {
         std::process::exit(scenarios::cli::main(arguments));
+    }
+    // Processes of a real cluster are this program, too.
+    if arguments.get(1).is_some_and(|first| first == "weir") {
+        return runtime::cli::main(arguments.into_iter().skip(1));
     }
     std::process::exit(scenarios::figures::main(arguments));
 }

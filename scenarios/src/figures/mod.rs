@@ -11,6 +11,7 @@
 mod chaos;
 mod count;
 mod network;
+mod recovery;
 mod shrink;
 mod usage;
 
@@ -38,6 +39,8 @@ enum Figure {
     Shrink(shrink::Options),
     /// A keyed running count on a real cluster over loopback: records per second.
     Count(count::Options),
+    /// Real processes, one TaskManager killed: seconds until everything runs again.
+    Recovery(recovery::Options),
     /// Messages per second through the simulated transport, beside bare madsim.
     Network(network::Options),
 }
@@ -57,6 +60,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Figure::Profiles(effort) => chaos::measure_all(effort),
         Figure::Shrink(options) => shrink::measure(&options),
         Figure::Count(options) => count::measure(&options),
+        Figure::Recovery(options) => recovery::measure(&options),
         Figure::Network(options) => network::measure(&options),
     };
     match measured {

@@ -154,7 +154,7 @@ fn outcomes_are_remembered_for_a_while() {
     let mut cluster = running(config());
     let stranger = SubtaskId { vertex: VertexId(9), index: 0 };
     let attempt = cluster.attempt();
-    let mut hear = |cluster: &mut Cluster, checkpoint: u64| {
+    let hear = |cluster: &mut Cluster, checkpoint: u64| {
         let ack = cluster.make_ack(CheckpointId(checkpoint), stranger, attempt);
         let out = cluster.coordinator.handle(Input::Ack(Box::new(ack)), cluster.now);
         !out.is_empty()
