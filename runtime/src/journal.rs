@@ -162,6 +162,7 @@ events! {
     // ---- the job and its tasks
     JobStateChanged { job: Name, from: String, to: String, reason: String } on job,
     TaskDeployed { subtask: Name, attempt: AttemptId, task_manager: Name, slot: u32, allocation: AllocationId } on subtask,
+    ExecutionRunning { job: Name, attempt: AttemptId } on job,
     TaskStateChanged { subtask: Name, attempt: AttemptId, to: String, reason: String } on subtask,
     ChannelConnected { channel: Name, attempt: AttemptId } on channel,
     SourceExhausted { subtask: Name, attempt: AttemptId } on subtask,

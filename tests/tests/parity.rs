@@ -256,3 +256,60 @@ fn killed_and_resumed(resumed_with: &[&str]) {
     assert_eq!(real_results(&root), independent(&sample()));
     assert!(committed() > before);
 }
+
+/// Kills a process that a failed test leaves behind.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A JobManager and three TaskManagers, each a process of its own. One of them is killed when some epochs are committed; its
+/// subtasks move to the slots of the others, and the output is exact.
+#[test]
+fn a_cluster_of_processes_survives_the_loss_of_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path().join("run");
+    let text = root.to_str().expect("the path is text");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let address = port.to_string();
+    let job = ["flights", "--output", text, "--records-per-second", "9000", "--quiet"];
+    let process = |arguments: &[&str]| {
+        let mut command = Command::new(WORKER);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        Child(command.spawn().expect("the worker starts"))
+    };
+    let task_manager = |name: &str| {
+        let own = ["--job-manager", &address, "--name", name, "--slots", "1"];
+        process(&[&["weir", "taskmanager"][..], &job, &own].concat())
+    };
+    // They wait for their JobManager.
+    let mut task_managers: Vec<Child> = ["tm-1", "tm-2", "tm-3"].into_iter().map(task_manager).collect();
+    let own = ["--listen", &address, "--checkpoint-interval-ms", "100"];
+    let mut job_manager = process(&[&["weir", "jobmanager"][..], &job, &own].concat());
+    let committed = || manifest_paths(&root, "routes").len();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut wait_for = |epochs: usize| {
+        while committed() < epochs {
+            assert!(Instant::now() < deadline, "only {} epochs committed", committed());
+            assert!(job_manager.0.try_wait().expect("it can be asked").is_none(), "the JobManager has ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    wait_for(3);
+    // Two of the three have the job's two slots, so one of any two does.
+    for number in 0..2 {
+        drop(task_managers.remove(0));
+        task_managers.push(task_manager(&format!("tm-{}", 4 + number)));
+        let before = committed();
+        wait_for(before + 2);
+    }
+    while job_manager.0.try_wait().expect("it can be asked").is_none() {
+        assert!(Instant::now() < deadline, "the job does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(real_results(&root), independent(&sample()));
+}

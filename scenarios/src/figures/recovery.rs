@@ -32,11 +32,12 @@ pub struct Options {
     rounds: u32,
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
     checkpoint_interval_ms: u64,
-    /// Records per second of the whole source.
-    #[arg(long, default_value_t = 200_000)]
-    records_per_second: u64,
+    /// Lines that the source reads per second, of ten words each.
+    #[arg(long, default_value_t = 5_000)]
+    lines_per_second: u64,
 }
 
+const WORDS_PER_LINE: u64 = 10;
 /// Longer than this is not waited for anything.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -142,27 +143,21 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Waits until so many subtasks run; says on which TaskManagers.
-    fn all_run(&self, subtasks: u32) -> Result<(Line, Vec<String>), String> {
+    /// Waits until all subtasks run; says on which TaskManagers they are.
+    fn all_run(&self) -> Result<(Line, Vec<String>), String> {
         let mut used = Vec::new();
-        let mut running = 0;
-        loop {
-            let line = self.wait(
-                |text| text.contains(" TaskStateChanged ") && text.contains("to=\"RUNNING\""),
-                |text| {
-                    if text.contains(" TaskDeployed ")
-                        && let Some(name) = field(text, "task_manager=")
-                        && !used.contains(&name)
-                    {
-                        used.push(name);
-                    }
-                },
-            )?;
-            running += 1;
-            if running == subtasks {
-                return Ok((line, used));
-            }
-        }
+        let line = self.wait(
+            |text| text.contains(" ExecutionRunning "),
+            |text| {
+                if text.contains(" SlotAllocated ")
+                    && let Some(name) = field(text, "task_manager=")
+                    && !used.contains(&name)
+                {
+                    used.push(name);
+                }
+            },
+        )?;
+        Ok((line, used))
     }
 }
 
@@ -184,14 +179,14 @@ fn job_arguments(options: &Options, root: &Path, input: &Path) -> Vec<String> {
         "--splits".to_string(),
         options.parallelism.to_string(),
         "--records-per-second".to_string(),
-        options.records_per_second.to_string(),
+        options.lines_per_second.to_string(),
     ]
 }
 
 /// A text of so many different words, long enough for the whole measurement.
 fn write_text(path: &Path, options: &Options) -> Result<(), String> {
     let seconds = 30 + 10 * u64::from(options.rounds);
-    let words = (options.records_per_second * seconds).max(2 * u64::from(options.keys));
+    let words = (WORDS_PER_LINE * options.lines_per_second * seconds).max(2 * u64::from(options.keys));
     let file = fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut file = std::io::BufWriter::new(file);
     let mut state = 1_u64;
@@ -199,7 +194,7 @@ fn write_text(path: &Path, options: &Options) -> Result<(), String> {
         // Every word once, then any of them.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let word = if number < u64::from(options.keys) { number } else { (state >> 33) % u64::from(options.keys) };
-        let end = if number % 10 == 9 { '\n' } else { ' ' };
+        let end = if number % WORDS_PER_LINE == WORDS_PER_LINE - 1 { '\n' } else { ' ' };
         write!(file, "w{word}{end}").map_err(|error| format!("{}: {error}", path.display()))?;
     }
     file.flush().map_err(|error| format!("{}: {error}", path.display()))
@@ -224,9 +219,7 @@ pub fn measure(options: &Options) -> Result<(), String> {
         load()
     );
     let mut cluster = Cluster::start(options, &root, &input)?;
-    // Source with the split into words, and the count with its sink: two vertices.
-    let subtasks = 2 * options.parallelism;
-    let (_, mut used) = cluster.all_run(subtasks)?;
+    let (_, mut used) = cluster.all_run()?;
     let (mut noticed, mut running, mut complete) = (Rounds::default(), Rounds::default(), Rounds::default());
     let completed = |text: &str| text.contains(" CheckpointCompleted ");
     for _ in 0..options.rounds {
@@ -240,7 +233,7 @@ pub fn measure(options: &Options) -> Result<(), String> {
         let killed = Instant::now();
         drop(process);
         let lost = cluster.wait(|text| text.contains(" TaskManagerLost "), |_| {})?;
-        let (all, now_used) = cluster.all_run(subtasks)?;
+        let (all, now_used) = cluster.all_run()?;
         let next = cluster.wait(completed, |_| {})?;
         noticed.add(lost.at.saturating_duration_since(killed).as_secs_f64());
         running.add(all.at.saturating_duration_since(killed).as_secs_f64());

@@ -203,7 +203,7 @@ impl Leader {
             }
         }
         self.pass_slot_points(&assigned);
-        let before = std::mem::replace(&mut self.phase, Phase::Preparing);
+        let before = std::mem::replace(&mut self.phase, Phase::Deploying);
         let Phase::Slots { choice, mut orders, .. } = before else { return };
         for (group, here) in &assigned {
             self.emit(Event::SlotAllocated {

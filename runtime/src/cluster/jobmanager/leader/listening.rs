@@ -82,7 +82,11 @@ impl Leader {
         }
         match report {
             SubtaskReport::Running => {
+                let ran = execution.runs();
                 execution.subtask_running(subtask);
+                if execution.runs() && !ran {
+                    self.emit(Event::ExecutionRunning { job: self.job.name.clone(), attempt });
+                }
                 self.start_checkpoints_when_up();
             }
             SubtaskReport::ReplayFinished => {

@@ -95,6 +95,8 @@ enum Phase {
         settled: Mono,
         deadline: Mono,
     },
+    /// For the moment in which the deployments are sent.
+    Deploying,
     Deployed(Box<ExecutionState>),
     Ending,
 }
@@ -115,7 +117,7 @@ impl Phase {
             Phase::Stopping { then: Then::Restart, .. } => "FAILING",
             Phase::Stopping { then: Then::End(_), .. } => "CANCELLING",
             Phase::Delay { .. } | Phase::Preparing => "RESTARTING",
-            Phase::Slots { .. } => "CREATED",
+            Phase::Slots { .. } | Phase::Deploying => "CREATED",
             Phase::Deployed(_) => "RUNNING",
             Phase::Ending => "ENDING",
         }
@@ -255,7 +257,7 @@ impl Leader {
     /// The latest attempt of which tasks may be running anywhere.
     fn last_deployed(&self) -> AttemptId {
         match self.phase {
-            Phase::Preparing | Phase::Slots { .. } => {
+            Phase::Preparing | Phase::Slots { .. } | Phase::Deploying => {
                 AttemptId { leader: self.epoch, execution: Execution(self.execution.0.saturating_sub(1)) }
             }
             _ => self.attempt(),
