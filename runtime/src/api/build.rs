@@ -199,6 +199,7 @@ pub(super) fn build(plan: &Plan) -> Result<Job, JobError> {
         for input in &node.inputs {
             let partitioning = match input.exchange {
                 Exchange::Hash => Partitioning::Hash,
+                Exchange::Broadcast => Partitioning::Broadcast,
                 Exchange::Direct if parallelism[input.from].0 == parallelism[to].0 => Partitioning::Forward,
                 Exchange::Direct | Exchange::Rebalance => Partitioning::Rebalance,
             };

@@ -4,7 +4,7 @@ use std::{cell::RefCell, marker::PhantomData, rc::Rc, sync::Arc};
 
 use super::{
     build::{self, JobError},
-    chains::{InputChain, SourceChain, SplitPlan},
+    chains::{InputChain, OneInput, SourceChain, SplitPlan},
     stage::{AnyStage, fan_out, typed},
     stream::Stream,
     tails::TailTarget,
@@ -59,6 +59,7 @@ pub(super) enum Exchange {
     Direct,
     Rebalance,
     Hash,
+    Broadcast,
 }
 
 /// Ends a chain towards this input.
@@ -80,7 +81,7 @@ pub(super) enum Body {
 }
 
 pub(super) fn input_chain<T: Record>(uid: &OperatorUid, head: AnyStage) -> Box<dyn Chain> {
-    Box::new(InputChain::<T> { uid: uid.clone(), head: typed(head), batch: Vec::new() })
+    Box::new(InputChain::<T, OneInput>::new(uid.clone(), typed(head)))
 }
 
 impl Plan {

@@ -91,20 +91,40 @@ macro_rules! visiting_methods {
     };
 }
 
-/// Decodes frames and feeds the chain.
-pub(super) struct InputChain<T> {
-    pub uid: OperatorUid,
-    pub head: BoxStage<T>,
-    pub batch: Vec<T>,
+/// Takes one record off the bytes of a frame.
+pub(super) trait Decoder<T> {
+    fn take(edge: u32, bytes: &[u8]) -> postcard::Result<(T, &[u8])>;
 }
 
-impl<T> InputChain<T> {
+/// All input edges bring the same.
+pub(super) struct OneInput;
+
+impl<T: Record> Decoder<T> for OneInput {
+    #[inline]
+    fn take(_edge: u32, bytes: &[u8]) -> postcard::Result<(T, &[u8])> {
+        postcard::take_from_bytes(bytes)
+    }
+}
+
+/// Decodes frames and feeds the chain.
+pub(super) struct InputChain<T, D> {
+    uid: OperatorUid,
+    head: BoxStage<T>,
+    batch: Vec<T>,
+    of: PhantomData<D>,
+}
+
+impl<T, D> InputChain<T, D> {
+    pub(super) fn new(uid: OperatorUid, head: BoxStage<T>) -> InputChain<T, D> {
+        InputChain { uid, head, batch: Vec::new(), of: PhantomData }
+    }
+
     fn refuse<R>(&self, what: &str) -> Result<R, ChainError> {
         Err(ChainError { operator: self.uid.0.clone(), message: what.to_string() })
     }
 }
 
-impl<T: Record> Chain for InputChain<T> {
+impl<T, D: Decoder<T>> Chain for InputChain<T, D> {
     fn open(&mut self, restored: RestoredState) -> Result<(), ChainError> {
         open_all(&mut self.head, &restored)
     }
@@ -128,7 +148,7 @@ impl<T: Record> Chain for InputChain<T> {
         let mut records = 0;
         self.batch.clear();
         while records < max_records && !rest.is_empty() {
-            let (record, after) = postcard::take_from_bytes::<T>(rest).map_err(|error| ChainError {
+            let (record, after) = D::take(edge, rest).map_err(|error| ChainError {
                 operator: self.uid.0.clone(),
                 message: format!(
                     "a record of input {edge} does not decode, at byte {} of a frame of {}: {error}",

@@ -20,6 +20,8 @@
 mod build;
 mod builder;
 mod chains;
+mod connected;
+mod operator_process;
 mod operators;
 mod process;
 mod stage;
@@ -29,6 +31,7 @@ mod watermarks;
 
 pub use build::JobError;
 pub use builder::JobBuilder;
+pub use operator_process::{BroadcastProcess, BroadcastStream, KeyedBroadcastProcess, OperatorProcess};
 pub use process::KeyedProcess;
 pub use stream::{KeyedStream, SinkHandle, Stream};
 pub use watermarks::WatermarkStrategy;
@@ -40,5 +43,7 @@ pub use crate::{
 
 #[cfg(test)]
 pub(crate) mod driver;
+#[cfg(test)]
+mod state_tests;
 #[cfg(test)]
 mod tests;

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::stage::{BoxStage, Lifecycle, Stage, Visit, user_error};
 use crate::{
+    checkpoint::types::PartKind,
     dataflow::{
-        chain::{ChainError, ChainSnapshot, RestoredState},
+        chain::{ChainError, ChainSnapshot, RestoredPart, RestoredState},
         outputs::Outputs,
     },
     graph::ChainContext,
-    ids::OperatorUid,
+    ids::{KeyGroupRange, OperatorUid},
     state::{KeyedBackend, KeyedContext, OpenContext, Record, StateKey, UserError, key_group_range},
 };
 
@@ -36,6 +39,22 @@ pub trait KeyedProcess: 'static {
         ctx: &mut KeyedContext<'_, Self::Key>,
         out: &mut Vec<Self::Out>,
     ) -> Result<(), UserError>;
+}
+
+/// The parts of an operator's keyed state.
+pub(super) fn keyed_parts(restored: &RestoredState, uid: &OperatorUid) -> Vec<(KeyGroupRange, Bytes)> {
+    let keyed = |part: &&RestoredPart| part.operator == *uid && !matches!(part.kind, PartKind::Operator { .. });
+    restored.parts.iter().filter(keyed).map(|part| (part.key_groups, part.bytes.clone())).collect()
+}
+
+pub(super) fn foreign_key(uid: &OperatorUid, index: u32, range: KeyGroupRange) -> ChainError {
+    ChainError {
+        operator: uid.0.clone(),
+        message: format!(
+            "a record came to subtask {index} whose key is not in its key groups {range}: the key function does not always \
+             give the same key for the same record"
+        ),
+    }
 }
 
 /// Appends the key of each record.
@@ -73,12 +92,7 @@ impl<P: KeyedProcess> Lifecycle for ProcessStage<P> {
     fn open(&mut self, restored: &RestoredState) -> Result<(), ChainError> {
         let ChainContext { subtask, parallelism, max_parallelism } = self.context;
         let range = key_group_range(subtask.index, parallelism, max_parallelism);
-        let parts: Vec<_> = restored
-            .parts
-            .iter()
-            .filter(|part| part.operator == self.uid)
-            .map(|part| (part.key_groups, part.bytes.clone()))
-            .collect();
+        let parts = keyed_parts(restored, &self.uid);
         let opened = KeyedBackend::restore(self.uid.clone(), range, max_parallelism, &parts).and_then(|mut state| {
             self.process.open(&mut state.open_context())?;
             state.opened();
@@ -105,14 +119,7 @@ impl<P: KeyedProcess> Stage<P::In> for ProcessStage<P> {
             let range = state.key_groups();
             let context = state.context(key).map_err(|error| user_error(&self.uid, error.into()))?;
             let Some(mut context) = context else {
-                return Err(ChainError {
-                    operator: self.uid.0.clone(),
-                    message: format!(
-                        "a record came to subtask {} whose key is not in its key groups {range}: the key function does not \
-                         always give the same key for the same record",
-                        self.context.subtask.index,
-                    ),
-                });
+                return Err(foreign_key(&self.uid, self.context.subtask.index, range));
             };
             self.process.process(record, &mut context, &mut self.made).map_err(|error| user_error(&self.uid, error))?;
         }

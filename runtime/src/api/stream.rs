@@ -170,17 +170,19 @@ impl<T: Record> Stream<T> {
     }
 
     /// This stream as the input of an operator without keys.
-    fn input(&self) -> Input {
+    pub(super) fn input(&self) -> Input {
         let tail: MakeTail = Arc::new(|target, partitioning| match partitioning {
             Partitioning::Rebalance => erase::<T>(Box::new(RebalanceTail { target, turn: 0 })),
-            Partitioning::Forward | Partitioning::Hash => erase::<T>(Box::new(ForwardTail { target })),
+            Partitioning::Forward | Partitioning::Hash | Partitioning::Broadcast => {
+                erase::<T>(Box::new(ForwardTail { target }))
+            }
         });
         let exchange = if self.rebalance { Exchange::Rebalance } else { Exchange::Direct };
         Input { from: self.node, exchange, tail }
     }
 
     /// Adds an operator that takes records of this type.
-    fn next<U: Record>(&self, uid: String, inputs: Vec<Input>, make: MakeStage) -> Stream<U> {
+    pub(super) fn next<U: Record>(&self, uid: String, inputs: Vec<Input>, make: MakeStage) -> Stream<U> {
         let mut plan = self.plan.borrow_mut();
         plan.nodes.push(Node {
             uid,
@@ -198,7 +200,7 @@ impl<T: Record> Stream<T> {
 /// A stream grouped by key: what has the same key goes to the same subtask.
 pub struct KeyedStream<K, T> {
     stream: Stream<T>,
-    extract: ExtractKeys<K, T>,
+    pub(super) extract: ExtractKeys<K, T>,
     assign: AssignGroups<T>,
 }
 
@@ -213,14 +215,18 @@ impl<K: StateKey, T: Record> KeyedStream<K, T> {
             let stage = ProcessStage::new(uid.clone(), make(), context.clone(), extract.clone(), typed(next));
             erase::<T>(Box::new(stage))
         });
+        let stream = self.stream.next(uid.into(), vec![self.input()], make);
+        stream.plan.borrow_mut().nodes[stream.node].keyed = true;
+        stream
+    }
+
+    /// This stream as the input of an operator with keys.
+    pub(super) fn input(&self) -> Input {
         let assign = self.assign.clone();
         let tail: MakeTail = Arc::new(move |target, _| {
             erase::<T>(Box::new(HashTail { target, assign: assign.clone(), groups: Vec::new() }))
         });
-        let input = Input { from: self.stream.node, exchange: Exchange::Hash, tail };
-        let stream = self.stream.next(uid.into(), vec![input], make);
-        stream.plan.borrow_mut().nodes[stream.node].keyed = true;
-        stream
+        Input { from: self.stream.node, exchange: Exchange::Hash, tail }
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct TailTarget {
 
 impl TailTarget {
     #[inline]
-    fn push<T: Record>(&self, channel: usize, record: &T, out: &mut Outputs) -> Result<(), ChainError> {
+    pub(super) fn push<T: Record>(&self, channel: usize, record: &T, out: &mut Outputs) -> Result<(), ChainError> {
         out.push(self.edge, channel, record).map_err(|error| ChainError {
             operator: self.from.0.clone(),
             message: format!("a record does not encode: {error}"),

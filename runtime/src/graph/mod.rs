@@ -19,6 +19,8 @@ pub enum Partitioning {
     Hash,
     /// Round robin.
     Rebalance,
+    /// Each record to all of them.
+    Broadcast,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use crate::{
     checkpoint::{
         metadata::{CheckpointMetadata, VertexShape},
-        types::{InlineState, RestoreOrder, RestorePart, StatePart, SubtaskSnapshot},
+        types::{InlineState, PartKind, RestoreOrder, RestorePart, StatePart, SubtaskSnapshot},
     },
     graph::{ExecutionGraph, Vertex},
     ids::{CheckpointId, KeyGroupRange, OperatorUid, SubtaskId},
@@ -131,7 +131,8 @@ fn add_operator(order: &mut RestoreOrder, operator: &OperatorUid, then: &Before<
     let own = key_group_range(index, vertex.parallelism, vertex.max_parallelism);
     for (from, snapshot) in &then.subtasks {
         let needed = |part: &StatePart| match (same, part.is_keyed()) {
-            (true, _) => from == &index,
+            // Of union state everybody gets everything, whatever the parallelism.
+            (true, _) => from == &index || part.kind == PartKind::Operator { union: true },
             (false, true) => overlap(part.key_groups, own),
             (false, false) => true,
         };

@@ -166,13 +166,13 @@ impl<K: StateKey> KeyedBackend<K> {
 
 /// `<uid>-<first group>-<last group>`: a plain file name.
 fn part_name(operator: &OperatorUid, key_groups: KeyGroupRange) -> String {
-    let plain: String = operator
-        .0
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
-        .take(100)
-        .collect();
-    format!("{plain}-{}-{}", key_groups.first, key_groups.last)
+    format!("{}-{}-{}", plain_name(operator), key_groups.first, key_groups.last)
+}
+
+/// The uid as part of a file name.
+pub(super) fn plain_name(operator: &OperatorUid) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    operator.0.chars().map(plain).take(100).collect()
 }
 
 /// Given to user code before the first record, to declare its states.

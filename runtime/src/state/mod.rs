@@ -12,6 +12,9 @@ mod handles;
 mod heap;
 mod key;
 mod key_group;
+mod operator;
+mod operator_format;
+mod redistribution;
 mod restored;
 pub mod settings;
 mod table;
@@ -27,6 +30,12 @@ pub use key::StateKey;
 pub use key_group::{
     MAX_MAX_PARALLELISM, default_max_parallelism, key_group_of, key_group_range, split_range, subtask_of,
 };
+pub use operator::{
+    BroadcastState, OperatorBackend, OperatorContext, OperatorListState, OperatorOpenContext, OperatorReadContext,
+    ReadsOperatorState, SubtaskPlace,
+};
+pub use operator_format::{OperatorPart, OperatorPartHeader, OperatorStateHeader, OperatorStateMode};
+pub use redistribution::{broadcast_copy, split_share};
 pub use settings::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace};
 pub use table::{StateNamespace, StateValue};
 
