@@ -259,6 +259,37 @@ mod tests {
         assert_eq!(stale.iter().map(|stale| stale.allocation.0).collect::<Vec<_>>(), [20]);
     }
 
+    /// What the pool says of itself: whose slots it has, how many, whether everybody's slot is known, and what it gives back.
+    #[test]
+    fn the_pool_knows_what_it_holds() {
+        let held = |group, a| Some(HeldSlot { allocation: AllocationId(a), group, attempt: attempt(1) });
+        let mut pool = SlotPool::default();
+        assert!(!pool.has("tm-1") && pool.total() == 0 && pool.drain().is_empty());
+        pool.register("tm-1", &[held(1, 11), None], 2);
+        pool.register("tm-2", &[None], 2);
+        assert!(pool.has("tm-1") && pool.has("tm-2") && !pool.has("tm-3"));
+        assert_eq!(pool.total(), 3);
+        // Two slots know a group each of two, but only one of them is asked for.
+        assert!(!pool.knows_all(1) && !pool.knows_all(2));
+        pool.register("tm-3", &[held(0, 10)], 2);
+        assert!(pool.knows_all(1) && pool.knows_all(2) && !pool.knows_all(3));
+        let mut released: Vec<u128> = pool.drain().iter().map(|stale| stale.allocation.0).collect();
+        released.sort_unstable();
+        assert_eq!(released, [10, 11]);
+        assert_eq!(pool.total(), 0);
+    }
+
+    /// Two TaskManagers that both say they hold a group for the same attempt cannot be: whoever comes first by name is
+    /// believed, the other gives it back.
+    #[test]
+    fn a_contradiction_is_settled_by_order() {
+        let held = |a| Some(HeldSlot { allocation: AllocationId(a), group: 0, attempt: attempt(1) });
+        let mut pool = SlotPool::default();
+        pool.register("tm-2", &[held(20)], 1);
+        let stale = pool.register("tm-1", &[held(10)], 1);
+        assert_eq!(stale.iter().map(|stale| stale.allocation.0).collect::<Vec<_>>(), [20]);
+    }
+
     #[test]
     fn too_few_slots_assign_nothing() {
         let mut pool = SlotPool::default();
