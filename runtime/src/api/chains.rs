@@ -12,7 +12,10 @@ use crate::{
     checkpoint::types::{OutputDigest, Times},
     connectors::{Source, SplitPoll, SplitReader},
     dataflow::{
-        chain::{Chain, ChainError, ChainSnapshot, Consumed, RestoredState, SinkData, SourcePoll, TimeMove},
+        chain::{
+            Chain, ChainError, ChainSnapshot, Consumed, NativeCall, NativeStage, RestoredState, SinkData, SourcePoll,
+            TimeMove,
+        },
         event_time::EventTime,
         outputs::Outputs,
     },
@@ -69,6 +72,15 @@ macro_rules! visiting_methods {
                 operator.set_muted(muted);
                 Ok(())
             });
+        }
+
+        fn native_calls(&mut self, stage: NativeStage) -> Vec<NativeCall> {
+            let mut calls = Vec::new();
+            let _ = self.head.each(&mut |operator| {
+                operator.native_calls(stage, &mut calls);
+                Ok(())
+            });
+            calls
         }
 
         fn take_sink_data(&mut self, flush: bool) -> Vec<SinkData> {

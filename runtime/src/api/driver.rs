@@ -13,6 +13,7 @@ use crate::{
     },
     graph::{ChainContext, Job, Vertex},
     ids::{CheckpointId, OperatorUid, SplitId, SubtaskId},
+    state::BackendSettings,
 };
 
 /// All state of a job at one instant.
@@ -59,8 +60,12 @@ impl Driver {
         };
         for id in job.graph.subtasks() {
             let vertex = job.graph.vertex(id.vertex);
-            let context =
-                ChainContext { subtask: id, parallelism: vertex.parallelism, max_parallelism: vertex.max_parallelism };
+            let context = ChainContext {
+                subtask: id,
+                parallelism: vertex.parallelism,
+                max_parallelism: vertex.max_parallelism,
+                backend: BackendSettings::default(),
+            };
             let mut chain = job.chains[id.vertex.0 as usize](&context);
             chain.open(restored.subtasks.get(&id).cloned().unwrap_or_default())?;
             driver.chains.insert(id, chain);
@@ -166,7 +171,7 @@ impl Driver {
             let state = RestoredState {
                 parts: snapshot.parts.into_iter().map(part).collect(),
                 inline: snapshot.inline.into_iter().map(inline).collect(),
-                parallelism: BTreeMap::new(),
+                ..RestoredState::default()
             };
             all.subtasks.insert(*id, state);
             all.positions.extend(snapshot.positions);

@@ -12,14 +12,14 @@ use super::{
 use crate::{
     checkpoint::types::PartKind,
     dataflow::{
-        chain::{ChainError, ChainSnapshot, RestoredState},
+        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredState},
         outputs::Outputs,
     },
     graph::ChainContext,
     ids::OperatorUid,
     state::{
         KeyedBackend, KeyedContext, OpenContext, OperatorBackend, OperatorContext, OperatorOpenContext,
-        OperatorReadContext, Record, StateKey, SubtaskPlace, UserError, key_group_range,
+        OperatorReadContext, Record, StateKey, SubtaskPlace, UserError,
     },
 };
 
@@ -262,15 +262,16 @@ struct KeyedBroadcastStage<P: KeyedBroadcastProcess> {
 
 impl<P: KeyedBroadcastProcess> Lifecycle for KeyedBroadcastStage<P> {
     fn open(&mut self, restored: &RestoredState) -> Result<(), ChainError> {
-        let ChainContext { subtask, parallelism, max_parallelism } = self.own.context;
-        let range = key_group_range(subtask.index, parallelism, max_parallelism);
-        let uid = self.own.uid.clone();
-        let parts = super::process::keyed_parts(restored, &uid);
-        let mut keyed = KeyedBackend::restore(uid, range, max_parallelism, &parts).map_err(|e| self.own.error(e))?;
+        let keyed = super::process::keyed_backend(&self.own.uid, &self.own.context, restored);
+        let mut keyed = keyed.map_err(|e| self.own.error(e))?;
         self.own.open(restored, |operator| self.process.open(&mut keyed.open_context(), operator))?;
         keyed.opened();
         self.keyed = Some(keyed);
         Ok(())
+    }
+
+    fn native_calls(&mut self, stage: NativeStage, calls: &mut Vec<NativeCall>) {
+        calls.extend(self.keyed.as_mut().and_then(|keyed| keyed.native_calls(stage)));
     }
 
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
@@ -310,6 +311,7 @@ impl<P: KeyedBroadcastProcess> Stage<Connected<P::In, P::Broadcast>> for KeyedBr
             };
             processed.map_err(|error| user_error(&uid, error))?;
         }
+        keyed.settle().map_err(|error| user_error(&uid, error.into()))?;
         self.next.collect(&mut self.made, out)
     }
 

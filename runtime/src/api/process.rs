@@ -8,7 +8,7 @@ use super::stage::{BoxStage, Lifecycle, Stage, Visit, user_error};
 use crate::{
     checkpoint::types::PartKind,
     dataflow::{
-        chain::{ChainError, ChainSnapshot, RestoredPart, RestoredState},
+        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredPart, RestoredState},
         outputs::Outputs,
     },
     graph::ChainContext,
@@ -41,10 +41,18 @@ pub trait KeyedProcess: 'static {
     ) -> Result<(), UserError>;
 }
 
-/// The parts of an operator's keyed state.
-pub(super) fn keyed_parts(restored: &RestoredState, uid: &OperatorUid) -> Vec<(KeyGroupRange, Bytes)> {
-    let keyed = |part: &&RestoredPart| part.operator == *uid && !matches!(part.kind, PartKind::Operator { .. });
-    restored.parts.iter().filter(keyed).map(|part| (part.key_groups, part.bytes.clone())).collect()
+/// The keyed state of an operator, with what is restored of it.
+pub(super) fn keyed_backend<K: StateKey>(
+    uid: &OperatorUid,
+    context: &ChainContext,
+    restored: &RestoredState,
+) -> Result<KeyedBackend<K>, UserError> {
+    let range = key_group_range(context.subtask.index, context.parallelism, context.max_parallelism);
+    let keyed = |part: &&RestoredPart| part.operator == *uid && part.kind == PartKind::Keyed;
+    let parts = restored.parts.iter().filter(keyed).map(|part| (part.key_groups, part.bytes.clone()));
+    let parts: Vec<(KeyGroupRange, Bytes)> = parts.collect();
+    let scratch = restored.scratch.get(uid).cloned();
+    KeyedBackend::restore(uid.clone(), range, context.max_parallelism, &parts, scratch, &context.backend)
 }
 
 pub(super) fn foreign_key(uid: &OperatorUid, index: u32, range: KeyGroupRange) -> ChainError {
@@ -90,16 +98,17 @@ impl<P: KeyedProcess> ProcessStage<P> {
 
 impl<P: KeyedProcess> Lifecycle for ProcessStage<P> {
     fn open(&mut self, restored: &RestoredState) -> Result<(), ChainError> {
-        let ChainContext { subtask, parallelism, max_parallelism } = self.context;
-        let range = key_group_range(subtask.index, parallelism, max_parallelism);
-        let parts = keyed_parts(restored, &self.uid);
-        let opened = KeyedBackend::restore(self.uid.clone(), range, max_parallelism, &parts).and_then(|mut state| {
+        let opened = keyed_backend(&self.uid, &self.context, restored).and_then(|mut state| {
             self.process.open(&mut state.open_context())?;
             state.opened();
             Ok(state)
         });
         self.state = Some(opened.map_err(|error| user_error(&self.uid, error))?);
         Ok(())
+    }
+
+    fn native_calls(&mut self, stage: NativeStage, calls: &mut Vec<NativeCall>) {
+        calls.extend(self.state.as_mut().and_then(|state| state.native_calls(stage)));
     }
 
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
@@ -123,6 +132,7 @@ impl<P: KeyedProcess> Stage<P::In> for ProcessStage<P> {
             };
             self.process.process(record, &mut context, &mut self.made).map_err(|error| user_error(&self.uid, error))?;
         }
+        state.settle().map_err(|error| user_error(&self.uid, error.into()))?;
         self.next.collect(&mut self.made, out)
     }
 

@@ -6,7 +6,7 @@ use std::{any::Any, collections::BTreeMap};
 use crate::{
     checkpoint::types::{OutputDigest, Times},
     dataflow::{
-        chain::{ChainError, ChainSnapshot, RestoredState, SinkData, TimeMove},
+        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredState, SinkData, TimeMove},
         outputs::Outputs,
     },
     ids::OperatorUid,
@@ -18,6 +18,8 @@ pub(super) trait Lifecycle {
     fn open(&mut self, _restored: &RestoredState) -> Result<(), ChainError> {
         Ok(())
     }
+
+    fn native_calls(&mut self, _stage: NativeStage, _calls: &mut Vec<NativeCall>) {}
 
     fn snapshot(&mut self, _snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         Ok(())

@@ -12,7 +12,7 @@ use crate::{
     dataflow::{chain::SourcePoll, outputs::Outputs},
     graph::{ChainContext, Job, Partitioning},
     ids::{CheckpointId, OperatorUid, SubtaskId, VertexId},
-    state::key_group_of,
+    state::{BackendSettings, key_group_of},
 };
 
 /// Numbers, per split ascending, in the order (split, offset).
@@ -330,7 +330,8 @@ fn calls_that_do_not_belong_to_a_chain_are_errors() {
     let job = sums(1, 1, 10);
     for (vertex, chain) in job.graph.vertices.iter().zip(&job.chains) {
         let subtask = SubtaskId { vertex: vertex.id, index: 0 };
-        let mut chain = chain(&ChainContext { subtask, parallelism: 1, max_parallelism: 64 });
+        let mut chain =
+            chain(&ChainContext { subtask, parallelism: 1, max_parallelism: 64, backend: BackendSettings::default() });
         assert!(chain.snapshot(CheckpointId(1)).is_err());
         assert!(chain.poll_source(0, 1, &mut out).is_err());
         assert!(chain.process(0, &Bytes::from_static(b"\x01"), 1, &mut out).is_err());

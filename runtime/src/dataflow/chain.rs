@@ -7,11 +7,11 @@ use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 
-use super::{event_time::EventTime, outputs::Outputs};
+use super::{event_time::EventTime, outputs::Outputs, task::TaskFailure};
 use crate::{
     checkpoint::types::{InlineState, OutputDigest, PartKind, StatePart, Times},
     ids::{BackendId, CheckpointId, KeyGroupRange, OperatorUid, SplitId},
-    platform::Mono,
+    platform::{Mono, NativeDir, NativeOp},
 };
 
 /// An error of user code or of its data; fails the attempt.
@@ -75,6 +75,22 @@ impl PartData {
     }
 }
 
+/// When in a chain's life native calls are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeStage {
+    /// After [`Chain::open`], before the first record. The state is only then complete.
+    Open,
+    /// After the last record, as far as the chain ends in order.
+    Close,
+}
+
+/// Work that a chain wants done away from its thread.
+pub struct NativeCall {
+    pub op: NativeOp,
+    /// Why the attempt fails, if it does.
+    pub run: Box<dyn FnOnce() -> Result<(), TaskFailure> + Send>,
+}
+
 /// The synchronous part of a snapshot.
 #[derive(Default)]
 pub struct ChainSnapshot {
@@ -101,6 +117,8 @@ pub struct RestoredState {
     pub inline: Vec<InlineState>,
     /// How many subtasks each operator had when the state was written, if it is known. Of others nothing is restored.
     pub parallelism: BTreeMap<OperatorUid, u32>,
+    /// Where keyed operators may have databases, each a directory of its own.
+    pub scratch: BTreeMap<OperatorUid, NativeDir>,
 }
 
 /// A state part with its bytes, which were verified.
@@ -133,6 +151,11 @@ pub enum TimeMove {
 pub trait Chain {
     /// Called once before any record, with the state of the checkpoint being restored (empty for a fresh start).
     fn open(&mut self, restored: RestoredState) -> Result<(), ChainError>;
+
+    /// What is to be done, in this order, at this stage.
+    fn native_calls(&mut self, _stage: NativeStage) -> Vec<NativeCall> {
+        Vec::new()
+    }
 
     /// Source chains: reads up to `max_records` records of one of this subtask's splits (by position among them).
     fn poll_source(&mut self, split: u32, max_records: u32, out: &mut Outputs) -> Result<SourcePoll, ChainError>;

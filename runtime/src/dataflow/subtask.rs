@@ -5,6 +5,7 @@
 //! can starve the other. It takes no lock, reads the clock once a round, and never waits inside a round.
 
 use std::{
+    collections::BTreeMap,
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{
     alignment::Alignment,
-    chain::{Chain, ChainError},
+    chain::{Chain, ChainError, NativeCall, NativeStage},
     channel::{ChannelError, InputChannel, OutputChannel},
     event_time::InputEventTimes,
     intake::{Replay, Work},
@@ -30,11 +31,12 @@ use super::{
 use crate::{
     checkpoint::types::Times,
     graph::{ChainContext, Job},
-    ids::CheckpointId,
-    platform::{Clock, Mono, Platform, Timer},
+    ids::{CheckpointId, OperatorUid},
+    platform::{Clock, Mono, NativeDir, Platform, Timer},
     points::Point,
     recovery::{local_store::LocalStateStore, snapshot_io::restore_parts},
     sabotage::Sabotage,
+    state::{BackendKind, BackendSettings},
 };
 
 /// Rounds between two looks at commands.
@@ -67,6 +69,10 @@ pub async fn run_subtask(
             };
             subtask.snapshotter.stop().await;
             subtask.sinks.stop().await;
+            for call in subtask.chain.native_calls(NativeStage::Close) {
+                // What does not close in order is closed when it is dropped, and worthless either way.
+                let _ = run_native(&subtask.platform, call).await;
+            }
             stop
         }
     };
@@ -93,9 +99,14 @@ async fn start(
         subtask: spec.subtask,
         parallelism: vertex.parallelism,
         max_parallelism: vertex.max_parallelism,
+        backend: settings.backend.clone(),
     });
-    let restored = commands.unless_cancelled(restore_parts(&platform, &spec, &name, Some(&local))).await?;
+    let mut restored = commands.unless_cancelled(restore_parts(&platform, &spec, &name, Some(&local))).await?;
+    restored.scratch = commands.unless_cancelled(scratch(&platform, &settings.backend, &vertex.keyed)).await?;
     chain.open(restored).map_err(user)?;
+    for call in chain.native_calls(NativeStage::Open) {
+        commands.unless_cancelled(run_native(&platform, call)).await?;
+    }
     let replaying = !spec.replay.epochs.is_empty();
     chain.set_muted(replaying && !settings.sabotage.runs(Sabotage::ReplayUnmuted, &platform.journal));
 
@@ -138,6 +149,31 @@ async fn start(
         source,
         spec,
     })
+}
+
+/// Directories for the databases of keyed operators, if they have any.
+async fn scratch(
+    platform: &Platform,
+    backend: &BackendSettings,
+    keyed: &[OperatorUid],
+) -> Result<BTreeMap<OperatorUid, NativeDir>, TaskFailure> {
+    let mut scratch = BTreeMap::new();
+    if backend.kind == BackendKind::RocksDb {
+        for operator in keyed {
+            let directory = platform.disk.native_dir().await.map_err(|error| {
+                TaskFailure::Environment(format!("{operator}: no directory for its database: {error}"))
+            })?;
+            scratch.insert(operator.clone(), directory);
+        }
+    }
+    Ok(scratch)
+}
+
+async fn run_native(platform: &Platform, call: NativeCall) -> Result<(), TaskFailure> {
+    match platform.spawner.native_value(call.op, call.run).await {
+        Ok(result) => result,
+        Err(error) => Err(TaskFailure::Environment(format!("{:?}: {error}", call.op))),
+    }
 }
 
 /// A running subtask. Its parts: `intake` takes records in, `barriers` does what checkpoints ask, this file the rest.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     dataflow::chain::Chain,
     ids::{EdgeId, JobId, OperatorUid, SplitId, SubtaskId, VertexId},
+    state::BackendSettings,
 };
 
 /// How records are spread over the subtasks of the next vertex.
@@ -105,6 +106,7 @@ pub struct ChainContext {
     pub subtask: SubtaskId,
     pub parallelism: u32,
     pub max_parallelism: u16,
+    pub backend: BackendSettings,
 }
 
 /// Makes the operators of one subtask, on the subtask's own thread.

@@ -246,8 +246,11 @@ pub async fn restore_parts(
     });
     let reads: Vec<_> = reads.collect();
     let results: Vec<_> = stream::iter(reads).buffered(PARALLEL).collect().await;
-    let mut restored =
-        RestoredState { parts: Vec::new(), inline: order.inline.clone(), parallelism: order.parallelism.clone() };
+    let mut restored = RestoredState {
+        inline: order.inline.clone(),
+        parallelism: order.parallelism.clone(),
+        ..RestoredState::default()
+    };
     let (mut local_parts, mut primary_parts) = (0, 0);
     let mut failure = None;
     for (RestorePart { from, part }, result) in order.parts.iter().zip(results) {

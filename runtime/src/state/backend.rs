@@ -4,25 +4,29 @@
 //! the parts hold for each, [`KeyedBackend::opened`] ends that. From then on state is touched through
 //! [`KeyedContext`](super::KeyedContext), one key at a time.
 
-use std::{any::type_name, collections::BTreeMap};
+use std::{any::type_name, collections::BTreeMap, marker::PhantomData};
 
 use bytes::Bytes;
 
+#[cfg(feature = "rocksdb")]
+use super::rocksdb::{Declared, RocksStore};
 use super::{
     context::KeyedContext,
     error::{StateError, UserError},
-    format::{PartHeader, StateHeader, StateKind, encode_part},
+    format::{PartHeader, SectionWriter, StateHeader, StateKind, encode_part},
     handles::{ListState, MapState, ValueState},
     heap::HeapStore,
     key::StateKey,
     key_group::{key_group_of, split_range},
     restored::{Restored, read_parts, same_state},
+    settings::{BackendKind, BackendSettings},
     table::{EncodeValue, StateNamespace, StateValue, encode_map, encode_plain, hash_of},
 };
 use crate::{
     checkpoint::types::PartKind,
-    dataflow::chain::{PartData, PartSource},
+    dataflow::chain::{NativeCall, NativeStage, PartData, PartSource},
     ids::{KeyGroupRange, OperatorUid},
+    platform::NativeDir,
 };
 
 /// Keyed state of a subtask is written in so many parts at most.
@@ -41,11 +45,24 @@ pub struct KeyedBackend<K> {
 /// Where the working state is.
 pub(super) enum Store<K> {
     Heap(HeapStore<K>),
+    #[cfg(feature = "rocksdb")]
+    RocksDb(Box<RocksStore>),
+}
+
+/// A state's types, for the store that needs them.
+struct Kind<K, N, V> {
+    kind: StateKind,
+    encode: EncodeValue<V>,
+    #[cfg(feature = "rocksdb")]
+    declare: fn(&mut RocksStore, &str),
+    #[cfg(feature = "rocksdb")]
+    declared: Declared,
+    of: PhantomData<fn(&K, &N)>,
 }
 
 impl<K: StateKey> KeyedBackend<K> {
     /// Reads the parts of a snapshot; none for a fresh start. Parts may cover more key groups than `range` (the operator had
-    /// another parallelism), what is not of `range` is left out.
+    /// another parallelism), what is not of `range` is left out. `scratch` is where a database will be.
     ///
     /// # Errors
     /// If a part is not readable, not of this operator, or the parts do not hold each key group of `range` exactly once.
@@ -54,9 +71,14 @@ impl<K: StateKey> KeyedBackend<K> {
         range: KeyGroupRange,
         max_parallelism: u16,
         parts: &[(KeyGroupRange, Bytes)],
+        scratch: Option<NativeDir>,
+        settings: &BackendSettings,
     ) -> Result<KeyedBackend<K>, UserError> {
         let restored = read_parts::<K>(&operator, range, max_parallelism, parts)?;
-        let store = Store::Heap(HeapStore::new());
+        let store = match settings.kind {
+            BackendKind::Memory | BackendKind::Filesystem => Store::Heap(HeapStore::new()),
+            BackendKind::RocksDb => rocksdb_store(scratch, settings, max_parallelism)?,
+        };
         Ok(KeyedBackend { operator, range, max_parallelism, store, declared: Vec::new(), restored })
     }
 
@@ -65,12 +87,26 @@ impl<K: StateKey> KeyedBackend<K> {
         OpenContext { backend: self }
     }
 
-    /// All states are declared. What else the snapshot held is carried along.
+    /// All states are declared. What else the snapshot held is carried along. Before the first key, run what
+    /// [`Self::native_calls`] gives.
     pub fn opened(&mut self) {
         for (_, state) in std::mem::take(&mut self.restored) {
             match &mut self.store {
                 Store::Heap(heap) => heap.carry(state, self.range),
+                #[cfg(feature = "rocksdb")]
+                Store::RocksDb(rocks) => rocks.expect(state.header.clone(), None, Some(state)),
             }
+        }
+    }
+
+    /// What must be done away from the subtask's thread at this stage of its life.
+    pub fn native_calls(&mut self, stage: NativeStage) -> Option<NativeCall> {
+        match (&mut self.store, stage) {
+            (Store::Heap(_), _) => None,
+            #[cfg(feature = "rocksdb")]
+            (Store::RocksDb(rocks), NativeStage::Open) => rocks.opening::<K>(&self.operator, self.range),
+            #[cfg(feature = "rocksdb")]
+            (Store::RocksDb(rocks), NativeStage::Close) => rocks.closing(),
         }
     }
 
@@ -84,8 +120,25 @@ impl<K: StateKey> KeyedBackend<K> {
         if !self.range.contains(group) {
             return Ok(None);
         }
+        #[cfg(feature = "rocksdb")]
+        if let Store::RocksDb(rocks) = &mut self.store {
+            rocks.enter(key, group)?;
+        }
         let position = usize::from(group.0 - self.range.first.0);
         Ok(Some(KeyedContext { hash: hash_of(key), group: position, key, backend: self }))
+    }
+
+    /// No more of the current key for now: what was changed in place is written back.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    #[inline]
+    pub fn settle(&mut self) -> Result<(), StateError> {
+        match &mut self.store {
+            Store::Heap(_) => Ok(()),
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => rocks.settle(),
+        }
     }
 
     pub fn key_groups(&self) -> KeyGroupRange {
@@ -99,6 +152,8 @@ impl<K: StateKey> KeyedBackend<K> {
     pub fn entries(&mut self) -> Result<u64, StateError> {
         match &mut self.store {
             Store::Heap(heap) => Ok(heap.entries()),
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => rocks.entries(self.range),
         }
     }
 
@@ -107,42 +162,55 @@ impl<K: StateKey> KeyedBackend<K> {
     /// # Errors
     /// If the state of the last key cannot be written back.
     pub fn snapshot(&mut self) -> Result<Vec<PartSource>, StateError> {
-        let Store::Heap(heap) = &mut self.store;
-        let states = heap.headers();
-        let parts = split_range(self.range, PARTS).into_iter().map(|key_groups| {
+        let (operator, range, max_parallelism) = (self.operator.clone(), self.range, self.max_parallelism);
+        let source = |states: &[StateHeader], key_groups, sections: Vec<Box<dyn SectionWriter>>| {
             let header = PartHeader {
-                operator: self.operator.0.clone(),
+                operator: operator.0.clone(),
                 key_type: type_name::<K>().to_string(),
-                max_parallelism: self.max_parallelism,
+                max_parallelism,
                 key_groups,
-                states: states.clone(),
+                states: states.to_vec(),
             };
-            let first = usize::from(key_groups.first.0 - self.range.first.0);
-            let sections = heap.share(&(first..first + key_groups.count() as usize));
             PartSource {
-                operator: self.operator.clone(),
+                operator: operator.clone(),
                 key_groups,
-                name: part_name(&self.operator, key_groups),
+                name: part_name(&operator, key_groups),
                 kind: PartKind::Keyed,
                 backend: None,
                 data: PartData::encode(move || encode_part(&header, &sections)),
             }
-        });
-        Ok(parts.collect())
+        };
+        let ranges = split_range(range, PARTS).into_iter();
+        match &mut self.store {
+            Store::Heap(heap) => {
+                let states = heap.headers();
+                let parts = ranges.map(|key_groups| {
+                    let first = usize::from(key_groups.first.0 - range.first.0);
+                    let sections = heap.share(&(first..first + key_groups.count() as usize));
+                    source(&states, key_groups, sections)
+                });
+                Ok(parts.collect())
+            }
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let frozen = rocks.freeze()?;
+                let states = rocks.headers()?;
+                ranges.map(|key_groups| Ok(source(&states, key_groups, rocks.sections(&frozen, key_groups)?))).collect()
+            }
+        }
     }
 
     fn declare<N: StateNamespace, V: StateValue>(
         &mut self,
         name: &str,
-        kind: StateKind,
         version: u32,
-        encode: EncodeValue<V>,
+        types: &Kind<K, N, V>,
     ) -> Result<usize, UserError> {
         let mut value_type = type_name::<V>().to_string();
         if size_of::<N>() > 0 {
             value_type = format!("{value_type} per {}", type_name::<N>());
         }
-        let header = StateHeader { name: name.to_string(), kind, value_type, version };
+        let header = StateHeader { name: name.to_string(), kind: types.kind, value_type, version };
         if let Some(position) = self.declared.iter().position(|other| other.name == name) {
             let other = &self.declared[position];
             if *other == header {
@@ -157,11 +225,38 @@ impl<K: StateKey> KeyedBackend<K> {
         self.declared.push(header.clone());
         match &mut self.store {
             Store::Heap(heap) => {
-                heap.declare::<N, V>(header, encode, restored.as_ref(), self.range, self.max_parallelism)?;
+                let (range, max_parallelism) = (self.range, self.max_parallelism);
+                heap.declare::<N, V>(header, types.encode, restored.as_ref(), range, max_parallelism)?;
+            }
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                (types.declare)(rocks, name);
+                rocks.expect(header, Some(types.declared), restored);
             }
         }
         Ok(self.declared.len() - 1)
     }
+}
+
+#[cfg(feature = "rocksdb")]
+fn rocksdb_store<K>(
+    scratch: Option<NativeDir>,
+    settings: &BackendSettings,
+    max_parallelism: u16,
+) -> Result<Store<K>, UserError> {
+    let scratch = scratch.ok_or_else(|| UserError::new("there is no directory for its database"))?;
+    Ok(Store::RocksDb(Box::new(RocksStore::new(&settings.rocksdb, scratch, max_parallelism))))
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn rocksdb_store<K>(
+    _scratch: Option<NativeDir>,
+    _settings: &BackendSettings,
+    _max_parallelism: u16,
+) -> Result<Store<K>, UserError> {
+    Err(UserError::new(
+        "this program was built without RocksDB; build it with the feature `rocksdb` or choose another backend",
+    ))
 }
 
 /// `<uid>-<first group>-<last group>`: a plain file name.
@@ -221,7 +316,16 @@ impl<K: StateKey> OpenContext<'_, K> {
         name: &str,
         version: u32,
     ) -> Result<usize, UserError> {
-        self.backend.declare::<N, V>(name, StateKind::Value, version, encode_plain::<V>)
+        let types = Kind::<K, N, V> {
+            kind: StateKind::Value,
+            encode: encode_plain::<V>,
+            #[cfg(feature = "rocksdb")]
+            declare: RocksStore::declare_value::<N, V>,
+            #[cfg(feature = "rocksdb")]
+            declared: Declared::plain::<K, N, V>(),
+            of: PhantomData,
+        };
+        self.backend.declare(name, version, &types)
     }
 
     /// The number of a table of lists, for handles.
@@ -230,7 +334,16 @@ impl<K: StateKey> OpenContext<'_, K> {
         name: &str,
         version: u32,
     ) -> Result<usize, UserError> {
-        self.backend.declare::<N, Vec<V>>(name, StateKind::List, version, encode_plain::<Vec<V>>)
+        let types = Kind::<K, N, Vec<V>> {
+            kind: StateKind::List,
+            encode: encode_plain::<Vec<V>>,
+            #[cfg(feature = "rocksdb")]
+            declare: RocksStore::declare_list::<N, V>,
+            #[cfg(feature = "rocksdb")]
+            declared: Declared::plain::<K, N, Vec<V>>(),
+            of: PhantomData,
+        };
+        self.backend.declare(name, version, &types)
     }
 
     /// The number of a table of maps, for handles.
@@ -239,7 +352,16 @@ impl<K: StateKey> OpenContext<'_, K> {
         name: &str,
         version: u32,
     ) -> Result<usize, UserError> {
-        self.backend.declare::<N, BTreeMap<M, V>>(name, StateKind::Map, version, encode_map::<M, V>)
+        let types = Kind::<K, N, BTreeMap<M, V>> {
+            kind: StateKind::Map,
+            encode: encode_map::<M, V>,
+            #[cfg(feature = "rocksdb")]
+            declare: RocksStore::declare_map::<N, M, V>,
+            #[cfg(feature = "rocksdb")]
+            declared: Declared::map::<K, N, M, V>(),
+            of: PhantomData,
+        };
+        self.backend.declare(name, version, &types)
     }
 
     /// The key groups of this subtask.

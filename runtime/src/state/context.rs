@@ -46,6 +46,11 @@ impl<K: StateKey> KeyedContext<'_, K> {
         namespace: &N,
     ) -> Result<Option<&V>> {
         match &self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.value::<N, V>(table)?;
+                table.get(database, key, namespace)
+            }
             Store::Heap(heap) => Ok(heap.table::<N, V>(table).get(&self.place(namespace))),
         }
     }
@@ -59,6 +64,11 @@ impl<K: StateKey> KeyedContext<'_, K> {
     ) -> Result<()> {
         let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
         match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.value_mut::<N, V>(table)?;
+                table.set(database, key, namespace, value)
+            }
             Store::Heap(heap) => {
                 heap.table_mut::<N, V>(table).set(&at, value);
                 Ok(())
@@ -75,13 +85,29 @@ impl<K: StateKey> KeyedContext<'_, K> {
     ) -> Result<&mut V> {
         let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
         match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.value_mut::<N, V>(table)?;
+                table.get_or_insert_with(database, key, namespace, make)
+            }
             Store::Heap(heap) => Ok(heap.table_mut::<N, V>(table).get_or_insert_with(&at, make)),
         }
     }
 
     /// Removes without reading.
     pub(crate) fn value_clear<N: StateNamespace, V: StateValue>(&mut self, table: usize, namespace: &N) -> Result<()> {
-        self.value_take::<N, V>(table, namespace).map(drop)
+        let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
+        match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.value_mut::<N, V>(table)?;
+                table.clear(database, key, namespace)
+            }
+            Store::Heap(heap) => {
+                heap.table_mut::<N, V>(table).remove(&at);
+                Ok(())
+            }
+        }
     }
 
     /// Removes and gives what was there.
@@ -92,12 +118,24 @@ impl<K: StateKey> KeyedContext<'_, K> {
     ) -> Result<Option<V>> {
         let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
         match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.value_mut::<N, V>(table)?;
+                let value = table.get(database, key, namespace)?.cloned();
+                table.clear(database, key, namespace)?;
+                Ok(value)
+            }
             Store::Heap(heap) => Ok(heap.table_mut::<N, V>(table).remove(&at)),
         }
     }
 
     pub(crate) fn list_get<N: StateNamespace, V: StateValue>(&self, table: usize, namespace: &N) -> Result<&[V]> {
         match &self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.list::<N, V>(table)?;
+                table.get(database, key, namespace)
+            }
             Store::Heap(heap) => {
                 Ok(heap.table::<N, Vec<V>>(table).get(&self.place(namespace)).map_or(&[], Vec::as_slice))
             }
@@ -113,6 +151,11 @@ impl<K: StateKey> KeyedContext<'_, K> {
     ) -> Result<()> {
         let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
         match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.list_mut::<N, V>(table)?;
+                table.push(database, key, namespace, value)
+            }
             Store::Heap(heap) => {
                 heap.table_mut::<N, Vec<V>>(table).get_or_insert_with(&at, Vec::new).push(value);
                 Ok(())
@@ -131,6 +174,11 @@ impl<K: StateKey> KeyedContext<'_, K> {
         }
         let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
         match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.list_mut::<N, V>(table)?;
+                table.set(database, key, namespace, values)
+            }
             Store::Heap(heap) => {
                 heap.table_mut::<N, Vec<V>>(table).set(&at, values);
                 Ok(())
@@ -141,6 +189,11 @@ impl<K: StateKey> KeyedContext<'_, K> {
     pub(crate) fn list_clear<N: StateNamespace, V: StateValue>(&mut self, table: usize, namespace: &N) -> Result<()> {
         let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
         match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.list_mut::<N, V>(table)?;
+                table.set(database, key, namespace, Vec::new())
+            }
             Store::Heap(heap) => {
                 heap.table_mut::<N, Vec<V>>(table).remove(&at);
                 Ok(())
@@ -152,12 +205,17 @@ impl<K: StateKey> KeyedContext<'_, K> {
         &self,
         table: usize,
         namespace: &N,
-        key: &M,
+        map_key: &M,
     ) -> Result<Option<&V>> {
         match &self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.map::<N, M, V>(table)?;
+                table.get(database, key, namespace, map_key)
+            }
             Store::Heap(heap) => {
                 let map = heap.table::<N, BTreeMap<M, V>>(table).get(&self.place(namespace));
-                Ok(map.and_then(|map| map.get(key)))
+                Ok(map.and_then(|map| map.get(map_key)))
             }
         }
     }
@@ -167,14 +225,19 @@ impl<K: StateKey> KeyedContext<'_, K> {
         &mut self,
         table: usize,
         namespace: &N,
-        key: M,
+        map_key: M,
         value: V,
     ) -> Result<()> {
         let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
         match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.map_mut::<N, M, V>(table)?;
+                table.insert(database, key, namespace, map_key, value)
+            }
             Store::Heap(heap) => {
                 let table = heap.table_mut::<N, BTreeMap<M, V>>(table);
-                table.get_or_insert_with(&at, BTreeMap::new).insert(key, value);
+                table.get_or_insert_with(&at, BTreeMap::new).insert(map_key, value);
                 Ok(())
             }
         }
@@ -185,14 +248,19 @@ impl<K: StateKey> KeyedContext<'_, K> {
         &mut self,
         table: usize,
         namespace: &N,
-        key: &M,
+        map_key: &M,
     ) -> Result<()> {
         let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
         match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.map_mut::<N, M, V>(table)?;
+                table.remove(database, key, namespace, map_key)
+            }
             Store::Heap(heap) => {
                 let table = heap.table_mut::<N, BTreeMap<M, V>>(table);
                 if let Some(map) = table.get_mut(&at) {
-                    map.remove(key);
+                    map.remove(map_key);
                     if map.is_empty() {
                         table.remove(&at);
                     }
@@ -210,6 +278,11 @@ impl<K: StateKey> KeyedContext<'_, K> {
         mut each: impl FnMut(&M, &V),
     ) -> Result<()> {
         match &self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.map::<N, M, V>(table)?;
+                table.for_each(database, key, namespace, each)
+            }
             Store::Heap(heap) => {
                 let map = heap.table::<N, BTreeMap<M, V>>(table).get(&self.place(namespace));
                 map.into_iter().flatten().for_each(|(key, value)| each(key, value));
@@ -224,6 +297,11 @@ impl<K: StateKey> KeyedContext<'_, K> {
         namespace: &N,
     ) -> Result<bool> {
         match &self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.map::<N, M, V>(table)?;
+                table.is_empty(database, key, namespace)
+            }
             Store::Heap(heap) => Ok(heap.table::<N, BTreeMap<M, V>>(table).get(&self.place(namespace)).is_none()),
         }
     }
@@ -235,6 +313,11 @@ impl<K: StateKey> KeyedContext<'_, K> {
     ) -> Result<()> {
         let at = Place { group: self.group, hash: self.hash, key: self.key, namespace };
         match &mut self.backend.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => {
+                let (table, database, key) = rocks.map_mut::<N, M, V>(table)?;
+                table.clear(database, key, namespace)
+            }
             Store::Heap(heap) => {
                 heap.table_mut::<N, BTreeMap<M, V>>(table).remove(&at);
                 Ok(())

@@ -70,6 +70,14 @@ impl<V: StateValue> ValueState<V> {
         ctx.value_clear::<(), V>(self.table, &())
     }
 
+    /// Removes the value and gives it.
+    ///
+    /// # Errors
+    /// If it cannot be read or removed.
+    pub fn take<K: StateKey>(&self, ctx: &mut KeyedContext<'_, K>) -> Result<Option<V>, StateError> {
+        ctx.value_take(self.table, &())
+    }
+
     /// The value to change in place, after putting the default there if the key has none: one lookup instead of two.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ mod operator;
 mod operator_format;
 mod redistribution;
 mod restored;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 pub mod settings;
 mod table;
 

@@ -80,6 +80,8 @@ pub struct RocksDbSettings {
     pub auto_compaction: bool,
     /// Compaction drops expired entries of states that have a time to live.
     pub ttl_compaction_filter: bool,
+    /// A column family is flushed when it holds so many bytes in memory.
+    pub write_buffer_bytes: u64,
     /// Files that are uploaded or downloaded at the same time.
     pub transfer_threads: u32,
 }
@@ -94,6 +96,7 @@ impl Default for RocksDbSettings {
             max_entry_bytes: Self::MAX_ENTRY_BYTES,
             auto_compaction: true,
             ttl_compaction_filter: false,
+            write_buffer_bytes: 64 << 20,
             transfer_threads: 1,
         }
     }

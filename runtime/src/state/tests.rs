@@ -7,44 +7,71 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    dataflow::chain::PartSource,
+    dataflow::chain::{NativeStage, PartSource},
     ids::{KeyGroup, KeyGroupRange, OperatorUid},
+    platform::NativeDir,
 };
 
-const MAX_PARALLELISM: u16 = 128;
+pub(super) const MAX_PARALLELISM: u16 = 128;
 
-type Parts = Vec<(KeyGroupRange, Bytes)>;
+pub(super) type Parts = Vec<(KeyGroupRange, Bytes)>;
 
-fn groups(first: u16, last: u16) -> KeyGroupRange {
+pub(super) fn groups(first: u16, last: u16) -> KeyGroupRange {
     KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) }
 }
 
-fn all_groups() -> KeyGroupRange {
+pub(super) fn all_groups() -> KeyGroupRange {
     groups(0, MAX_PARALLELISM - 1)
 }
 
-fn encode(parts: Vec<PartSource>) -> Parts {
+pub(super) fn encode(parts: Vec<PartSource>) -> Parts {
     parts.into_iter().map(|part| (part.key_groups, part.data.encoded().expect("state is written anew"))).collect()
 }
 
 fn restore_range<K: StateKey>(parts: &Parts, range: KeyGroupRange) -> Result<KeyedBackend<K>, UserError> {
-    KeyedBackend::restore(OperatorUid("count".into()), range, MAX_PARALLELISM, parts)
+    restore_in(&BackendSettings::default(), parts, range)
+}
+
+/// Real directories are for native code; this is where tests make them.
+#[allow(clippy::disallowed_types)]
+pub(super) fn scratch() -> NativeDir {
+    NativeDir(std::sync::Arc::new(tempfile::tempdir().unwrap()))
+}
+
+fn restore_in<K: StateKey>(
+    settings: &BackendSettings,
+    parts: &Parts,
+    range: KeyGroupRange,
+) -> Result<KeyedBackend<K>, UserError> {
+    let scratch = (settings.kind == BackendKind::RocksDb).then(scratch);
+    KeyedBackend::restore(OperatorUid("count".into()), range, MAX_PARALLELISM, parts, scratch, settings)
 }
 
 /// An operator with one state of each kind.
-struct Operator {
-    backend: KeyedBackend<String>,
-    value: ValueState<u64>,
-    list: ListState<i32>,
-    map: MapState<u8, String>,
+pub(super) struct Operator {
+    pub(super) backend: KeyedBackend<String>,
+    pub(super) value: ValueState<u64>,
+    pub(super) list: ListState<i32>,
+    pub(super) map: MapState<u8, String>,
 }
 
 impl Operator {
     fn open_range(parts: &Parts, range: KeyGroupRange) -> Result<Operator, UserError> {
-        let mut backend = restore_range(parts, range)?;
+        Operator::open_in(&BackendSettings::default(), parts, range)
+    }
+
+    pub(super) fn open_in(
+        settings: &BackendSettings,
+        parts: &Parts,
+        range: KeyGroupRange,
+    ) -> Result<Operator, UserError> {
+        let mut backend = restore_in(settings, parts, range)?;
         let mut ctx = backend.open_context();
         let (value, list, map) = (ctx.value_state("value")?, ctx.list_state("list")?, ctx.map_state("map")?);
         backend.opened();
+        if let Some(call) = backend.native_calls(NativeStage::Open) {
+            (call.run)().map_err(|failure| UserError::new(failure.to_string()))?;
+        }
         Ok(Operator { backend, value, list, map })
     }
 
@@ -52,7 +79,7 @@ impl Operator {
         Operator::open_range(parts, all_groups())
     }
 
-    fn apply(&mut self, key: &String, change: &Change) {
+    pub(super) fn apply(&mut self, key: &String, change: &Change) {
         let mut ctx = self.backend.context(key).unwrap().expect("all key groups are here");
         let done = match change {
             Change::Add(n) => self.value.get_or_default_mut(&mut ctx).map(|value| *value += n),
@@ -62,26 +89,29 @@ impl Operator {
             Change::SetList(list) => self.list.update(&mut ctx, list.clone()),
             Change::Insert(k, v) => self.map.insert(&mut ctx, *k, v.clone()),
             Change::Remove(k) => self.map.remove(&mut ctx, k),
+            Change::ClearMap => self.map.clear(&mut ctx),
+            Change::TakeValue => self.value.take(&mut ctx).map(drop),
         };
         done.unwrap();
     }
 
-    fn read(&mut self, key: &String) -> Option<Model> {
+    pub(super) fn read(&mut self, key: &String) -> Option<Model> {
         let ctx = self.backend.context(key).unwrap()?;
-        Some(Model {
-            value: self.value.get(&ctx).unwrap().copied(),
-            list: self.list.get(&ctx).unwrap().to_vec(),
-            map: self.map.entries(&ctx).unwrap().into_iter().collect(),
-        })
+        let map: BTreeMap<u8, String> = self.map.entries(&ctx).unwrap().into_iter().collect();
+        for k in 0..4 {
+            assert_eq!(self.map.get(&ctx, &k).unwrap(), map.get(&k));
+        }
+        assert_eq!(self.map.is_empty(&ctx).unwrap(), map.is_empty());
+        Some(Model { value: self.value.get(&ctx).unwrap().copied(), list: self.list.get(&ctx).unwrap().to_vec(), map })
     }
 
-    fn snapshot(&mut self) -> Parts {
+    pub(super) fn snapshot(&mut self) -> Parts {
         encode(self.backend.snapshot().unwrap())
     }
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+pub(super) enum Change {
     Add(u64),
     Set(u64),
     ClearValue,
@@ -89,11 +119,13 @@ enum Change {
     SetList(Vec<i32>),
     Insert(u8, String),
     Remove(u8),
+    ClearMap,
+    TakeValue,
 }
 
 /// What the states of a key should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Model {
+pub(super) struct Model {
     value: Option<u64>,
     list: Vec<i32>,
     map: BTreeMap<u8, String>,
@@ -104,11 +136,12 @@ impl Model {
         match change {
             Change::Add(n) => *self.value.get_or_insert(0) += n,
             Change::Set(n) => self.value = Some(*n),
-            Change::ClearValue => self.value = None,
+            Change::ClearValue | Change::TakeValue => self.value = None,
             Change::Push(n) => self.list.push(*n),
             Change::SetList(list) => self.list.clone_from(list),
             Change::Insert(k, v) => drop(self.map.insert(*k, v.clone())),
             Change::Remove(k) => drop(self.map.remove(k)),
+            Change::ClearMap => self.map.clear(),
         }
     }
 }
@@ -122,21 +155,23 @@ fn change() -> impl Strategy<Value = Change> {
         prop::collection::vec(any::<i32>(), 0..3).prop_map(Change::SetList),
         (0u8..4, "[a-zé]{0,4}").prop_map(|(k, v)| Change::Insert(k, v)),
         (0u8..4).prop_map(Change::Remove),
+        Just(Change::ClearMap),
+        Just(Change::TakeValue),
     ]
 }
 
-fn changes() -> impl Strategy<Value = Vec<(String, Change)>> {
+pub(super) fn changes() -> impl Strategy<Value = Vec<(String, Change)>> {
     prop::collection::vec(("[a-z]{0,2}", change()), 0..120)
 }
 
-fn apply_all(operator: &mut Operator, model: &mut BTreeMap<String, Model>, changes: &[(String, Change)]) {
+pub(super) fn apply_all(operator: &mut Operator, model: &mut BTreeMap<String, Model>, changes: &[(String, Change)]) {
     for (key, change) in changes {
         operator.apply(key, change);
         model.entry(key.clone()).or_default().apply(change);
     }
 }
 
-fn assert_is(operator: &mut Operator, model: &BTreeMap<String, Model>) {
+pub(super) fn assert_is(operator: &mut Operator, model: &BTreeMap<String, Model>) {
     for (key, expected) in model {
         assert_eq!(operator.read(key).as_ref(), Some(expected), "key {key:?}");
     }
@@ -260,8 +295,15 @@ fn a_snapshot_has_four_parts_with_stable_names_even_if_they_are_empty() {
     assert!(operator.snapshot().iter().all(|(_, bytes)| bytes.len() < 1024));
     let mut narrow = Operator::open_range(&Parts::new(), groups(5, 6)).unwrap();
     assert_eq!(narrow.snapshot().len(), 2);
-    let mut odd: KeyedBackend<u8> =
-        KeyedBackend::restore(OperatorUid("per carrier: ü".into()), groups(0, 0), 1, &[]).unwrap();
+    let mut odd: KeyedBackend<u8> = KeyedBackend::restore(
+        OperatorUid("per carrier: ü".into()),
+        groups(0, 0),
+        1,
+        &[],
+        None,
+        &BackendSettings::default(),
+    )
+    .unwrap();
     assert_eq!(odd.snapshot().unwrap()[0].name, "per_carrier___-0-0");
 }
 
@@ -312,9 +354,23 @@ fn parts_that_do_not_fit_together_are_refused() {
     mislabelled[0].0 = groups(0, 30);
     assert!(refused(&mislabelled).unwrap().contains("holds key groups 0..31"));
 
-    let error = KeyedBackend::<String>::restore(OperatorUid("sum".into()), all_groups(), MAX_PARALLELISM, &parts);
+    let error = KeyedBackend::<String>::restore(
+        OperatorUid("sum".into()),
+        all_groups(),
+        MAX_PARALLELISM,
+        &parts,
+        None,
+        &BackendSettings::default(),
+    );
     assert!(error.err().unwrap().message().contains("is of operator count"));
-    let error = KeyedBackend::<String>::restore(OperatorUid("count".into()), groups(0, 255), 256, &parts);
+    let error = KeyedBackend::<String>::restore(
+        OperatorUid("count".into()),
+        groups(0, 255),
+        256,
+        &parts,
+        None,
+        &BackendSettings::default(),
+    );
     assert!(error.err().unwrap().message().contains("max parallelism 128"));
 }
 

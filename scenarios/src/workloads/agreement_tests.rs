@@ -34,8 +34,12 @@ impl Driver {
         let mut subtasks = Vec::new();
         for id in graph.subtasks() {
             let vertex = graph.vertex(id.vertex);
-            let context =
-                ChainContext { subtask: id, parallelism: vertex.parallelism, max_parallelism: vertex.max_parallelism };
+            let context = ChainContext {
+                subtask: id,
+                parallelism: vertex.parallelism,
+                max_parallelism: vertex.max_parallelism,
+                backend: runtime::state::BackendSettings::default(),
+            };
             let mut chain = workload.job.chains[id.vertex.0 as usize](&context);
             chain.open(RestoredState::default()).expect("opens empty");
             let channels: Vec<usize> = graph.outputs(id.vertex).map(|edge| graph.downstream(edge, id).len()).collect();

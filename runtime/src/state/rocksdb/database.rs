@@ -1,0 +1,216 @@
+//! One open database: column families by state, reads and writes of bytes.
+
+use std::sync::Arc;
+
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode,
+    WriteBatch, WriteOptions,
+};
+use self_cell::self_cell;
+
+use super::options::options_for;
+use crate::{
+    platform::NativeDir,
+    state::{
+        error::{StateError, StateProblem},
+        settings::RocksDbSettings,
+    },
+};
+
+/// Where in its scratch directory a database works.
+pub const WORKING: &str = "db";
+
+/// An open database. It is closed when the last owner lets go of it; [`Database::close`] says where that should be.
+pub struct Database {
+    // Before the directory it is in.
+    db: DB,
+    writes: WriteOptions,
+    max_entry_bytes: u64,
+    /// Kept for as long as the database works in it.
+    _directory: NativeDir,
+}
+
+/// The column family of a state: no name of a state is one of RocksDB's own.
+pub fn family_of(state: &str) -> String {
+    format!("state:{state}")
+}
+
+impl Database {
+    /// Opens the database of `directory`, with column families for `states` and for those it has already. A native call.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn open(
+        directory: NativeDir,
+        settings: &RocksDbSettings,
+        states: impl Iterator<Item = String>,
+    ) -> Result<Database, rocksdb::Error> {
+        let options = options_for(settings)?;
+        let path = directory.path().join(WORKING);
+        let mut families: Vec<String> = states.map(|state| family_of(&state)).collect();
+        if path.join("CURRENT").is_file() {
+            families.extend(DB::list_cf(&options, &path)?);
+        }
+        families.push("default".to_string());
+        families.sort_unstable();
+        families.dedup();
+        let families = families.into_iter().map(|family| ColumnFamilyDescriptor::new(family, options.clone()));
+        let db = DB::open_cf_descriptors(&options, &path, families)?;
+        let mut writes = WriteOptions::default();
+        // What is not in a checkpoint is lost with the process, and meant to be.
+        writes.disable_wal(true);
+        Ok(Database { db, writes, max_entry_bytes: settings.max_entry_bytes, _directory: directory })
+    }
+
+    pub(super) fn rocksdb(&self) -> &DB {
+        &self.db
+    }
+
+    pub(super) fn writes(&self) -> &WriteOptions {
+        &self.writes
+    }
+
+    /// # Errors
+    /// If there is none: a programming error, but none that should take the process with it.
+    pub fn family(&self, state: &str) -> Result<&ColumnFamily, StateError> {
+        self.db.cf_handle(&family_of(state)).ok_or_else(|| {
+            StateError::new(state, StateProblem::Database("it has no column family of this name".to_string()))
+        })
+    }
+
+    /// Gives what is there under `key` to `with`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn get<T>(
+        &self,
+        state: &str,
+        key: &[u8],
+        with: impl FnOnce(&[u8]) -> Result<T, StateError>,
+    ) -> Result<Option<T>, StateError> {
+        let found = self.db.get_pinned_cf(self.family(state)?, key).map_err(|e| database_error(state, &e))?;
+        found.map(|bytes| with(&bytes)).transpose()
+    }
+
+    /// # Errors
+    /// If it cannot be written, or key or value is larger than allowed.
+    pub fn put(&self, state: &str, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        self.check_size(state, key, value)?;
+        self.db.put_cf_opt(self.family(state)?, key, value, &self.writes).map_err(|e| database_error(state, &e))
+    }
+
+    /// Appends an encoded list to what is there.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn append(&self, state: &str, key: &[u8], list: &[u8]) -> Result<(), StateError> {
+        self.check_size(state, key, list)?;
+        self.db.merge_cf_opt(self.family(state)?, key, list, &self.writes).map_err(|e| database_error(state, &e))
+    }
+
+    /// # Errors
+    /// If it cannot be written.
+    pub fn delete(&self, state: &str, key: &[u8]) -> Result<(), StateError> {
+        self.db.delete_cf_opt(self.family(state)?, key, &self.writes).map_err(|e| database_error(state, &e))
+    }
+
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, state: &str, batch: WriteBatch) -> Result<(), StateError> {
+        self.db.write_opt(batch, &self.writes).map_err(|e| database_error(state, &e))
+    }
+
+    /// # Errors
+    /// [`StateProblem::TooLarge`].
+    pub fn check_size(&self, state: &str, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        for (what, bytes) in [("key", key.len() as u64), ("value", value.len() as u64)] {
+            if bytes > self.max_entry_bytes {
+                let problem = StateProblem::TooLarge { what, bytes, limit: self.max_entry_bytes };
+                return Err(StateError::new(state, problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for every entry of a state from `start` on, as long as it says so.
+    ///
+    /// # Errors
+    /// If it cannot be read, or what `each` says.
+    pub fn scan(
+        &self,
+        state: &str,
+        start: &[u8],
+        end: Option<Vec<u8>>,
+        each: impl FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
+    ) -> Result<(), StateError> {
+        let iterator = self.db.raw_iterator_cf_opt(self.family(state)?, until(end));
+        scan(iterator, state, start, each)
+    }
+}
+
+fn until(end: Option<Vec<u8>>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    if let Some(end) = end {
+        options.set_iterate_upper_bound(end);
+    }
+    options
+}
+
+fn scan(
+    mut iterator: DBRawIteratorWithThreadMode<'_, DB>,
+    state: &str,
+    start: &[u8],
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
+) -> Result<(), StateError> {
+    iterator.seek(start);
+    while let Some((key, value)) = iterator.item() {
+        if !each(key, value)? {
+            return Ok(());
+        }
+        iterator.next();
+    }
+    iterator.status().map_err(|error| database_error(state, &error))
+}
+
+pub fn database_error(state: &str, error: &rocksdb::Error) -> StateError {
+    StateError::new(state, StateProblem::Database(error.to_string()))
+}
+
+type Snapshot<'a> = SnapshotWithThreadMode<'a, DB>;
+
+self_cell!(
+    /// The contents of a database as they were, for as long as they are needed. Costs nothing to take.
+    struct Frozen {
+        owner: Arc<Database>,
+        #[not_covariant]
+        dependent: Snapshot,
+    }
+);
+
+/// A snapshot of a database that keeps the database open.
+pub struct FrozenDatabase(Frozen);
+
+impl FrozenDatabase {
+    pub fn of(database: &Arc<Database>) -> FrozenDatabase {
+        FrozenDatabase(Frozen::new(database.clone(), |database| database.db.snapshot()))
+    }
+
+    /// As [`Database::scan`], of the contents as they were.
+    ///
+    /// # Errors
+    /// As [`Database::scan`].
+    pub fn scan(
+        &self,
+        state: &str,
+        start: &[u8],
+        end: Vec<u8>,
+        each: impl FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
+    ) -> Result<(), StateError> {
+        self.0.with_dependent(|database, snapshot| {
+            let mut options = until(Some(end));
+            // A snapshot reads everything once; what the stream reads again and again is to stay in the cache.
+            options.fill_cache(false);
+            scan(snapshot.raw_iterator_cf_opt(database.family(state)?, options), state, start, each)
+        })
+    }
+}

@@ -1,0 +1,17 @@
+//! The RocksDB store: keyed state of one operator of one subtask in a database of its own, with one column family per state.
+//!
+//! The database lives in a scratch directory, without a write-ahead log: what counts is in checkpoints. It is opened after
+//! user code has declared its states, by a native call, and what a full snapshot holds is written into it then. Reads and
+//! writes of single entries are calls on the subtask's thread; everything else is a native call.
+
+mod database;
+mod layout;
+mod options;
+mod scan;
+mod store;
+mod tables;
+
+pub(super) use store::{Declared, RocksStore};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,483 @@
+//! All states of an operator in one database.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use rocksdb::WriteBatch;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    database::{Database, FrozenDatabase, database_error},
+    layout::{group_length, put_group, put_tail, take_count},
+    scan::StateScan,
+    tables::{ListTable, MapTable, RocksTable, ValueTable, encode},
+};
+use crate::{
+    dataflow::{chain::NativeCall, task::TaskFailure},
+    ids::{KeyGroup, KeyGroupRange, OperatorUid},
+    platform::{NativeDir, NativeOp},
+    state::{
+        error::{StateError, StateProblem, UserError},
+        format::{PartHeader, SectionWriter, StateHeader, StateKind},
+        heap::foreign_handle,
+        key::StateKey,
+        key_group::key_group_of,
+        restored::Restored,
+        settings::RocksDbSettings,
+        table::{StateNamespace, StateValue},
+    },
+};
+
+/// Where the database says what it holds.
+const CONTENTS: &[u8] = b"contents";
+
+/// What a database holds; kept in itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Contents {
+    header: PartHeader,
+    /// By name: maps that are kept whole, because nobody has declared what they are of.
+    whole: Vec<String>,
+}
+
+/// Checks of what a full snapshot holds, and the way from a whole map to its entries.
+#[derive(Clone, Copy)]
+pub(in crate::state) struct Declared {
+    check_key: fn(&[u8], KeyGroup, u16) -> Result<(), String>,
+    check_value: fn(&[u8]) -> Result<(), String>,
+    split: Option<fn(&[u8], &mut EachEntry<'_>) -> Result<(), String>>,
+}
+
+type EachEntry<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StateError> + 'a;
+
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(format!("{} bytes too many", rest.len())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn check_key<K: StateKey, N: StateNamespace>(
+    bytes: &[u8],
+    group: KeyGroup,
+    max_parallelism: u16,
+) -> Result<(), String> {
+    let (key, _): (K, N) = whole(bytes)?;
+    if key_group_of(key.java_hash(), max_parallelism) == group {
+        Ok(())
+    } else {
+        Err(format!("a key in key group {group} is not of it"))
+    }
+}
+
+fn split_map<M: DeserializeOwned, V: DeserializeOwned>(bytes: &[u8], each: &mut EachEntry<'_>) -> Result<(), String> {
+    let (count, mut rest) = take_count(bytes).ok_or("the number of its entries is cut off")?;
+    for _ in 0..count {
+        let (_, after_key) = postcard::take_from_bytes::<M>(rest).map_err(|error| error.to_string())?;
+        let (_, after) = postcard::take_from_bytes::<V>(after_key).map_err(|error| error.to_string())?;
+        let key = &rest[..rest.len() - after_key.len()];
+        let value = &after_key[..after_key.len() - after.len()];
+        each(key, value).map_err(|error| error.to_string())?;
+        rest = after;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(format!("{} bytes too many", rest.len())) }
+}
+
+impl Declared {
+    pub(in crate::state) fn plain<K: StateKey, N: StateNamespace, V: StateValue>() -> Declared {
+        let check_value = |bytes: &[u8]| whole::<V>(bytes).map(drop);
+        Declared { check_key: check_key::<K, N>, check_value, split: None }
+    }
+
+    pub(in crate::state) fn map<K: StateKey, N: StateNamespace, M: StateValue + Ord, V: StateValue>() -> Declared {
+        let check_value = |bytes: &[u8]| whole::<BTreeMap<M, V>>(bytes).map(drop);
+        Declared { check_key: check_key::<K, N>, check_value, split: Some(split_map::<M, V>) }
+    }
+}
+
+/// A state until the database is open.
+struct Pending {
+    header: StateHeader,
+    /// None: only the snapshot knows it.
+    declared: Option<Declared>,
+    restored: Option<Restored>,
+}
+
+pub(in crate::state) struct RocksStore {
+    settings: RocksDbSettings,
+    /// Until the database is open.
+    directory: Option<NativeDir>,
+    pending: Vec<Pending>,
+    database: Arc<OnceLock<Opened>>,
+    tables: Vec<Box<dyn RocksTable>>,
+    max_parallelism: u16,
+    group_length: usize,
+    /// The current key with its key group; empty: none.
+    key: Vec<u8>,
+    next_key: Vec<u8>,
+}
+
+/// What opening gave.
+struct Opened {
+    database: Arc<Database>,
+    contents: Contents,
+}
+
+type Outcome<T> = Result<T, StateError>;
+
+impl RocksStore {
+    pub(in crate::state) fn new(settings: &RocksDbSettings, directory: NativeDir, max_parallelism: u16) -> RocksStore {
+        RocksStore {
+            settings: settings.clone(),
+            directory: Some(directory),
+            pending: Vec::new(),
+            database: Arc::new(OnceLock::new()),
+            tables: Vec::new(),
+            max_parallelism,
+            group_length: group_length(max_parallelism),
+            key: Vec::new(),
+            next_key: Vec::new(),
+        }
+    }
+
+    pub(in crate::state) fn declare_value<N: StateNamespace, V: StateValue>(&mut self, name: &str) {
+        self.tables.push(Box::new(ValueTable::<N, V>::new(name)));
+    }
+
+    pub(in crate::state) fn declare_list<N: StateNamespace, V: StateValue>(&mut self, name: &str) {
+        self.tables.push(Box::new(ListTable::<N, V>::new(name)));
+    }
+
+    pub(in crate::state) fn declare_map<N: StateNamespace, M: StateValue + Ord, V: StateValue>(&mut self, name: &str) {
+        self.tables.push(Box::new(MapTable::<N, M, V>::new(name, self.group_length)));
+    }
+
+    /// A column family to be, and what it is to begin with.
+    pub(in crate::state) fn expect(
+        &mut self,
+        header: StateHeader,
+        declared: Option<Declared>,
+        restored: Option<Restored>,
+    ) {
+        self.pending.push(Pending { header, declared, restored });
+    }
+
+    /// The call that opens the database and fills it.
+    pub(in crate::state) fn opening<K: StateKey>(
+        &mut self,
+        operator: &OperatorUid,
+        range: KeyGroupRange,
+    ) -> Option<NativeCall> {
+        let directory = self.directory.take()?;
+        let (settings, max_parallelism) = (self.settings.clone(), self.max_parallelism);
+        let pending = std::mem::take(&mut self.pending);
+        let slot = self.database.clone();
+        let header = PartHeader {
+            operator: operator.0.clone(),
+            key_type: std::any::type_name::<K>().to_string(),
+            max_parallelism,
+            key_groups: range,
+            states: Vec::new(),
+        };
+        let operator = operator.0.clone();
+        let run = move || {
+            let opened = open(directory, &settings, header, &pending).map_err(|failure| match failure {
+                OpenFailure::Environment(what) => TaskFailure::Environment(format!("{operator}: {what}")),
+                OpenFailure::Data(what) => TaskFailure::User(format!("{operator}: {what}")),
+            })?;
+            // Opened once.
+            let _ = slot.set(opened);
+            Ok(())
+        };
+        Some(NativeCall { op: NativeOp::DatabaseOpen, run: Box::new(run) })
+    }
+
+    /// The call that closes the database, as far as nobody else uses it.
+    pub(in crate::state) fn closing(&mut self) -> Option<NativeCall> {
+        self.tables.clear();
+        let database = std::mem::take(&mut self.database);
+        database.get()?;
+        let run = move || {
+            drop(database);
+            Ok(())
+        };
+        Some(NativeCall { op: NativeOp::DatabaseClose, run: Box::new(run) })
+    }
+
+    fn opened(&self) -> Outcome<&Opened> {
+        self.database.get().ok_or_else(not_open)
+    }
+
+    fn database(&self) -> Outcome<&Arc<Database>> {
+        self.opened().map(|opened| &opened.database)
+    }
+
+    /// Goes to a key. What was changed in place under the one before is written back.
+    pub(in crate::state) fn enter<K: StateKey>(&mut self, key: &K, group: KeyGroup) -> Outcome<()> {
+        let mut next = std::mem::take(&mut self.next_key);
+        next.clear();
+        put_group(group, self.group_length, &mut next);
+        next = encode("", "key", key, next)?;
+        if next == self.key {
+            self.next_key = next;
+            return Ok(());
+        }
+        self.settle()?;
+        self.next_key = std::mem::replace(&mut self.key, next);
+        Ok(())
+    }
+
+    /// Writes back what was changed in place.
+    pub(in crate::state) fn settle(&mut self) -> Outcome<()> {
+        if self.key.is_empty() {
+            return Ok(());
+        }
+        let database = self.database.get().map(|opened| &opened.database).ok_or_else(not_open)?;
+        for table in &mut self.tables {
+            table.settle(database, &self.key)?;
+        }
+        self.key.clear();
+        Ok(())
+    }
+
+    /// Headers of all states, by name.
+    pub(in crate::state) fn headers(&self) -> Outcome<Vec<StateHeader>> {
+        Ok(self.opened()?.contents.header.states.clone())
+    }
+
+    /// The contents as they are now.
+    pub(in crate::state) fn freeze(&mut self) -> Outcome<Arc<FrozenDatabase>> {
+        self.settle()?;
+        Ok(Arc::new(FrozenDatabase::of(self.database()?)))
+    }
+
+    /// The sections of a part, in the order of [`Self::headers`].
+    pub(in crate::state) fn sections(
+        &self,
+        frozen: &Arc<FrozenDatabase>,
+        key_groups: KeyGroupRange,
+    ) -> Outcome<Vec<Box<dyn SectionWriter>>> {
+        let contents = &self.opened()?.contents;
+        let sections = contents.header.states.iter().map(|state| {
+            Box::new(StateScan {
+                database: frozen.clone(),
+                state: state.name.clone(),
+                first: key_groups.first,
+                group_length: self.group_length,
+                split: contents.is_split(state),
+            }) as Box<dyn SectionWriter>
+        });
+        Ok(sections.collect())
+    }
+
+    /// Counts by reading everything.
+    pub(in crate::state) fn entries(&mut self, range: KeyGroupRange) -> Outcome<u64> {
+        let frozen = self.freeze()?;
+        let sections = self.sections(&frozen, range)?;
+        let mut unused = Vec::new();
+        let mut entries = 0;
+        for group in 0..range.count() as usize {
+            for section in &sections {
+                unused.clear();
+                entries += u64::from(section.write(group, &mut unused));
+            }
+        }
+        Ok(entries)
+    }
+
+    #[inline]
+    fn table<T: RocksTable>(&self, table: usize) -> Outcome<(&T, &Database, &[u8])> {
+        let found = self.tables.get(table).and_then(|table| table.as_any().downcast_ref());
+        Ok((found.unwrap_or_else(|| foreign_handle()), self.database()?, &self.key))
+    }
+
+    #[inline]
+    fn table_mut<T: RocksTable>(&mut self, table: usize) -> Outcome<(&mut T, &Database, &[u8])> {
+        let database = self.database.get().map(|opened| &opened.database).ok_or_else(not_open)?;
+        let found = self.tables.get_mut(table).and_then(|table| table.as_any_mut().downcast_mut());
+        Ok((found.unwrap_or_else(|| foreign_handle()), database, &self.key))
+    }
+
+    pub(in crate::state) fn value<N: StateNamespace, V: StateValue>(
+        &self,
+        table: usize,
+    ) -> Outcome<(&ValueTable<N, V>, &Database, &[u8])> {
+        self.table(table)
+    }
+
+    pub(in crate::state) fn value_mut<N: StateNamespace, V: StateValue>(
+        &mut self,
+        table: usize,
+    ) -> Outcome<(&mut ValueTable<N, V>, &Database, &[u8])> {
+        self.table_mut(table)
+    }
+
+    pub(in crate::state) fn list<N: StateNamespace, V: StateValue>(
+        &self,
+        table: usize,
+    ) -> Outcome<(&ListTable<N, V>, &Database, &[u8])> {
+        self.table(table)
+    }
+
+    pub(in crate::state) fn list_mut<N: StateNamespace, V: StateValue>(
+        &mut self,
+        table: usize,
+    ) -> Outcome<(&mut ListTable<N, V>, &Database, &[u8])> {
+        self.table_mut(table)
+    }
+
+    pub(in crate::state) fn map<N: StateNamespace, M: StateValue + Ord, V: StateValue>(
+        &self,
+        table: usize,
+    ) -> Outcome<(&MapTable<N, M, V>, &Database, &[u8])> {
+        self.table(table)
+    }
+
+    pub(in crate::state) fn map_mut<N: StateNamespace, M: StateValue + Ord, V: StateValue>(
+        &mut self,
+        table: usize,
+    ) -> Outcome<(&mut MapTable<N, M, V>, &Database, &[u8])> {
+        self.table_mut(table)
+    }
+}
+
+fn not_open() -> StateError {
+    StateError::new("", StateProblem::Database("it is not open".to_string()))
+}
+
+impl Contents {
+    /// Whether the entries of this state's maps are entries of the database.
+    fn is_split(&self, state: &StateHeader) -> bool {
+        state.kind == StateKind::Map && !self.whole.contains(&state.name)
+    }
+}
+
+enum OpenFailure {
+    /// It may go better next time.
+    Environment(String),
+    /// The snapshot and the code do not fit together, or the snapshot is damaged.
+    Data(String),
+}
+
+impl From<StateError> for OpenFailure {
+    fn from(error: StateError) -> OpenFailure {
+        match error.problem() {
+            StateProblem::Database(_) => OpenFailure::Environment(error.to_string()),
+            _ => OpenFailure::Data(error.to_string()),
+        }
+    }
+}
+
+impl From<UserError> for OpenFailure {
+    fn from(error: UserError) -> OpenFailure {
+        OpenFailure::Data(error.into_message())
+    }
+}
+
+/// Opens the database, fills it, and writes down what it holds.
+fn open(
+    directory: NativeDir,
+    settings: &RocksDbSettings,
+    mut header: PartHeader,
+    pending: &[Pending],
+) -> Result<Opened, OpenFailure> {
+    let names = pending.iter().map(|state| state.header.name.clone());
+    let database = Database::open(directory, settings, names)
+        .map_err(|error| OpenFailure::Environment(format!("its database does not open: {error}")))?;
+    let length = group_length(header.max_parallelism);
+    let mut whole = Vec::new();
+    for state in pending {
+        if state.declared.is_none() && state.header.kind == StateKind::Map {
+            whole.push(state.header.name.clone());
+        }
+        if let Some(restored) = &state.restored {
+            fill(&database, state, restored, length, header.max_parallelism)?;
+        }
+        header.states.push(state.header.clone());
+    }
+    header.states.sort_by(|a, b| a.name.cmp(&b.name));
+    let contents = Contents { header, whole };
+    write_contents(&database, &contents)?;
+    Ok(Opened { database: Arc::new(database), contents })
+}
+
+fn write_contents(database: &Database, contents: &Contents) -> Outcome<()> {
+    let bytes = encode("", "description", contents, Vec::new())?;
+    let put = database.rocksdb().put_opt(CONTENTS, bytes, database.writes());
+    put.map_err(|error| database_error("", &error))
+}
+
+/// Bytes of a batch when a state is filled.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// Writes what a full snapshot has of a state.
+fn fill(
+    database: &Database,
+    state: &Pending,
+    restored: &Restored,
+    group_length: usize,
+    max_parallelism: u16,
+) -> Result<(), OpenFailure> {
+    let name = &state.header.name;
+    let family = database.family(name)?;
+    let mut batch = WriteBatch::default();
+    for (group, section) in &restored.sections {
+        let mut failure = None;
+        let read = section.for_each(|entry| {
+            let mut put = |key: &[u8], value: &[u8]| {
+                database.check_size(name, key, value)?;
+                batch.put_cf(family, key, value);
+                if batch.size_in_bytes() > BATCH_BYTES {
+                    database.write(name, std::mem::take(&mut batch))?;
+                }
+                Ok(())
+            };
+            let mut key = Vec::with_capacity(entry.key.len() + 16);
+            put_group(*group, group_length, &mut key);
+            key.extend_from_slice(entry.key);
+            let wrong = |what: &str, problem: String| {
+                crate::state::FormatError(format!("state {name}: a {what} does not decode: {problem}"))
+            };
+            let stored = match &state.declared {
+                None => put(&key, entry.value),
+                Some(declared) => {
+                    (declared.check_key)(entry.key, *group, max_parallelism).map_err(|e| wrong("key", e))?;
+                    match declared.split {
+                        None => {
+                            (declared.check_value)(entry.value).map_err(|e| wrong("value", e))?;
+                            put(&key, entry.value)
+                        }
+                        Some(split) => {
+                            let mut stored = Ok(());
+                            let plain = key.len();
+                            split(entry.value, &mut |map_key, value| {
+                                key.truncate(plain);
+                                key.extend_from_slice(map_key);
+                                put_tail(plain - group_length, &mut key);
+                                if stored.is_ok() {
+                                    stored = put(&key, value);
+                                }
+                                Ok(())
+                            })
+                            .map_err(|e| wrong("value", e))?;
+                            stored
+                        }
+                    }
+                }
+            };
+            stored.map_err(|error: StateError| {
+                let text = error.to_string();
+                failure = Some(error);
+                crate::state::FormatError(text)
+            })
+        });
+        match (failure, read) {
+            (Some(error), _) => return Err(error.into()),
+            (None, Err(error)) => return Err(OpenFailure::Data(error.to_string())),
+            (None, Ok(())) => {}
+        }
+    }
+    Ok(database.write(name, batch)?)
+}

@@ -1,0 +1,169 @@
+//! The database store against the heap: same changes, same answers, same full snapshots.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use crate::{
+    dataflow::chain::NativeStage,
+    ids::OperatorUid,
+    state::{
+        BackendKind, BackendSettings, KeyedBackend, MapState, PartReader, RocksDbSettings, StateProblem, UserError,
+        key_group_range,
+        tests::{
+            Change, MAX_PARALLELISM, Model, Operator, Parts, all_groups, apply_all, assert_is, changes, encode, scratch,
+        },
+    },
+};
+
+fn rocksdb() -> BackendSettings {
+    BackendSettings { kind: BackendKind::RocksDb, ..BackendSettings::default() }
+}
+
+fn open(parts: &Parts) -> Operator {
+    Operator::open_in(&rocksdb(), parts, all_groups()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// R96: full snapshots have one form, so each store restores what the other wrote.
+    #[test]
+    fn a_full_snapshot_is_the_same_from_both_stores_and_goes_into_both(before in changes(), after in changes()) {
+        let mut heap = Operator::open_in(&BackendSettings::default(), &Parts::new(), all_groups()).unwrap();
+        let mut database = open(&Parts::new());
+        let mut then = BTreeMap::new();
+        apply_all(&mut heap, &mut BTreeMap::new(), &before);
+        apply_all(&mut database, &mut then, &before);
+        assert_is(&mut database, &then);
+
+        // The stream goes on while the snapshot waits to be encoded.
+        let waiting = database.backend.snapshot().unwrap();
+        let mut now = then.clone();
+        apply_all(&mut database, &mut now, &after);
+        let parts = encode(waiting);
+        assert_is(&mut database, &now);
+        prop_assert_eq!(&parts, &heap.snapshot());
+
+        let mut restored = open(&parts);
+        assert_is(&mut restored, &then);
+        prop_assert_eq!(&restored.snapshot(), &parts);
+        let mut on_the_heap = Operator::open_in(&BackendSettings::default(), &parts, all_groups()).unwrap();
+        assert_is(&mut on_the_heap, &then);
+        apply_all(&mut restored, &mut then, &after);
+        assert_is(&mut restored, &now);
+    }
+
+    #[test]
+    fn full_snapshots_are_restored_at_another_parallelism(before in changes(), new in 1u32..4) {
+        let mut whole = open(&Parts::new());
+        let mut model = BTreeMap::new();
+        apply_all(&mut whole, &mut model, &before);
+        let parts = whole.snapshot();
+        let ranges = (0..new).map(|i| key_group_range(i, new, MAX_PARALLELISM));
+        let mut owners: Vec<Operator> =
+            ranges.map(|range| Operator::open_in(&rocksdb(), &parts, range).unwrap()).collect();
+        for (key, expected) in &model {
+            let found: Vec<Model> = owners.iter_mut().filter_map(|owner| owner.read(key)).collect();
+            prop_assert_eq!(&found, std::slice::from_ref(expected));
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_never_panic(before in changes(), at in any::<prop::sample::Index>(), value in any::<u8>()) {
+        let mut operator = open(&Parts::new());
+        apply_all(&mut operator, &mut BTreeMap::new(), &before);
+        let mut parts = operator.snapshot();
+        let mut bytes = parts[1].1.to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = value;
+        parts[1].1 = bytes.into();
+        let _ = Operator::open_in(&rocksdb(), &parts, all_groups());
+    }
+}
+
+/// R92: a key or value above the limit is refused when it is written, with the state, the size and the limit.
+#[test]
+fn what_is_too_large_is_refused_when_it_is_written() {
+    let rocksdb = RocksDbSettings { max_entry_bytes: 100, ..RocksDbSettings::default() };
+    let settings = BackendSettings { rocksdb, ..self::rocksdb() };
+    let mut operator = Operator::open_in(&settings, &Parts::new(), all_groups()).unwrap();
+    let key = "key".to_string();
+    let mut ctx = operator.backend.context(&key).unwrap().unwrap();
+    operator.map.insert(&mut ctx, 1, "x".repeat(90)).unwrap();
+    let error = operator.map.insert(&mut ctx, 1, "x".repeat(100)).unwrap_err();
+    assert_eq!(error.to_string(), "state \"map\": a value of 101 bytes, the limit is 100 bytes");
+    assert_eq!(operator.map.get(&ctx, &1).unwrap().unwrap().len(), 90);
+    let long = "k".repeat(100);
+    let mut ctx = operator.backend.context(&long).unwrap().unwrap();
+    let error = operator.value.update(&mut ctx, 1).unwrap_err();
+    assert!(matches!(error.problem(), StateProblem::TooLarge { what: "key", bytes: 102, limit: 100 }), "{error}");
+    assert_eq!(error.state(), "value");
+}
+
+/// As user code does it: some states, in a backend of the given kind.
+fn with_map(kind: BackendKind, parts: &Parts, declare: bool) -> Result<KeyedBackend<String>, UserError> {
+    let settings = BackendSettings { kind, ..BackendSettings::default() };
+    let uid = OperatorUid("count".into());
+    let mut backend = KeyedBackend::restore(uid, all_groups(), MAX_PARALLELISM, parts, Some(scratch()), &settings)?;
+    if declare {
+        let _: MapState<u8, String> = backend.open_context().map_state("map")?;
+    }
+    backend.opened();
+    if let Some(call) = backend.native_calls(NativeStage::Open) {
+        (call.run)().map_err(|failure| UserError::new(failure.to_string()))?;
+    }
+    Ok(backend)
+}
+
+#[test]
+fn state_that_is_no_longer_declared_is_carried_along() {
+    let mut operator = open(&Parts::new());
+    for n in 0..50 {
+        operator.apply(&format!("k{n}"), &Change::Set(n));
+        operator.apply(&format!("k{n}"), &Change::Insert(1, "one".to_string()));
+        operator.apply(&format!("k{n}"), &Change::Insert(2, "two".to_string()));
+        operator.apply(&format!("k{n}"), &Change::Push(1));
+    }
+    let parts = operator.snapshot();
+    for declare in [true, false] {
+        let mut newer = with_map(BackendKind::RocksDb, &parts, declare).unwrap();
+        assert_eq!(newer.entries().unwrap(), 150);
+        assert_eq!(encode(newer.snapshot().unwrap()), parts);
+    }
+}
+
+#[test]
+fn what_comes_between_opening_and_closing_needs_both() {
+    let mut operator = open(&Parts::new());
+    operator.apply(&"a".to_string(), &Change::Set(1));
+    let waiting = operator.backend.snapshot().unwrap();
+    let close = operator.backend.native_calls(NativeStage::Close).unwrap();
+    (close.run)().unwrap();
+    assert!(operator.backend.native_calls(NativeStage::Close).is_none());
+    // A snapshot that was taken keeps what it needs.
+    let sections: usize = encode(waiting)
+        .iter()
+        .map(|(_, bytes)| PartReader::new(bytes).unwrap().sections.iter().filter(|s| s.entries > 0).count())
+        .sum();
+    assert_eq!(sections, 1);
+    let error = operator.backend.snapshot().err().unwrap();
+    assert!(error.to_string().contains("not open"), "{error}");
+}
+
+#[test]
+fn keys_and_values_of_another_type_are_refused() {
+    let mut operator = open(&Parts::new());
+    operator.apply(&"a".to_string(), &Change::Set(1));
+    let parts = operator.snapshot();
+    let uid = || OperatorUid("count".into());
+    let restored =
+        KeyedBackend::<u64>::restore(uid(), all_groups(), MAX_PARALLELISM, &parts, Some(scratch()), &rocksdb());
+    let error = restored.err().unwrap();
+    assert!(error.message().contains("String") && error.message().contains("u64"), "{error}");
+    let mut backend =
+        KeyedBackend::<String>::restore(uid(), all_groups(), MAX_PARALLELISM, &parts, Some(scratch()), &rocksdb())
+            .unwrap();
+    let error = backend.open_context().value_state::<i16>("value").err().unwrap();
+    assert!(error.message().contains("u64") && error.message().contains("i16"), "{error}");
+}
