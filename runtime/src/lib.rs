@@ -6,6 +6,7 @@ pub mod checkpoint;
 #[cfg(feature = "real")]
 pub mod cli;
 pub mod cluster;
+pub mod config;
 pub mod connectors;
 pub mod dataflow;
 pub mod graph;

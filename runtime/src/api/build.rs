@@ -236,6 +236,7 @@ pub(super) fn build(plan: &Plan) -> Result<Job, JobError> {
         name: plan.name.clone(),
         graph: Arc::new(ExecutionGraph { vertices, edges }),
         chains,
+        state: plan.state.clone(),
     })
 }
 

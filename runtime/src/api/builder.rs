@@ -11,6 +11,7 @@ use super::{
     watermarks::WatermarkStrategy,
 };
 use crate::{
+    config::{JobState, StateBackend},
     connectors::Source,
     dataflow::chain::Chain,
     graph::{ChainContext, Job, Partitioning},
@@ -30,6 +31,7 @@ pub(super) struct Plan {
     pub id: Option<JobId>,
     pub parallelism: u32,
     pub max_parallelism: Option<u16>,
+    pub state: JobState,
     /// A node's inputs come before it.
     pub nodes: Vec<Node>,
 }
@@ -97,7 +99,14 @@ impl Plan {
 
 impl JobBuilder {
     pub fn new(name: impl Into<String>) -> JobBuilder {
-        let plan = Plan { name: name.into(), id: None, parallelism: 1, max_parallelism: None, nodes: Vec::new() };
+        let plan = Plan {
+            name: name.into(),
+            id: None,
+            parallelism: 1,
+            max_parallelism: None,
+            state: JobState::default(),
+            nodes: Vec::new(),
+        };
         JobBuilder { plan: Rc::new(RefCell::new(plan)) }
     }
 
@@ -120,6 +129,20 @@ impl JobBuilder {
     #[must_use]
     pub fn max_parallelism(self, max_parallelism: u16) -> JobBuilder {
         self.plan.borrow_mut().max_parallelism = Some(max_parallelism);
+        self
+    }
+
+    /// Where the job's state lives and how it is written. It wins over the cluster's configuration, each option for itself.
+    #[must_use]
+    pub fn state_backend(self, backend: StateBackend) -> JobBuilder {
+        self.plan.borrow_mut().state.backend = Some(backend);
+        self
+    }
+
+    /// Whether full snapshots are compressed. By default the cluster's configuration says it.
+    #[must_use]
+    pub fn snapshot_compression(self, on: bool) -> JobBuilder {
+        self.plan.borrow_mut().state.compression = Some(on);
         self
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 the job finished, 1 it failed (or the snapshot looked at is broken), 20 the environment does not allow it (files, ports), 64 usage.
 
+mod configuration;
 mod inspect;
 mod processes;
 mod progress;
@@ -12,6 +13,8 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
+pub use self::configuration::ConfigurationArguments;
+use self::configuration::{ListArguments, list};
 use self::inspect::{InspectArguments, InspectError, inspect};
 use self::processes::{JobManagerArguments, TaskManagerArguments, job_manager, task_manager};
 pub use self::run::{JobArguments, RunArguments, RunError, run};
@@ -39,6 +42,8 @@ enum Command {
     TaskManager(TaskManagerArguments),
     /// List the jobs that come with Weir.
     Jobs,
+    /// List all configuration keys: what they mean, what is accepted, the default, and the value that counts.
+    Config(ListArguments),
     /// Show what a checkpoint or savepoint of Apache Flink holds.
     Inspect(InspectArguments),
 }
@@ -63,6 +68,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        Command::Config(arguments) => reported(list(&arguments)),
         Command::Inspect(arguments) => match inspect(&arguments) {
             Ok(text) => show(&text),
             Err(InspectError::Environment(error)) => {
@@ -109,7 +115,7 @@ fn show(text: &str) -> ExitCode {
 /// What clap has to say, without its usage text.
 fn one_line(text: &str) -> String {
     if !text.starts_with("error:") {
-        return "say what to do: run, jobmanager, taskmanager, jobs or inspect (see --help)".to_string();
+        return "say what to do: run, jobmanager, taskmanager, jobs, config or inspect (see --help)".to_string();
     }
     let first: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     format!("{} (see --help)", first.join(" ").trim_start_matches("error: "))
@@ -123,7 +129,8 @@ mod tests {
     fn a_bad_command_line_is_one_line_that_names_what_is_wrong() {
         for (arguments, says) in [
             (&["weir"][..], "say what to do"),
-            (&["weir", "run", "flights"], "--output"),
+            (&["weir", "run", "flights", "--config"], "--config"),
+            (&["weir", "run", "flights", "-D"], "-D"),
             (&["weir", "run", "flights", "--output", "x", "--parallelism", "0"], "0 is not in 1..=1024"),
             (&["weir", "frob"], "'frob'"),
         ] {

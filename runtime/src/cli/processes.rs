@@ -1,22 +1,21 @@
 //! `weir jobmanager` and `weir taskmanager`: one process of a cluster each, as many machines as you like. They share primary
 //! storage (a directory) and are started with the same job; which of them comes first does not matter.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use futures::{FutureExt, channel::oneshot};
 
 use super::{
+    configuration::{self, PROCESS_DEFAULTS, Prepared, native_root},
     progress::Progress,
-    run::{JobArguments, RunError, build_job, ended, prepare_output},
+    run::{JobArguments, RunError, ended, interval_flag, prepare_output},
 };
 use crate::{
     cluster::{
-        config::{CheckpointConfig, ClusterConfig},
         jobmanager::{self, JobManagerConfig},
         taskmanager::{self, TaskManagerConfig},
     },
-    dataflow::task::TaskSettings,
     journal::JournalListener,
     platform::{
         Address,
@@ -54,8 +53,9 @@ pub struct JobManagerArguments {
     /// Where TaskManagers reach it.
     #[arg(long, default_value = "127.0.0.1:6123", value_name = "HOST:PORT")]
     listen: String,
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
-    checkpoint_interval_ms: u64,
+    /// `execution.checkpointing.interval` unless said otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    checkpoint_interval_ms: Option<u64>,
     /// Go on with the job that the output directory holds, from its last checkpoint.
     #[arg(long)]
     resume: bool,
@@ -82,19 +82,11 @@ pub struct TaskManagerArguments {
     listen: String,
 }
 
-/// Flink's defaults, with local recovery.
-fn cluster_config(checkpoint_interval: Duration) -> ClusterConfig {
-    ClusterConfig {
-        checkpoint: CheckpointConfig { interval: checkpoint_interval, ..CheckpointConfig::default() },
-        task: TaskSettings { local_recovery: true, ..TaskSettings::default() },
-        ..ClusterConfig::default()
-    }
-}
-
 fn world(
     name: &str,
     root: &std::path::Path,
     arguments: &ProcessArguments,
+    local_directories: &[String],
     progress: &Arc<Progress>,
 ) -> Result<RealWorld, RunError> {
     let below = RealConfig::below(root, name);
@@ -102,7 +94,8 @@ fn world(
     let config = RealConfig {
         primary_root: root.to_path_buf(),
         disk_root: arguments.work.clone().unwrap_or(below.disk_root),
-        native_root: None,
+        // Each process has some of its own choice: which, follows from its name.
+        native_root: native_root(local_directories, root, name, xxhash_rust::xxh3::xxh3_64(name.as_bytes()) as usize),
         advertised_host: arguments.advertise.clone(),
         journal_capacity: JOURNAL_CAPACITY,
         journal_listener: Some(listener),
@@ -115,12 +108,13 @@ fn world(
 /// # Errors
 /// [`RunError`].
 pub fn job_manager(arguments: &JobManagerArguments) -> Result<String, RunError> {
-    let job = build_job(&arguments.job)?;
-    let root = prepare_output(&arguments.job.output, arguments.resume)?;
+    let flags = interval_flag(arguments.checkpoint_interval_ms);
+    let Prepared { job, cluster, output, local_directories } =
+        configuration::prepare(&arguments.job, PROCESS_DEFAULTS, flags)?;
+    let root = prepare_output(&output, arguments.resume)?;
     let process = &arguments.process;
     let progress = Arc::new(Progress::new(process.quiet || process.events, process.events));
-    let world = world("jobmanager", &root, process, &progress)?;
-    let cluster = cluster_config(Duration::from_millis(arguments.checkpoint_interval_ms));
+    let world = world("jobmanager", &root, process, &local_directories, &progress)?;
     let config = JobManagerConfig { rpc_address: Address(arguments.listen.clone()), cluster: cluster.clone() };
     let (answer, outcome) = oneshot::channel();
     let body = jobmanager::run(world.platform(), job.clone(), config).map(|outcome| {
@@ -140,17 +134,18 @@ pub fn job_manager(arguments: &JobManagerArguments) -> Result<String, RunError> 
 /// # Errors
 /// [`RunError`] if it cannot start, or loses its port.
 pub fn task_manager(arguments: &TaskManagerArguments) -> Result<String, RunError> {
-    let job = build_job(&arguments.job)?;
+    let Prepared { job, cluster, output, local_directories } =
+        configuration::prepare(&arguments.job, PROCESS_DEFAULTS, Vec::new())?;
     // The JobManager says whether the directory may be used.
-    let root = prepare_output(&arguments.job.output, true)?;
+    let root = prepare_output(&output, true)?;
     let process = &arguments.process;
     let progress = Arc::new(Progress::new(process.quiet || process.events, process.events));
-    let world = world(&arguments.name, &root, process, &progress)?;
+    let world = world(&arguments.name, &root, process, &local_directories, &progress)?;
     let config = TaskManagerConfig {
         job_manager: Address(arguments.job_manager.clone()),
         data_address: Address(arguments.listen.clone()),
         slots: arguments.slots,
-        cluster: cluster_config(Duration::from_secs(1)),
+        cluster,
     };
     let (answer, ending) = oneshot::channel();
     let body = taskmanager::run(world.platform(), job, config).map(|ended| {

@@ -4,21 +4,24 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use clap::Args;
 use futures::{FutureExt, channel::oneshot};
 
-use super::{progress::Progress, summary::summarise};
+use super::{
+    configuration::{self, ConfigurationArguments, Prepared},
+    progress::Progress,
+    summary::summarise,
+};
 use crate::{
     checkpoint::primary::Primary,
     cluster::{
-        config::{CheckpointConfig, ClusterConfig},
+        config::ClusterConfig,
         jobmanager::{self, JobManagerConfig, JobOutcome},
         taskmanager::{self, TaskManagerConfig},
     },
-    dataflow::task::TaskSettings,
+    config::{Configured, Origin},
     graph::Job,
     jobs::{self, InputFile, JobParams},
     journal::JournalListener,
@@ -37,14 +40,18 @@ const JOURNAL_CAPACITY: usize = 256;
 pub struct JobArguments {
     /// The job; see `weir jobs`.
     pub job: String,
-    /// Where checkpoints and output go. The output is below `output/<sink>`; only what `_committed` lists counts.
+    /// Where checkpoints and output go; `state.checkpoints.dir` unless said otherwise. The output is below `output/<sink>`; only
+    /// what `_committed` lists counts.
     #[arg(long)]
-    pub output: PathBuf,
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub configuration: ConfigurationArguments,
     /// An input file; may be given several times. Default for `flights`: the sample that comes with Weir.
     #[arg(long)]
     pub input: Vec<PathBuf>,
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub parallelism: u32,
+    /// `parallelism.default` unless said otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub parallelism: Option<u32>,
     /// Splits each input file is read in.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub splits: u32,
@@ -59,8 +66,9 @@ pub struct RunArguments {
     pub job: JobArguments,
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub task_managers: u32,
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
-    pub checkpoint_interval_ms: u64,
+    /// `execution.checkpointing.interval` unless said otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub checkpoint_interval_ms: Option<u64>,
     /// Go on with a run that was interrupted, from its last checkpoint.
     #[arg(long)]
     pub resume: bool,
@@ -87,28 +95,30 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
-    let job = build_job(&arguments.job)?;
-    let root = prepare_output(&arguments.job.output, arguments.resume)?;
+    let flags = interval_flag(arguments.checkpoint_interval_ms);
+    let Prepared { job, cluster, output, local_directories } =
+        configuration::prepare(&arguments.job, configuration::RUN_DEFAULTS, flags)?;
+    let root = prepare_output(&output, arguments.resume)?;
     let progress = Arc::new(Progress::new(arguments.quiet || arguments.events, arguments.events));
-    let world = |process: &str| {
+    let world = |process: &str, number: usize| {
         let listener = Arc::clone(&progress) as Arc<dyn JournalListener>;
         let config = RealConfig {
             // What a reader looks for lies directly in the directory that was asked for.
             primary_root: root.clone(),
             journal_capacity: JOURNAL_CAPACITY,
             journal_listener: Some(listener),
+            native_root: configuration::native_root(&local_directories, &root, process, number),
             ..RealConfig::below(&root, process)
         };
         RealWorld::new(process, config).map_err(|e| RunError::Environment(e.to_string()))
     };
-    let cluster = cluster_config(arguments);
-    let jm_world = world("jobmanager")?;
+    let jm_world = world("jobmanager", 0)?;
     let jm_platform = jm_world.platform();
     let rpc_address = free_address(&jm_world, &jm_platform)?;
     let mut task_managers = Vec::new();
     let slots = job.graph.slots_needed().div_ceil(arguments.task_managers);
     for number in 1..=arguments.task_managers {
-        let world = world(&format!("tm-{number}"))?;
+        let world = world(&format!("tm-{number}"), number as usize)?;
         let platform = world.platform();
         let config = TaskManagerConfig {
             job_manager: rpc_address.clone(),
@@ -169,7 +179,7 @@ pub(super) fn ended(
     ))
 }
 
-pub(super) fn build_job(arguments: &JobArguments) -> Result<Job, RunError> {
+pub(super) fn build_job(arguments: &JobArguments, configured: &Configured) -> Result<Job, RunError> {
     let registered = jobs::by_name(&arguments.job).ok_or_else(|| {
         let names: Vec<_> = jobs::ALL.iter().map(|j| j.name).collect();
         RunError::Usage(format!("no job named {:?}; there are: {}", arguments.job, names.join(", ")))
@@ -188,7 +198,8 @@ pub(super) fn build_job(arguments: &JobArguments) -> Result<Job, RunError> {
     let params = JobParams {
         inputs,
         splits_per_file: arguments.splits,
-        parallelism: arguments.parallelism,
+        parallelism: configured.settings.job.parallelism.unwrap_or(1),
+        max_parallelism: configured.settings.job.max_parallelism,
         records_per_second: arguments.records_per_second,
         ..JobParams::default()
     };
@@ -223,20 +234,8 @@ fn free_address(world: &RealWorld, platform: &Platform) -> Result<Address, RunEr
         .map_err(|e| RunError::Environment(format!("cannot open a port on 127.0.0.1: {e}")))
 }
 
-fn cluster_config(arguments: &RunArguments) -> ClusterConfig {
-    ClusterConfig {
-        heartbeat_interval: Duration::from_secs(1),
-        heartbeat_timeout: Duration::from_secs(10),
-        restart_attempts: Some(10),
-        restart_delay: Duration::from_millis(100),
-        slot_request_timeout: Duration::from_secs(30),
-        cancellation_timeout: Duration::from_secs(30),
-        checkpoint: CheckpointConfig {
-            interval: Duration::from_millis(arguments.checkpoint_interval_ms),
-            retained: 2,
-            ..CheckpointConfig::default()
-        },
-        task: TaskSettings { local_recovery: true, ..TaskSettings::default() },
-        ..ClusterConfig::default()
-    }
+/// The option that means the same as `execution.checkpointing.interval`.
+pub(super) fn interval_flag(milliseconds: Option<u64>) -> Vec<(&'static str, String, Origin)> {
+    let flag = Origin::Flag("--checkpoint-interval-ms");
+    milliseconds.map(|ms| ("execution.checkpointing.interval", format!("{ms} ms"), flag)).into_iter().collect()
 }

@@ -282,6 +282,7 @@ pub fn job(behaviour: Behaviour) -> Arc<Job> {
             }),
             Arc::new(|_: &ChainContext| Box::<SinkChain>::default() as Box<dyn Chain>),
         ],
+        state: Default::default(),
     })
 }
 

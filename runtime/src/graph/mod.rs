@@ -6,6 +6,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::JobState,
     dataflow::chain::Chain,
     ids::{EdgeId, JobId, OperatorUid, SplitId, SubtaskId, VertexId},
     state::BackendSettings,
@@ -120,6 +121,8 @@ pub struct Job {
     pub graph: Arc<ExecutionGraph>,
     /// By vertex.
     pub chains: Vec<ChainFactory>,
+    /// What it says of its state; it wins over the cluster's configuration.
+    pub state: JobState,
 }
 
 impl fmt::Debug for Job {

@@ -18,6 +18,7 @@ mod redistribution;
 mod restored;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+pub mod rocksdb_options;
 pub mod settings;
 mod table;
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rocksdb_options::{memory::MemoryBudget, metrics::NativeMetrics, options::RocksDbOptions};
+
 /// Where working state lives, and where its snapshots go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -84,6 +86,12 @@ pub struct RocksDbSettings {
     pub write_buffer_bytes: u64,
     /// Files that are uploaded or downloaded at the same time.
     pub transfer_threads: u32,
+    /// Of each database, after predefined options and the options factory.
+    pub options: RocksDbOptions,
+    /// Of all databases of a slot.
+    pub memory: MemoryBudget,
+    /// Properties that are reported for each state.
+    pub metrics: NativeMetrics,
 }
 
 impl RocksDbSettings {
@@ -98,6 +106,9 @@ impl Default for RocksDbSettings {
             ttl_compaction_filter: false,
             write_buffer_bytes: 64 << 20,
             transfer_threads: 1,
+            options: RocksDbOptions::default(),
+            memory: MemoryBudget::default(),
+            metrics: NativeMetrics::default(),
         }
     }
 }

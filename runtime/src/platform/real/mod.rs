@@ -26,7 +26,7 @@ use std::{
 };
 
 use self::reactor::Reactor;
-pub use probe::{file_length, prepare_root, probe_input, read_file};
+pub use probe::{file_length, prepare_root, probe_input, read_configuration, read_file};
 
 use super::Platform;
 use crate::journal::{Journal, JournalListener};

@@ -47,6 +47,22 @@ pub fn read_file(path: &Path, name: &str, longest: u64) -> io::Result<(PathBuf, 
     Ok((file, bytes))
 }
 
+/// A configuration: the file itself, or the first of `names` that there is, if `path` is a directory.
+///
+/// # Errors
+/// If there is none, it cannot be read, or is longer than `longest` bytes.
+pub fn read_configuration(path: &Path, names: &[&str], longest: u64) -> io::Result<(PathBuf, Vec<u8>)> {
+    if path.is_dir() {
+        let there = names.iter().find(|name| path.join(name).is_file());
+        let Some(name) = there else {
+            let message = format!("{}: there is neither {} in it", path.display(), names.join(" nor "));
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        };
+        return read_file(path, name, longest);
+    }
+    read_file(path, "", longest)
+}
+
 /// The length of a file.
 ///
 /// # Errors
