@@ -210,6 +210,7 @@ events! {
     PartRestoredFromPrimary { subtask: Name, checkpoint: CheckpointId, part: String, bytes: u64 } on subtask,
     RestorePartLost { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,
     RestoreFinished { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId, local_parts: u32, primary_parts: u32 } on subtask,
+    DatabaseOpened { subtask: Name, operator: Name, attempt: AttemptId } on subtask,
     CheckpointCondemned { checkpoint: CheckpointId, reason: String } on checkpoint,
     RecoveryImpossible { job: Name, tried: String } on job,
     ReplayMarkerEmitted { subtask: Name, epoch: CheckpointId } on subtask,

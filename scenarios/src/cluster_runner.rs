@@ -22,7 +22,7 @@ use runtime::{
     graph::Job,
     platform::Address,
     sabotage::SabotageSet,
-    state::BackendSettings,
+    state::{BackendSettings, RocksDbSettings},
 };
 use sim::{DiskConfig, Effect, Entry, FailureKind, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig};
 
@@ -122,7 +122,17 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             connect_timeout: ms(s.connect_timeout_ms),
             source_batch_records: s.source_batch_records,
             watermark_interval: TaskSettings::default().watermark_interval,
-            backend: BackendSettings::default(),
+            backend: BackendSettings {
+                kind: s.backend,
+                incremental: s.incremental,
+                // Compaction at its own times would differ from run to run. Little state needs little memory.
+                rocksdb: RocksDbSettings {
+                    auto_compaction: false,
+                    write_buffer_bytes: 1 << 20,
+                    ..RocksDbSettings::default()
+                },
+                ..BackendSettings::default()
+            },
             sabotage: SabotageSet(plan.sabotage.iter().copied().collect()),
         },
         ..ClusterConfig::default()

@@ -86,6 +86,7 @@ pub enum NativeStage {
 
 /// Work that a chain wants done away from its thread.
 pub struct NativeCall {
+    pub operator: OperatorUid,
     pub op: NativeOp,
     /// Why the attempt fails, if it does.
     pub run: Box<dyn FnOnce() -> Result<(), TaskFailure> + Send>,

@@ -32,6 +32,7 @@ use crate::{
     checkpoint::types::Times,
     graph::{ChainContext, Job},
     ids::{CheckpointId, OperatorUid},
+    journal::Event,
     platform::{Clock, Mono, NativeDir, Platform, Timer},
     points::Point,
     recovery::{local_store::LocalStateStore, snapshot_io::restore_parts},
@@ -105,7 +106,10 @@ async fn start(
     restored.scratch = commands.unless_cancelled(scratch(&platform, &settings.backend, &vertex.keyed)).await?;
     chain.open(restored).map_err(user)?;
     for call in chain.native_calls(NativeStage::Open) {
+        let operator = call.operator.clone();
         commands.unless_cancelled(run_native(&platform, call)).await?;
+        let (subtask, attempt) = (name.clone(), spec.attempt);
+        platform.journal.emit(Event::DatabaseOpened { subtask, operator: operator.0, attempt });
     }
     let replaying = !spec.replay.epochs.is_empty();
     chain.set_muted(replaying && !settings.sabotage.runs(Sabotage::ReplayUnmuted, &platform.journal));

@@ -106,7 +106,7 @@ impl<K: StateKey> KeyedBackend<K> {
             #[cfg(feature = "rocksdb")]
             (Store::RocksDb(rocks), NativeStage::Open) => rocks.opening::<K>(&self.operator, self.range),
             #[cfg(feature = "rocksdb")]
-            (Store::RocksDb(rocks), NativeStage::Close) => rocks.closing(),
+            (Store::RocksDb(rocks), NativeStage::Close) => rocks.closing(&self.operator),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use runtime::state::BackendKind;
+
 use super::{
     draw::Draw,
     faults::{FaultClass, FaultSpec},
@@ -12,6 +14,7 @@ use super::{
     },
     profile::{Profile, Switch},
 };
+
 use crate::workloads::{GROUPS, MAX_PARALLELISM};
 
 /// The workload of generated plans.
@@ -76,6 +79,9 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
         workload,
         faults: Vec::new(),
     };
+    if profile.uses_rocksdb() {
+        with_rocksdb(&mut plan, seed);
+    }
     plan.faults = generate_faults::faults(&plan, &swarm, workload_ms);
     for (class, parameter) in [(FaultClass::UserPanic, USER_PANIC_AT), (FaultClass::UserError, USER_ERROR_AT)] {
         let record = Draw::new(seed, parameter).within(plan.workload.records / 5, plan.workload.records * 4 / 5);
@@ -152,6 +158,18 @@ fn settings(seed: u64, local_recovery: bool) -> Settings {
         store_operation_timeout_ms,
         store_total_timeout_ms,
         connect_timeout_ms,
+        backend: BackendKind::default(),
+        incremental: false,
+    }
+}
+
+/// A database is dear to open: few subtasks have one, and few faults restart them.
+fn with_rocksdb(plan: &mut Plan, seed: u64) {
+    plan.settings.backend = BackendKind::RocksDb;
+    plan.settings.incremental = Draw::new(seed, "settings/incremental").chance(70);
+    plan.workload.parallelism = plan.workload.parallelism.min(2);
+    if Draw::new(seed, "workload/second-database").chance(60) {
+        plan.workload.parameters.remove(GROUPS);
     }
 }
 

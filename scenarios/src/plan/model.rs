@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use runtime::sabotage::Sabotage;
+use runtime::{sabotage::Sabotage, state::BackendKind};
 use serde::{Deserialize, Serialize};
 
 use super::faults::FaultSpec;
@@ -117,6 +117,16 @@ pub struct Settings {
     pub store_operation_timeout_ms: u64,
     pub store_total_timeout_ms: u64,
     pub connect_timeout_ms: u64,
+    /// Where working state lives.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub backend: BackendKind,
+    /// RocksDB: a checkpoint writes only what the last confirmed one does not have.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub incremental: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A range of microseconds, both ends included.

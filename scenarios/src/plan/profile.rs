@@ -108,6 +108,21 @@ const RESCALE_PHASES: &[EventKind] = &[
     SinkCommitted,
 ];
 
+const ROCKSDB_PHASES: &[EventKind] = &[
+    DatabaseOpened,
+    CheckpointCompleted,
+    CheckpointSubsumed,
+    CheckpointDiscarded,
+    LocalCopyStored,
+    RestoreChosen,
+    RestoreStarted,
+    PartRestoredLocally,
+    PartRestoredFromPrimary,
+    RestoreFinished,
+    TaskNotifiedComplete,
+    SinkCommitted,
+];
+
 const FALLBACK_PHASES: &[EventKind] = &[
     CheckpointCompleted,
     RestoreChosen,
@@ -395,6 +410,33 @@ pub const ALL: &[Profile] = &[
         phases: RESCALE_PHASES,
         floor: NO_FALLBACK_FLOOR,
     },
+    Profile {
+        name: "rocksdb",
+        about: "working state in RocksDB, full and incremental snapshots, with crashes, bad local copies and a bad store",
+        faults: &[
+            CrashTaskManager,
+            CrashJobManager,
+            LoseMachine,
+            LocalMissing,
+            LocalTorn,
+            LocalCorrupt,
+            LostObject,
+            FaultClass::CorruptObject,
+            FaultClass::DiskFull,
+            DiskError,
+            SeparateDevice,
+            StoreErrorBefore,
+            StoreErrorAfter,
+            StoreTimeout,
+            StoreShortRead,
+            UserError,
+        ],
+        rare: &[DiskError, SeparateDevice, CrashJobManager, LoseMachine, StoreErrorAfter, StoreShortRead, UserError],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 150,
+        phases: ROCKSDB_PHASES,
+        floor: Floor { subtasks: 4, ..NO_FALLBACK_FLOOR },
+    },
 ];
 
 /// In how many of 100 seeds a class is on.
@@ -410,6 +452,11 @@ impl Profile {
             _ if self.rare.contains(&class) => RARE_PERCENT,
             _ => USUAL_PERCENT,
         }
+    }
+
+    /// Whether working state lives in RocksDB.
+    pub fn uses_rocksdb(&self) -> bool {
+        self.name == "rocksdb"
     }
 
     pub fn named(name: &str) -> Option<&'static Profile> {

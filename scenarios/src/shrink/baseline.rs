@@ -1,6 +1,8 @@
 //! The configuration that shrinking goes towards: a small, healthy cluster in which a job without faults ends well and faults show
 //! within seconds. Not the runtime's own defaults: with a heartbeat timeout of a minute the same faults would mean something else.
 
+use runtime::state::BackendKind;
+
 use crate::plan::{
     DiskSettings, FallbackBehindCommit, LinkSettings, Plan, Profile, Settings, Span, StoreSettings, generate,
 };
@@ -29,6 +31,8 @@ pub fn baseline() -> Plan {
         store_operation_timeout_ms: 500,
         store_total_timeout_ms: 4_000,
         connect_timeout_ms: 1_000,
+        backend: BackendKind::default(),
+        incremental: false,
     };
     plan.network = LinkSettings {
         latency: Span { min_us: 100, max_us: 300 },

@@ -181,6 +181,7 @@ impl RocksStore {
             key_groups: range,
             states: Vec::new(),
         };
+        let uid = operator.clone();
         let operator = operator.0.clone();
         let run = move || {
             let opened = open(directory, &settings, header, &pending).map_err(|failure| match failure {
@@ -191,11 +192,11 @@ impl RocksStore {
             let _ = slot.set(opened);
             Ok(())
         };
-        Some(NativeCall { op: NativeOp::DatabaseOpen, run: Box::new(run) })
+        Some(NativeCall { operator: uid, op: NativeOp::DatabaseOpen, run: Box::new(run) })
     }
 
     /// The call that closes the database, as far as nobody else uses it.
-    pub(in crate::state) fn closing(&mut self) -> Option<NativeCall> {
+    pub(in crate::state) fn closing(&mut self, operator: &OperatorUid) -> Option<NativeCall> {
         self.tables.clear();
         let database = std::mem::take(&mut self.database);
         database.get()?;
@@ -203,7 +204,7 @@ impl RocksStore {
             drop(database);
             Ok(())
         };
-        Some(NativeCall { op: NativeOp::DatabaseClose, run: Box::new(run) })
+        Some(NativeCall { operator: operator.clone(), op: NativeOp::DatabaseClose, run: Box::new(run) })
     }
 
     fn opened(&self) -> Outcome<&Opened> {
