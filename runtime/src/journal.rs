@@ -166,6 +166,7 @@ events! {
     TaskStateChanged { subtask: Name, attempt: AttemptId, to: String, reason: String } on subtask,
     ChannelConnected { channel: Name, attempt: AttemptId } on channel,
     SourceExhausted { subtask: Name, attempt: AttemptId } on subtask,
+    LateRecordsDropped { subtask: Name, checkpoint: CheckpointId, records: u64 } on subtask,
     WatermarkReached { subtask: Name, watermark: i64 } on subtask,
     // ---- checkpoints: the coordinator
     CheckpointTriggered { checkpoint: CheckpointId, attempt: AttemptId } on checkpoint,

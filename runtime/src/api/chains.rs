@@ -58,6 +58,15 @@ macro_rules! visiting_methods {
             needs
         }
 
+        fn take_late_records(&mut self) -> u64 {
+            let mut late = 0;
+            let _ = self.head.each(&mut |operator| {
+                late += operator.take_late_records();
+                Ok(())
+            });
+            late
+        }
+
         fn next_processing_timer(&mut self) -> Option<i64> {
             let mut next: Option<i64> = None;
             let _ = self.head.each(&mut |operator| {

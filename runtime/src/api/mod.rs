@@ -21,6 +21,7 @@ mod build;
 mod builder;
 mod chains;
 mod connected;
+mod keyed_operator;
 mod operator_process;
 mod operators;
 mod process;
@@ -28,13 +29,18 @@ mod stage;
 mod stream;
 mod tails;
 mod watermarks;
+mod window_assigner;
+mod windows;
 
 pub use build::JobError;
 pub use builder::JobBuilder;
+pub use keyed_operator::FiredTimer;
 pub use operator_process::{BroadcastProcess, BroadcastStream, KeyedBroadcastProcess, OperatorProcess};
 pub use process::KeyedProcess;
 pub use stream::{KeyedStream, SinkHandle, Stream};
 pub use watermarks::WatermarkStrategy;
+pub use window_assigner::{TimeWindow, Windows};
+pub use windows::{WindowResult, Windowed, WindowedStream};
 
 pub use crate::{
     connectors::{GeneratorSource, LineAt, LineFileSource, Source},
@@ -47,3 +53,5 @@ pub(crate) mod driver;
 mod state_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_tests;

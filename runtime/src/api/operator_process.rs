@@ -5,21 +5,22 @@ use std::{marker::PhantomData, sync::Arc};
 use super::{
     builder::{Body, Exchange, Input, MakeStage, MakeTail, Node},
     connected::{BroadcastTail, Connected, connected_chain},
+    keyed_operator::{FIRED_AT_ONCE, FiredTimer, domain_of, fire_due, moved},
     process::ExtractKeys,
     stage::{BoxStage, Lifecycle, Stage, Visit, erase, fan_out, typed, user_error},
     stream::{KeyedStream, Stream},
 };
 use crate::{
-    checkpoint::types::PartKind,
+    checkpoint::types::{PartKind, Times},
     dataflow::{
-        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredState},
+        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredState, TimeMove},
         outputs::Outputs,
     },
     graph::ChainContext,
     ids::OperatorUid,
     state::{
         KeyedBackend, KeyedContext, OpenContext, OperatorBackend, OperatorContext, OperatorOpenContext,
-        OperatorReadContext, Record, StateKey, SubtaskPlace, UserError,
+        OperatorReadContext, Record, StateKey, SubtaskPlace, TimeDomain, UserError,
     },
 };
 
@@ -122,6 +123,20 @@ pub trait KeyedBroadcastProcess: 'static {
         operator: &mut OperatorContext<'_>,
         out: &mut Vec<Self::Out>,
     ) -> Result<(), UserError>;
+
+    /// A timer of this key is due: of those declared in [`Self::open`].
+    ///
+    /// # Errors
+    /// Fails the attempt.
+    fn on_timer(
+        &mut self,
+        _timer: FiredTimer,
+        _keyed: &mut KeyedContext<'_, Self::Key>,
+        _operator: &OperatorReadContext<'_>,
+        _out: &mut Vec<Self::Out>,
+    ) -> Result<(), UserError> {
+        Ok(())
+    }
 }
 
 /// What an operator is made for, and what it has of operator state once it is open.
@@ -268,6 +283,41 @@ impl<P: KeyedBroadcastProcess> Lifecycle for KeyedBroadcastStage<P> {
         keyed.opened();
         self.keyed = Some(keyed);
         Ok(())
+    }
+
+    fn resume(&mut self, times: Times) {
+        if let Some(keyed) = &mut self.keyed {
+            keyed.set_times(times);
+        }
+    }
+
+    fn advance(&mut self, time: TimeMove, out: &mut Outputs) -> Result<(), ChainError> {
+        let uid = self.own.uid.clone();
+        let state = self.own.state()?;
+        let Some(keyed) = &mut self.keyed else { return Err(not_open(&uid)) };
+        keyed.set_times(moved(keyed.times(), time));
+        let (domain, now) = domain_of(time);
+        let Some(service) = keyed.user_timers(domain) else { return Ok(()) };
+        loop {
+            let more = fire_due(keyed, service, now, FIRED_AT_ONCE, |timer, ctx| {
+                let fired = FiredTimer { timestamp: timer.timestamp, domain };
+                self.process.on_timer(fired, ctx, &state.read_context(), &mut self.made)
+            });
+            let more = more.and_then(|more| Ok(keyed.settle().map(|()| more)?));
+            let more = more.map_err(|error| user_error(&uid, error))?;
+            self.next.collect(&mut self.made, out)?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn needs_processing_time(&self) -> bool {
+        self.keyed.as_ref().is_some_and(KeyedBackend::needs_processing_time)
+    }
+
+    fn next_processing_timer(&self) -> Option<i64> {
+        self.keyed.as_ref()?.next_timer(TimeDomain::Processing)
     }
 
     fn native_calls(&mut self, stage: NativeStage, calls: &mut Vec<NativeCall>) {

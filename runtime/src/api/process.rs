@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::keyed_operator::{FIRED_AT_ONCE, FiredTimer, KeyedOperator, moved};
 use super::stage::{BoxStage, Lifecycle, Stage, Visit, user_error};
 use crate::{
-    checkpoint::types::PartKind,
+    checkpoint::types::{PartKind, Times},
     dataflow::{
-        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredPart, RestoredState},
+        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredPart, RestoredState, TimeMove},
         outputs::Outputs,
     },
     graph::ChainContext,
     ids::{KeyGroupRange, OperatorUid},
-    state::{KeyedBackend, KeyedContext, OpenContext, Record, StateKey, UserError, key_group_range},
+    state::{KeyedBackend, KeyedContext, OpenContext, Record, StateKey, TimeDomain, UserError, key_group_range},
 };
 
 /// An operator on a keyed stream. One instance per subtask serves all keys of the subtask; what belongs to a key is kept in
@@ -39,6 +40,19 @@ pub trait KeyedProcess: 'static {
         ctx: &mut KeyedContext<'_, Self::Key>,
         out: &mut Vec<Self::Out>,
     ) -> Result<(), UserError>;
+
+    /// A timer of this key is due: of the `timers` declared in [`Self::open`].
+    ///
+    /// # Errors
+    /// Fails the attempt.
+    fn on_timer(
+        &mut self,
+        _timer: FiredTimer,
+        _ctx: &mut KeyedContext<'_, Self::Key>,
+        _out: &mut Vec<Self::Out>,
+    ) -> Result<(), UserError> {
+        Ok(())
+    }
 }
 
 /// The keyed state of an operator, with what is restored of it.
@@ -68,7 +82,7 @@ pub(super) fn foreign_key(uid: &OperatorUid, index: u32, range: KeyGroupRange) -
 /// Appends the key of each record.
 pub(super) type ExtractKeys<K, T> = Arc<dyn Fn(&[T], &mut Vec<K>) + Send + Sync>;
 
-pub(super) struct ProcessStage<P: KeyedProcess> {
+pub(super) struct ProcessStage<P: KeyedOperator> {
     uid: OperatorUid,
     process: P,
     context: ChainContext,
@@ -80,7 +94,7 @@ pub(super) struct ProcessStage<P: KeyedProcess> {
     next: BoxStage<P::Out>,
 }
 
-impl<P: KeyedProcess> ProcessStage<P> {
+impl<P: KeyedOperator> ProcessStage<P> {
     pub(super) fn new(
         uid: OperatorUid,
         process: P,
@@ -96,7 +110,7 @@ impl<P: KeyedProcess> ProcessStage<P> {
     }
 }
 
-impl<P: KeyedProcess> Lifecycle for ProcessStage<P> {
+impl<P: KeyedOperator> Lifecycle for ProcessStage<P> {
     fn open(&mut self, restored: &RestoredState) -> Result<(), ChainError> {
         let opened = keyed_backend(&self.uid, &self.context, restored).and_then(|mut state| {
             self.process.open(&mut state.open_context())?;
@@ -111,6 +125,38 @@ impl<P: KeyedProcess> Lifecycle for ProcessStage<P> {
         calls.extend(self.state.as_mut().and_then(|state| state.native_calls(stage)));
     }
 
+    fn resume(&mut self, times: Times) {
+        if let Some(state) = &mut self.state {
+            state.set_times(times);
+        }
+    }
+
+    fn advance(&mut self, time: TimeMove, out: &mut Outputs) -> Result<(), ChainError> {
+        let Some(state) = &mut self.state else { return Err(self.not_open()) };
+        state.set_times(moved(state.times(), time));
+        loop {
+            let fired = self.process.fire(state, time, FIRED_AT_ONCE, &mut self.made);
+            let more = fired.map_err(|error| user_error(&self.uid, error))?;
+            state.settle().map_err(|error| user_error(&self.uid, error.into()))?;
+            self.next.collect(&mut self.made, out)?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_late_records(&mut self) -> u64 {
+        self.process.take_late_records()
+    }
+
+    fn needs_processing_time(&self) -> bool {
+        self.state.as_ref().is_some_and(KeyedBackend::needs_processing_time)
+    }
+
+    fn next_processing_timer(&self) -> Option<i64> {
+        self.state.as_ref()?.next_timer(TimeDomain::Processing)
+    }
+
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         let Some(state) = &mut self.state else { return Err(self.not_open()) };
         let parts = state.snapshot().map_err(|error| user_error(&self.uid, error.into()))?;
@@ -119,7 +165,7 @@ impl<P: KeyedProcess> Lifecycle for ProcessStage<P> {
     }
 }
 
-impl<P: KeyedProcess> Stage<P::In> for ProcessStage<P> {
+impl<P: KeyedOperator> Stage<P::In> for ProcessStage<P> {
     fn collect(&mut self, batch: &mut Vec<P::In>, out: &mut Outputs) -> Result<(), ChainError> {
         let Some(state) = &mut self.state else { return Err(self.not_open()) };
         self.keys.clear();

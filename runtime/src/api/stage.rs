@@ -41,6 +41,11 @@ pub(super) trait Lifecycle {
         None
     }
 
+    /// Records dropped for being late, since the last call.
+    fn take_late_records(&mut self) -> u64 {
+        0
+    }
+
     fn set_muted(&mut self, _muted: bool) {}
 
     fn take_sink_data(&mut self, _flush: bool, _into: &mut Vec<SinkData>) {}

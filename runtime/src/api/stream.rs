@@ -4,6 +4,7 @@ use std::{marker::PhantomData, sync::Arc};
 
 use super::{
     builder::{Body, Exchange, Input, MakeStage, MakeTail, Node, SharedPlan, input_chain},
+    keyed_operator::KeyedOperator,
     operators::{Filter, SinkStage, Transform},
     process::{ExtractKeys, KeyedProcess, ProcessStage},
     stage::{erase, fan_out, typed},
@@ -204,18 +205,31 @@ pub struct KeyedStream<K, T> {
     assign: AssignGroups<T>,
 }
 
+impl<K, T> Clone for KeyedStream<K, T> {
+    fn clone(&self) -> Self {
+        KeyedStream { stream: self.stream.clone(), extract: self.extract.clone(), assign: self.assign.clone() }
+    }
+}
+
 impl<K: StateKey, T: Record> KeyedStream<K, T> {
     /// An operator with state per key, kept under the uid. `make` makes one instance per subtask.
     pub fn process<P>(&self, uid: impl Into<String>, make: impl Fn() -> P + Send + Sync + 'static) -> Stream<P::Out>
     where
         P: KeyedProcess<Key = K, In = T>,
     {
+        self.operate(uid.into(), make)
+    }
+
+    pub(super) fn operate<P>(&self, uid: String, make: impl Fn() -> P + Send + Sync + 'static) -> Stream<P::Out>
+    where
+        P: KeyedOperator<Key = K, In = T>,
+    {
         let extract = self.extract.clone();
         let make: MakeStage = Arc::new(move |uid, context, next| {
             let stage = ProcessStage::new(uid.clone(), make(), context.clone(), extract.clone(), typed(next));
             erase::<T>(Box::new(stage))
         });
-        let stream = self.stream.next(uid.into(), vec![self.input()], make);
+        let stream = self.stream.next(uid, vec![self.input()], make);
         stream.plan.borrow_mut().nodes[stream.node].keyed = true;
         stream
     }

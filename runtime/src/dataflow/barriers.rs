@@ -117,6 +117,10 @@ impl Subtask {
         let sinks = self.sinks.cut(checkpoint, self.chain.take_sink_digests());
         self.merges.cut(checkpoint, self.times);
         let journal = &self.platform.journal;
+        let late = self.chain.take_late_records();
+        if late > 0 {
+            journal.emit(Event::LateRecordsDropped { subtask: self.name.clone(), checkpoint, records: late });
+        }
         journal.emit(Event::SnapshotSyncDone { subtask: self.name.clone(), checkpoint });
         if self.source.is_some() {
             let subtask = self.name.clone();

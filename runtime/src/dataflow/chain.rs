@@ -203,6 +203,11 @@ pub trait Chain {
         None
     }
 
+    /// Records that windows dropped for being late, since the last call.
+    fn take_late_records(&mut self) -> u64 {
+        0
+    }
+
     /// The synchronous part of a snapshot. Must be short: it may mark state as shared, never encode it.
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError>;
 

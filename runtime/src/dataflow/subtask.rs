@@ -111,6 +111,7 @@ async fn start(
         let (subtask, attempt) = (name.clone(), spec.attempt);
         platform.journal.emit(Event::DatabaseOpened { subtask, operator: operator.0, attempt });
     }
+    let needs_processing_time = chain.needs_processing_time();
     let replaying = !spec.replay.epochs.is_empty();
     chain.set_muted(replaying && !settings.sabotage.runs(Sabotage::ReplayUnmuted, &platform.journal));
 
@@ -142,6 +143,7 @@ async fn start(
         input_times: InputEventTimes::new(inputs.len()),
         times: Times::default(),
         said_idle: false,
+        needs_processing_time,
         next_watermark: Mono::default(),
         alarm: Alarm::default(),
         platform,
@@ -207,6 +209,8 @@ pub(super) struct Subtask {
     pub(super) times: Times,
     /// Those downstream do not wait for this subtask's event time.
     pub(super) said_idle: bool,
+    /// An operator asks for it.
+    pub(super) needs_processing_time: bool,
     /// A source's next watermark, at the earliest.
     pub(super) next_watermark: Mono,
     inbound: Option<mpsc::UnboundedReceiver<InboundChannel>>,

@@ -82,7 +82,7 @@ impl Subtask {
 
     /// Moves processing time to what the clock says, if an operator asks for it and it is worth a step.
     pub(super) fn look_at_the_clock(&mut self, now: Mono) -> Result<TimeLook, TaskFailure> {
-        if !self.chain.needs_processing_time() {
+        if !self.needs_processing_time {
             return Ok(TimeLook::Nothing(None));
         }
         let wall = i64::try_from(self.platform.clock.wall().0).unwrap_or(i64::MAX);

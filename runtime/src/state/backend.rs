@@ -18,9 +18,11 @@ use super::{
     heap::HeapStore,
     key::StateKey,
     key_group::{key_group_of, split_range},
+    keyed_time::KeyedTime,
     restored::{Restored, read_parts, same_state},
     settings::{BackendKind, BackendSettings},
     table::{EncodeValue, StateNamespace, StateValue, encode_map, encode_plain, hash_of},
+    timers::QUEUE_PREFIX,
 };
 use crate::{
     checkpoint::types::PartKind,
@@ -35,11 +37,12 @@ const PARTS: u32 = 4;
 pub struct KeyedBackend<K> {
     operator: OperatorUid,
     pub(super) range: KeyGroupRange,
-    max_parallelism: u16,
+    pub(super) max_parallelism: u16,
     pub(super) store: Store<K>,
     declared: Vec<StateHeader>,
     /// Read from the snapshot and not declared yet.
     restored: BTreeMap<String, Restored>,
+    pub(super) time: KeyedTime<K>,
 }
 
 /// Where the working state is.
@@ -79,7 +82,8 @@ impl<K: StateKey> KeyedBackend<K> {
             BackendKind::Memory | BackendKind::Filesystem => Store::Heap(HeapStore::new()),
             BackendKind::RocksDb => rocksdb_store(scratch, settings, max_parallelism)?,
         };
-        Ok(KeyedBackend { operator, range, max_parallelism, store, declared: Vec::new(), restored })
+        let (declared, time) = (Vec::new(), KeyedTime::new());
+        Ok(KeyedBackend { operator, range, max_parallelism, store, declared, restored, time })
     }
 
     /// What user code declares its states through.
@@ -181,12 +185,18 @@ impl<K: StateKey> KeyedBackend<K> {
             }
         };
         let ranges = split_range(range, PARTS).into_iter();
+        let groups = |key_groups: KeyGroupRange| {
+            let first = usize::from(key_groups.first.0 - range.first.0);
+            first..first + key_groups.count() as usize
+        };
+        let time = &mut self.time;
         match &mut self.store {
             Store::Heap(heap) => {
-                let states = heap.headers();
+                let own = heap.headers();
+                let states = time.add_headers(own.clone());
                 let parts = ranges.map(|key_groups| {
-                    let first = usize::from(key_groups.first.0 - range.first.0);
-                    let sections = heap.share(&(first..first + key_groups.count() as usize));
+                    let groups = groups(key_groups);
+                    let sections = time.add_sections(&own, heap.share(&groups), &groups);
                     source(&states, key_groups, sections)
                 });
                 Ok(parts.collect())
@@ -194,10 +204,25 @@ impl<K: StateKey> KeyedBackend<K> {
             #[cfg(feature = "rocksdb")]
             Store::RocksDb(rocks) => {
                 let frozen = rocks.freeze()?;
-                let states = rocks.headers()?;
-                ranges.map(|key_groups| Ok(source(&states, key_groups, rocks.sections(&frozen, key_groups)?))).collect()
+                let own = rocks.headers()?;
+                let states = time.add_headers(own.clone());
+                let parts = ranges.map(|key_groups| {
+                    let sections = rocks.sections(&frozen, key_groups)?;
+                    let sections = time.add_sections(&own, sections, &groups(key_groups));
+                    Ok(source(&states, key_groups, sections))
+                });
+                parts.collect()
             }
         }
+    }
+
+    /// What the snapshot has for a state that is declared now.
+    pub(super) fn take_restored(&mut self, header: &StateHeader) -> Result<Option<Restored>, UserError> {
+        let restored = self.restored.remove(&header.name);
+        if let Some(state) = &restored {
+            same_state(&state.header, header)?;
+        }
+        Ok(restored)
     }
 
     fn declare<N: StateNamespace, V: StateValue>(
@@ -218,10 +243,10 @@ impl<K: StateKey> KeyedBackend<K> {
             }
             return Err(UserError::new(format!("state {name:?} is declared twice, as a {other} and as a {header}")));
         }
-        let restored = self.restored.remove(name);
-        if let Some(state) = &restored {
-            same_state(&state.header, &header)?;
+        if name.starts_with(QUEUE_PREFIX) {
+            return Err(UserError::new(format!("no state can be called {name:?}: {QUEUE_PREFIX} is for timers")));
         }
+        let restored = self.take_restored(&header)?;
         self.declared.push(header.clone());
         match &mut self.store {
             Store::Heap(heap) => {
@@ -274,7 +299,7 @@ pub(super) fn plain_name(operator: &OperatorUid) -> String {
 ///
 /// A state with a namespace (`N`) has one value, list or map per key and namespace; without (`()`), one per key.
 pub struct OpenContext<'a, K> {
-    backend: &'a mut KeyedBackend<K>,
+    pub(super) backend: &'a mut KeyedBackend<K>,
 }
 
 impl<K: StateKey> OpenContext<'_, K> {
@@ -291,7 +316,7 @@ impl<K: StateKey> OpenContext<'_, K> {
     /// # Errors
     /// As [`Self::value_state`].
     pub fn value_state_version<V: StateValue>(&mut self, name: &str, version: u32) -> Result<ValueState<V>, UserError> {
-        self.value_table::<(), V>(name, version).map(ValueState::at)
+        self.value_table::<(), V>(name, StateKind::Value, version).map(ValueState::at)
     }
 
     /// A list of values per key.
@@ -310,14 +335,15 @@ impl<K: StateKey> OpenContext<'_, K> {
         self.map_table::<(), M, V>(name, 1).map(MapState::at)
     }
 
-    /// The number of a table of values, for handles.
+    /// The number of a table of values, for handles. `kind`: what the values are to the author.
     pub(crate) fn value_table<N: StateNamespace, V: StateValue>(
         &mut self,
         name: &str,
+        kind: StateKind,
         version: u32,
     ) -> Result<usize, UserError> {
         let types = Kind::<K, N, V> {
-            kind: StateKind::Value,
+            kind,
             encode: encode_plain::<V>,
             #[cfg(feature = "rocksdb")]
             declare: RocksStore::declare_value::<N, V>,

@@ -32,6 +32,12 @@ pub enum StateKind {
     Value,
     List,
     Map,
+    /// One value per key, combined of all that was added.
+    Reducing,
+    /// One accumulator per key.
+    Aggregating,
+    /// No values: each entry is a timer.
+    Timers,
 }
 
 /// One named state of an operator.

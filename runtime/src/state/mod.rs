@@ -5,6 +5,7 @@
 //! encoding and an encoding never sees a later write.
 
 mod backend;
+mod combining;
 mod context;
 mod error;
 mod format;
@@ -12,6 +13,7 @@ mod handles;
 mod heap;
 mod key;
 mod key_group;
+mod keyed_time;
 mod operator;
 mod operator_format;
 mod redistribution;
@@ -21,8 +23,10 @@ mod rocksdb;
 pub mod rocksdb_options;
 pub mod settings;
 mod table;
+mod timers;
 
 pub use backend::{KeyedBackend, OpenContext};
+pub use combining::{Aggregate, AggregatingState, ReducingState};
 pub use context::KeyedContext;
 pub use error::{Record, StateError, StateProblem, UserError};
 pub use format::{EntryRef, FormatError, PartHeader, PartReader, StateHeader, StateKind, StateSection};
@@ -33,6 +37,7 @@ pub use key::StateKey;
 pub use key_group::{
     MAX_MAX_PARALLELISM, default_max_parallelism, key_group_of, key_group_range, split_range, subtask_of,
 };
+pub use keyed_time::{ProcessingClock, TimerService, Timers};
 pub use operator::{
     BroadcastState, OperatorBackend, OperatorContext, OperatorListState, OperatorOpenContext, OperatorReadContext,
     ReadsOperatorState, SubtaskPlace,
@@ -41,6 +46,7 @@ pub use operator_format::{OperatorPart, OperatorPartHeader, OperatorStateHeader,
 pub use redistribution::{broadcast_copy, split_share};
 pub use settings::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace};
 pub use table::{StateNamespace, StateValue};
+pub use timers::{TimeDomain, Timer};
 
 #[cfg(test)]
 mod tests;
