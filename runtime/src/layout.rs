@@ -46,6 +46,33 @@ impl Layout {
         object(format!("checkpoints/{}/chk-{checkpoint}/{subtask}-{part}-{attempt}-{nonce:016x}", self.job))
     }
 
+    /// `checkpoints/<job>/shared/`: what several checkpoints may refer to.
+    pub fn shared_prefix(&self) -> String {
+        format!("checkpoints/{}/shared/", self.job)
+    }
+
+    /// `checkpoints/<job>/taskowned/`: what subtasks own and no checkpoint ever drops.
+    pub fn task_owned_prefix(&self) -> String {
+        format!("checkpoints/{}/taskowned/", self.job)
+    }
+
+    /// Whether more than one checkpoint may refer to an object of this name.
+    pub fn is_shared(&self, object: &ObjectName) -> bool {
+        object.as_str().starts_with(&self.shared_prefix())
+    }
+
+    /// A state part that later checkpoints may refer to.
+    pub fn shared_part(
+        &self,
+        checkpoint: CheckpointId,
+        attempt: AttemptId,
+        subtask: SubtaskId,
+        part: &str,
+        nonce: u64,
+    ) -> ObjectName {
+        object(format!("checkpoints/{}/shared/{checkpoint}-{subtask}-{part}-{attempt}-{nonce:016x}", self.job))
+    }
+
     pub fn metadata(&self, checkpoint: CheckpointId, attempt: AttemptId, nonce: u64) -> ObjectName {
         object(format!("checkpoints/{}/chk-{checkpoint}/_metadata-{attempt}-{nonce:016x}", self.job))
     }

@@ -109,6 +109,16 @@ defects! {
         ["file-lifetime"]
     }
 
+    // ---- files that checkpoints share
+    SubsumesBeforeRegistering {
+        "B06", "FLINK-6633", "A completed checkpoint is registered after those that it subsumes are dropped.",
+        ["file-lifetime"] in "incremental"
+    }
+    SubsumptionIgnoresReferences {
+        "B21", "FLINK-6537", "The files of a subsumed checkpoint are deleted whether or not others refer to them.",
+        ["file-lifetime"] in "incremental"
+    }
+
     // ---- which checkpoint to restore
     IdsSortedAsText {
         "B36", "FLINK-6284", "Retained checkpoints are ordered by their ids as text: 9 comes after 10.", ["correct-fallback"]

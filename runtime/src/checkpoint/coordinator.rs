@@ -37,11 +37,13 @@ pub use protocol::{CoordinatorCommand, CoordinatorConfig, CoordinatorEvent, Part
 
 use super::{
     head::HeadState,
+    shared_registry::SharedRegistry,
     types::{CheckpointAck, PrecommittedObject},
 };
 use crate::{
     ids::{AttemptId, CheckpointId, OperatorUid, SubtaskId},
     journal::Event,
+    layout::Layout,
     platform::{Mono, ObjectName},
     points::{Point, Points},
     sabotage::Sabotage,
@@ -74,7 +76,9 @@ struct Finalizing {
     checkpoint: CheckpointId,
     stage: Stage,
     pending: Pending,
-    /// State objects; from the stage `Append` on with the metadata object in front.
+    /// From the stage `Append` on.
+    metadata: Option<ObjectName>,
+    /// State objects, written by it or by earlier ones.
     objects: Vec<ObjectName>,
     sinks: BTreeMap<OperatorUid, Vec<PrecommittedObject>>,
     retained: Vec<CheckpointId>,
@@ -120,8 +124,8 @@ pub struct Coordinator {
     failures: u32,
     continues: Option<CheckpointId>,
     newest: Option<CheckpointId>,
-    /// Retained checkpoints with all their objects.
-    retained: BTreeMap<CheckpointId, Vec<ObjectName>>,
+    /// Retained checkpoints, and who needs which object.
+    registry: SharedRegistry,
     condemned: BTreeSet<CheckpointId>,
     settled: BTreeMap<CheckpointId, Settled>,
     points: Points,
@@ -132,6 +136,7 @@ impl Coordinator {
     pub fn new(config: CoordinatorConfig, participants: Participants, head: &HeadState, now: Mono) -> Coordinator {
         // Ids of blocks granted to earlier leaders may have been used; they are never handed out again.
         let next_id = head.granted.0 + 1;
+        let registry = SharedRegistry::rebuilt(Layout { job: config.job }, head);
         Coordinator {
             config,
             participants,
@@ -152,7 +157,7 @@ impl Coordinator {
             failures: 0,
             continues: head.newest,
             newest: head.newest,
-            retained: head.retained.iter().map(|(id, c)| (*id, c.all_objects().cloned().collect())).collect(),
+            registry,
             condemned: head.condemned.keys().copied().collect(),
             settled: BTreeMap::new(),
             points: Points::default(),
@@ -194,7 +199,7 @@ impl Coordinator {
             }
             Input::Stopped => self.stopped(now, &mut out),
             Input::Tick => {}
-            Input::Ack(ack) => self.acked(*ack, &mut out),
+            Input::Ack(ack) => self.acked(*ack, now, &mut out),
             Input::Decline { subtask, checkpoint, reason } => {
                 if let Some(pending) = self.pending.get(&checkpoint) {
                     let acks = pending.acks.len();
@@ -304,7 +309,7 @@ impl Coordinator {
         }
     }
 
-    fn acked(&mut self, ack: CheckpointAck, out: &mut Vec<Command>) {
+    fn acked(&mut self, ack: CheckpointAck, now: Mono, out: &mut Vec<Command>) {
         let known = self.participants.subtasks.contains_key(&ack.subtask);
         let checkpoint = ack.checkpoint;
         let current = |p: &Pending| known && p.attempt == ack.attempt;
@@ -318,8 +323,15 @@ impl Coordinator {
             Some(pending) if known && pending.attempt == ack.attempt => {
                 if !pending.acks.contains_key(&ack.subtask) {
                     let subtask = ack.subtask;
+                    let known = self.registry.acknowledged(checkpoint, &ack.snapshot);
                     pending.acks.insert(subtask, ack);
                     out.push(Command::Journal(Event::CheckpointAcked { subtask: self.name(subtask), checkpoint }));
+                    if let Err(bad) = known {
+                        // Nobody's failure: the subtask has not heard of newer checkpoints yet. The next one will do.
+                        self.points.reached(Point::BaseIsGone);
+                        let reason = format!("{}: {bad}", self.name(subtask));
+                        self.abort(checkpoint, &reason, false, now, out);
+                    }
                 }
             }
             _ => self.discard_late(ack, out),
@@ -346,21 +358,12 @@ impl Coordinator {
             return;
         }
         out.push(Command::Journal(Event::LateAckDiscarded { subtask: self.name(ack.subtask), checkpoint }));
-        let own = ack.snapshot.own_objects(checkpoint);
-        let objects: Vec<_> = own.filter(|object| !self.is_in_use(object)).cloned().collect();
+        let objects: Vec<_> = self.registry.unneeded(checkpoint, &ack.snapshot).cloned().collect();
         if !objects.is_empty() && self.config.sabotage.is(Sabotage::LateAckKeepsFiles) {
             return out.push(Command::Journal(Sabotage::LateAckKeepsFiles.marker()));
         }
         self.discard(checkpoint, objects, out);
         self.forget_old();
-    }
-
-    /// Whether a retained checkpoint, or one that is under way, consists of it.
-    fn is_in_use(&self, object: &ObjectName) -> bool {
-        let acked = |p: &Pending| p.acks.values().flat_map(|a| a.snapshot.objects()).any(|o| o == object);
-        self.retained.values().flatten().any(|o| o == object)
-            || self.finalizing.as_ref().is_some_and(|f| f.objects.contains(object))
-            || self.pending.values().any(acked)
     }
 
     fn discard(&self, checkpoint: CheckpointId, objects: Vec<ObjectName>, out: &mut Vec<Command>) {
@@ -400,8 +403,8 @@ impl Coordinator {
         let acked = pending.acks.values().map(|a| (a.subtask, a.attempt)).collect();
         self.settled.insert(checkpoint, Settled::Aborted(acked));
         self.forget_old();
-        let objects = pending.acks.values().flat_map(|a| a.snapshot.own_objects(checkpoint));
-        self.discard(checkpoint, objects.cloned().collect(), out);
+        let objects = self.registry.aborted(checkpoint);
+        self.discard(checkpoint, objects, out);
         if pending.last {
             self.points.sometimes(Point::LastCheckpointRetried, self.running.is_some());
             self.last_at = now + self.retry_pause();

@@ -54,6 +54,7 @@ impl Coordinator {
             checkpoint,
             stage: Stage::Metadata,
             exhausted: self.participants.sources.iter().all(|s| pending.acks.get(s).is_some_and(|a| a.exhausted)),
+            metadata: None,
             objects: metadata.objects(),
             pending,
             sinks,
@@ -106,7 +107,7 @@ impl Coordinator {
     /// Which checkpoints stay when `checkpoint` is completed, and which go: the newest stay, lost ones do not count.
     fn retention(&self, checkpoint: CheckpointId) -> (Vec<CheckpointId>, Vec<CheckpointId>) {
         let (lost, whole): (Vec<_>, Vec<_>) =
-            self.retained.keys().copied().filter(|id| *id != checkpoint).partition(|id| self.condemned.contains(id));
+            self.registry.retained().filter(|id| *id != checkpoint).partition(|id| self.condemned.contains(id));
         let keep = (self.config.retained.max(1) as usize).saturating_sub(1).min(whole.len());
         let (drop, stay) = whole.split_at(whole.len() - keep);
         let mut dropped = [drop, &lost].concat();
@@ -128,7 +129,7 @@ impl Coordinator {
             // The checkpoint was aborted in the meantime; its metadata belongs to nothing.
             self.points.reached(Point::MetadataOfAborted);
             if let Ok(object) = result
-                && !self.is_in_use(&object)
+                && !self.registry.is_needed(&object)
             {
                 self.discard(checkpoint, vec![object], out);
             }
@@ -150,7 +151,7 @@ impl Coordinator {
                     retained: retained.clone(),
                     dropped: dropped.clone(),
                 };
-                finalizing.objects.insert(0, metadata);
+                finalizing.metadata = Some(metadata);
                 finalizing.stage = Stage::Append;
                 finalizing.retained = retained;
                 finalizing.dropped = dropped;
@@ -185,7 +186,7 @@ impl Coordinator {
                 let dropped = finalizing.dropped.clone();
                 let sinks = finalizing.sinks.clone();
                 self.finished |= finalizing.exhausted;
-                self.retained.insert(checkpoint, finalizing.objects.clone());
+                let freed = self.register(checkpoint, &finalizing, out);
                 self.finalizing = Some(finalizing);
                 self.newest = Some(checkpoint);
                 self.continues = Some(checkpoint);
@@ -205,11 +206,12 @@ impl Coordinator {
                     out.push(Command::NotifyComplete { checkpoint });
                     out.push(Command::Journal(Event::CheckpointNotified { checkpoint }));
                 }
+                self.discard(checkpoint, freed, out);
                 self.drop_subsumed(&retained, &dropped, out);
-                let (kept, most) = (self.retained.len(), self.config.retained.max(1) as usize);
+                let (kept, most) = (self.registry.retained().count(), self.config.retained.max(1) as usize);
                 self.points.always(Point::RetainsAsConfigured, kept <= most, || format!("{kept} of at most {most}"));
                 if self.config.sabotage.is(Sabotage::DeleteRetained)
-                    && let Some(object) = self.retained.get(&checkpoint).and_then(|objects| objects.get(1)).cloned()
+                    && let Some(object) = self.registry.objects_of(checkpoint).nth(1).cloned()
                 {
                     out.push(Command::Journal(Sabotage::DeleteRetained.marker()));
                     self.discard(checkpoint, vec![object], out);
@@ -217,22 +219,52 @@ impl Coordinator {
             }
             Err(reason) => {
                 let reason = format!("it cannot be recorded: {reason}");
-                let metadata = finalizing.objects.into_iter().take(1).collect();
+                let metadata = finalizing.metadata.into_iter().collect();
                 self.aborted(checkpoint, finalizing.pending, &reason, true, now, out);
                 self.discard(checkpoint, metadata, out);
             }
         }
     }
 
+    /// The checkpoint is complete: what it refers to is needed from now on. Gives what nobody needs any more for that.
+    fn register(
+        &mut self,
+        checkpoint: CheckpointId,
+        finalizing: &Finalizing,
+        out: &mut Vec<Command>,
+    ) -> Vec<ObjectName> {
+        let mut freed = Vec::new();
+        if self.config.sabotage.is(Sabotage::SubsumesBeforeRegistering) {
+            let reused = |id| self.registry.objects_of(id).any(|object| finalizing.objects.contains(object));
+            let early: Vec<_> = finalizing.dropped.iter().copied().filter(|id| reused(*id)).collect();
+            if !early.is_empty() {
+                out.push(Command::Journal(Sabotage::SubsumesBeforeRegistering.marker()));
+            }
+            freed.extend(self.registry.aborted(checkpoint).into_iter().filter(|o| !finalizing.objects.contains(o)));
+            freed.extend(early.into_iter().flat_map(|id| self.registry.dropped(id)));
+        }
+        if let Some(metadata) = finalizing.metadata.clone() {
+            freed.extend(self.registry.completed(checkpoint, metadata, finalizing.objects.iter().cloned()));
+        }
+        freed
+    }
+
     /// The entry that drops them is durable: their files go.
     fn drop_subsumed(&mut self, retained: &[CheckpointId], dropped: &[CheckpointId], out: &mut Vec<Command>) {
         for id in dropped.iter().filter(|id| !retained.contains(id)) {
-            if let Some(objects) = self.retained.remove(id) {
+            if self.registry.retained().any(|retained| retained == *id) {
                 let was_lost = self.condemned.remove(id);
                 self.points.sometimes(Point::LostCheckpointDropped, was_lost);
                 out.push(Command::Journal(Event::CheckpointSubsumed { checkpoint: *id }));
-                let objects = objects.into_iter().filter(|o| !self.is_in_use(o)).collect();
-                self.discard(*id, objects, out);
+                let all: Vec<_> = self.registry.objects_of(*id).cloned().collect();
+                let mut gone = self.registry.dropped(*id);
+                let kept = all.iter().any(|object| self.registry.is_needed(object));
+                self.points.sometimes(Point::SharedOutlivesOwner, kept);
+                if kept && self.config.sabotage.is(Sabotage::SubsumptionIgnoresReferences) {
+                    out.push(Command::Journal(Sabotage::SubsumptionIgnoresReferences.marker()));
+                    gone = all;
+                }
+                self.discard(*id, gone, out);
             }
         }
     }

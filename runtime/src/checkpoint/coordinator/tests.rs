@@ -77,6 +77,8 @@ struct Cluster {
     commit_wanted: Option<CheckpointId>,
     finals: u32,
     failed: bool,
+    /// Subtasks reuse objects of the newest completed checkpoint.
+    incremental: bool,
     nonce: u64,
 }
 
@@ -105,6 +107,7 @@ impl Cluster {
             commit_wanted: None,
             finals: 0,
             failed: false,
+            incremental: false,
             nonce: 0,
         }
     }
@@ -251,7 +254,8 @@ impl Cluster {
     }
 
     fn make_ack(&mut self, checkpoint: CheckpointId, subtask: SubtaskId, attempt: AttemptId) -> CheckpointAck {
-        let object = self.object("part");
+        let job = self.config.job;
+        let object = self.object(&format!("checkpoints/{job}/shared/part"));
         self.written.insert(object.clone(), 0);
         let range = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(1) };
         let part = StatePart {
@@ -265,13 +269,18 @@ impl Cluster {
             written_by: checkpoint,
             backend: None,
         };
+        // Of the newest checkpoint that completed it takes over every other object.
+        let base = self.head.newest.filter(|newest| self.incremental && *newest < checkpoint);
+        let of_base = self.acks.iter().find(|a| Some(a.checkpoint) == base && a.subtask == subtask);
+        let reused: Vec<_> =
+            of_base.iter().flat_map(|a| &a.snapshot.parts).filter(|_| self.nonce.is_multiple_of(2)).cloned().collect();
         // The subtask knows of no completion: it sends everything since its execution began.
         let known: Vec<_> = self.this_execution.range(..=checkpoint).copied().collect();
         let mut ack = CheckpointAck {
             subtask,
             attempt,
             checkpoint,
-            snapshot: SubtaskSnapshot { parts: vec![part], inline: BTreeMap::new() },
+            snapshot: SubtaskSnapshot { parts: [vec![part], reused].concat(), inline: BTreeMap::new() },
             positions: BTreeMap::new(),
             sinks: BTreeMap::new(),
             merges: known

@@ -90,6 +90,7 @@ impl Coordinator {
         let pending =
             Pending { attempt, deadline: now + self.config.timeout, acks: Default::default(), last: self.exhausted };
         self.pending.insert(checkpoint, pending);
+        self.registry.triggered(checkpoint);
         if self.overrun {
             out.push(Command::Journal(Sabotage::TriggerAfterStop.marker()));
         }

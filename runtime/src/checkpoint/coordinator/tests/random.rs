@@ -129,9 +129,11 @@ proptest! {
     /// says exactly what its epoch put out.
     #[test]
     fn nothing_that_must_hold_is_broken(steps in steps(), max_concurrent in 1u32..4, retained in 1u32..4,
-                                        tolerable in proptest::option::of(0u32..3)) {
+                                        tolerable in proptest::option::of(0u32..3),
+                                        incremental in any::<bool>()) {
         let config = CoordinatorConfig { max_concurrent, retained, tolerable_failures: tolerable, ..config() };
         let mut cluster = running(config);
+        cluster.incremental = incremental;
         for step in &steps {
             cluster.step(step);
         }
