@@ -69,6 +69,8 @@ points! {
     Reachable LastCheckpointRetried = "last-checkpoint-retried": "the checkpoint after the end of the input was aborted and is tried again",
     Sometimes ExhaustedWhilePending = "exhausted-while-pending": "the sources ran dry before a checkpoint under way was complete",
     Sometimes LostCheckpointDropped = "lost-checkpoint-dropped": "a completion dropped a checkpoint that was known to be lost",
+    Reachable PartInline = "part-inline": "a part of a snapshot travelled with the acknowledgement",
+    Reachable PartReused = "part-reused": "a snapshot referred to a part of an earlier one",
     Reachable BaseIsGone = "base-is-gone": "an acknowledgement referred to what no retained checkpoint needs any more",
     Sometimes SharedOutlivesOwner = "shared-outlives-owner": "a dropped checkpoint left objects that others still refer to",
     Always CompletesUpwards = "completes-upwards": "a completed checkpoint is newer than every one completed before",

@@ -122,9 +122,12 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             connect_timeout: ms(s.connect_timeout_ms),
             source_batch_records: s.source_batch_records,
             watermark_interval: TaskSettings::default().watermark_interval,
+            frame_bytes: TaskSettings::default().frame_bytes,
             backend: BackendSettings {
                 kind: s.backend,
                 incremental: s.incremental,
+                small_state_threshold: s.small_state_threshold_bytes,
+                compression: s.compression,
                 // Compaction at its own times would differ from run to run. Little state needs little memory.
                 rocksdb: RocksDbSettings {
                     auto_compaction: false,

@@ -21,6 +21,8 @@ planted! {
     closing_deletes_what_was_acknowledged: CloseDeletesAcked within 10
     an_unclear_answer_counts_as_a_failure: AmbiguousIsFailure within 120
     the_own_entry_is_taken_for_foreign: OwnEntryIsForeign within 240
+    a_subsumption_before_the_registration: SubsumesBeforeRegistering within 20
+    a_subsumption_ignores_references: SubsumptionIgnoresReferences within 20
     ids_are_sorted_as_text: IdsSortedAsText within 20
     lost_metadata_blocks_recovery: LostMetadataBlocks within 40
     an_outage_deletes_a_checkpoint: OutageDeletesCheckpoint within 10

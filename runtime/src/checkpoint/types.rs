@@ -95,6 +95,12 @@ impl SubtaskSnapshot {
         self.parts.iter().filter_map(StatePart::object)
     }
 
+    /// How many bytes of state it carries itself.
+    pub fn inline_bytes(&self) -> u64 {
+        let parts = self.parts.iter().filter(|part| part.object().is_none()).map(|part| part.length);
+        parts.sum::<u64>() + self.inline.values().map(|bytes| bytes.len() as u64).sum::<u64>()
+    }
+
     /// The objects that `checkpoint`, whose snapshot this is, wrote itself. Whoever gives the snapshot up may delete these
     /// and no others.
     pub fn own_objects(&self, checkpoint: CheckpointId) -> impl Iterator<Item = &ObjectName> {

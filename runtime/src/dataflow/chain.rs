@@ -56,6 +56,9 @@ pub struct PartSource {
 pub enum PartData {
     /// Runs as a native call while the stream goes on.
     Encode(Box<dyn FnOnce() -> Bytes + Send>),
+    /// As `Encode`, unless the checkpoint that the snapshot is based on has a part of this name with the same content:
+    /// equal numbers mean equal bytes, within one execution of the subtask.
+    EncodeUnlessKnown { content: u64, encode: Box<dyn FnOnce() -> Bytes + Send> },
     /// Nothing is written: the bytes are those of a checkpoint that was confirmed before, as that described them.
     Reuse(StatePart),
 }
@@ -66,10 +69,15 @@ impl PartData {
         PartData::Encode(Box::new(encode))
     }
 
+    /// Bytes still to be encoded, unless they are known to be those of the base.
+    pub fn encode_unless_known(content: u64, encode: impl FnOnce() -> Bytes + Send + 'static) -> PartData {
+        PartData::EncodeUnlessKnown { content, encode: Box::new(encode) }
+    }
+
     /// The bytes of state that is encoded; None of what comes from elsewhere.
     pub fn encoded(self) -> Option<Bytes> {
         match self {
-            PartData::Encode(encode) => Some(encode()),
+            PartData::Encode(encode) | PartData::EncodeUnlessKnown { encode, .. } => Some(encode()),
             PartData::Reuse(_) => None,
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod alignment;
 mod barriers;
+mod bases;
 pub mod chain;
 pub mod channel;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
+    bases::{Bases, Contents},
     chain::ChainSnapshot,
     sink_log::SinkSnapshot,
     task::{SubtaskReport, SubtaskSpec},
@@ -51,6 +52,8 @@ struct Shared {
     reports: mpsc::UnboundedSender<SubtaskReport>,
     /// The subtask's state, as large as its last snapshot was.
     state: Mutex<Held>,
+    /// What the next snapshot may be based on, if checkpoints are incremental.
+    bases: Mutex<Bases>,
     /// What was acknowledged and not heard of since: for a planted bug.
     #[cfg(feature = "sabotage")]
     unconfirmed: std::sync::Mutex<BTreeMap<CheckpointId, Vec<crate::platform::ObjectName>>>,
@@ -72,6 +75,7 @@ impl Snapshotter {
             local,
             reports,
             state,
+            bases: Mutex::default(),
             #[cfg(feature = "sabotage")]
             unconfirmed: std::sync::Mutex::default(),
         };
@@ -89,6 +93,7 @@ impl Snapshotter {
     pub fn completed(&mut self, checkpoint: CheckpointId) {
         #[cfg(feature = "sabotage")]
         self.shared.forget_unconfirmed(checkpoint);
+        self.shared.bases(|bases| bases.completed(checkpoint));
         if self.shared.spec.settings.local_recovery {
             let local = Arc::clone(&self.shared.local);
             let name = format!("confirm local copy {checkpoint} of {}", self.shared.name);
@@ -99,6 +104,7 @@ impl Snapshotter {
     /// The checkpoint was given up, and with it its local copy. Its asynchronous part, if it still runs, goes on: the late
     /// acknowledgement names the objects that the coordinator then deletes.
     pub fn aborted(&mut self, checkpoint: CheckpointId) {
+        self.shared.bases(|bases| bases.aborted(checkpoint));
         if self.shared.spec.settings.local_recovery {
             let local = Arc::clone(&self.shared.local);
             let name = format!("drop local copy {checkpoint} of {}", self.shared.name);
@@ -151,9 +157,17 @@ impl Shared {
         };
         let settings = &self.spec.settings;
         let local = settings.local_recovery.then(|| self.local.begin(checkpoint));
-        let state = write_snapshot(&self.platform, &context, settings, chain.parts, local);
+        let mut parts = chain.parts;
+        let (base, contents) = match settings.backend.is_incremental() {
+            true => self.bases(|bases| (bases.base(), bases.resolve(&mut parts))),
+            false => (None, Contents::default()),
+        };
+        let state = write_snapshot(&self.platform, &context, settings, parts, base, local);
         let (state, sinks) = futures::future::join(state, sinks.complete()).await;
         let (state, sinks) = (state?, sinks?);
+        if settings.backend.is_incremental() {
+            self.bases(|bases| bases.wrote(checkpoint, &contents, &state));
+        }
         if let Ok(mut held) = self.state.lock() {
             held.resize(state.iter().map(|part| part.length).sum());
         }
@@ -166,7 +180,7 @@ impl Shared {
                 records: of_this().map(|o| o.records).sum(),
             });
         }
-        Ok(CheckpointAck {
+        let ack = CheckpointAck {
             subtask: self.spec.subtask,
             attempt: self.spec.attempt,
             checkpoint,
@@ -175,8 +189,34 @@ impl Shared {
             sinks,
             merges,
             exhausted,
-        })
+        };
+        fits_a_message(&ack, settings.frame_bytes)?;
+        Ok(ack)
     }
+
+    fn bases<T>(&self, with: impl FnOnce(&mut Bases) -> T) -> T {
+        with(&mut self.bases.lock().expect("bases of snapshots: a holder panicked"))
+    }
+}
+
+/// What a message has besides the acknowledgement itself.
+const ENVELOPE_BYTES: u64 = 64;
+
+/// An acknowledgement that no message can carry must not be tried: the connection would not survive it.
+///
+/// # Errors
+/// Which sizes do not fit together, and what to do.
+fn fits_a_message(ack: &CheckpointAck, frame_bytes: u64) -> Result<(), String> {
+    let whole = postcard::experimental::serialized_size(ack).map_err(|e| format!("the acknowledgement: {e}"))? as u64;
+    if whole + ENVELOPE_BYTES <= frame_bytes {
+        return Ok(());
+    }
+    let inline = ack.snapshot.inline_bytes();
+    Err(format!(
+        "the acknowledgement has {whole} bytes, {inline} of them state, and a message at most {frame_bytes} \
+         (akka.framesize): raise that, or keep state in files (state.backend: filesystem, or a lower \
+         state.backend.fs.memory-threshold)"
+    ))
 }
 
 /// A planted bug: the closing of a task and its asynchronous part do not ask each other who owns the files.

@@ -46,6 +46,9 @@ pub struct TaskSettings {
     pub connect_timeout: Duration,
     /// Records a source reads between two looks at its commands.
     pub source_batch_records: u32,
+    /// `akka.framesize`: bytes that a message between TaskManager and JobManager may have. What does not fit is an error at the
+    /// sender.
+    pub frame_bytes: u64,
     /// Where state is kept and how it is written.
     pub backend: BackendSettings,
     /// A source gives a watermark at most so often.
@@ -65,6 +68,7 @@ impl Default for TaskSettings {
             store_total_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             source_batch_records: 1024,
+            frame_bytes: 10_485_760,
             backend: BackendSettings::default(),
             watermark_interval: Duration::from_millis(200),
             sabotage: SabotageSet::default(),

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use super::{
     chain::*, event_time::EventTime, frame, outputs::Outputs, subtask::run_subtask, task::*, test_world::TestWorld,
 };
-use crate::{checkpoint::types::*, graph::*, ids::*, platform::*, recovery::local_store::LocalStateStore};
+use crate::{
+    checkpoint::types::*, graph::*, ids::*, platform::*, recovery::local_store::LocalStateStore, state::BackendSettings,
+};
 
 pub const RECORDS_PER_SPLIT: u64 = 2000;
 pub const SPLITS: u64 = 4;
@@ -321,6 +323,8 @@ pub fn small_settings() -> TaskSettings {
         channel_window_bytes: 256,
         source_batch_records: 16,
         watermark_interval: Duration::ZERO,
+        // Files, so that there is something to lose.
+        backend: BackendSettings { small_state_threshold: 0, ..BackendSettings::default() },
         ..TaskSettings::default()
     }
 }

@@ -344,6 +344,18 @@ impl LocalWriter {
         }
     }
 
+    /// Takes over a part that a checkpoint before wrote; `bytes`: from its local copy, or why they are not to be had there.
+    pub async fn adopt(&mut self, part: &StatePart, bytes: Result<Bytes, String>) {
+        match bytes {
+            Ok(bytes) => self.put(part, bytes).await,
+            Err(reason) => {
+                self.lacks_parts = true;
+                let (subtask, checkpoint, part) = (self.store.0.name.clone(), self.checkpoint, part.name.clone());
+                self.store.emit(Event::LocalPartFailed { subtask, checkpoint, part, reason });
+            }
+        }
+    }
+
     /// Makes the copy whole: manifest, then names. True: it is there.
     pub async fn finish(mut self) -> bool {
         let (store, checkpoint) = (self.store.clone(), self.checkpoint);

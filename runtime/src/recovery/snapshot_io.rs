@@ -5,7 +5,7 @@
 //! partial or given up, and neither fails the snapshot nor delays it. A restore takes a part from the local copy only if it
 //! is exactly the part asked for, else from primary; it never gives bytes whose length or checksum differ.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, future::Either, stream};
@@ -20,12 +20,13 @@ use crate::{
         chain::{PartData, PartSource, RestoredPart, RestoredState},
         task::{SubtaskSpec, TaskFailure, TaskSettings},
     },
-    ids::{AttemptId, CheckpointId, JobId, SubtaskId},
+    ids::{AttemptId, CheckpointId, JobId, OperatorUid, SubtaskId},
     journal::Event,
     layout::Layout,
     platform::{Fut, Held, NativeOp, Platform, StoreError, timeout},
     points::Point,
     sabotage::Sabotage,
+    state::BackendKind,
 };
 
 /// Parts of one subtask that are written, or read, at the same time.
@@ -44,55 +45,116 @@ pub struct SnapshotContext {
     pub checkpoint: CheckpointId,
 }
 
-/// Writes a snapshot: encodes the parts, uploads them, and writes the local copy alongside.
+/// A part on its way to the stores.
+enum Piece {
+    /// Encoded now, and uploaded.
+    Written(StatePart, Bytes),
+    /// Encoded now, and small enough to travel with the acknowledgement.
+    Inline(StatePart),
+    /// Written by the checkpoint that this one is based on, or before.
+    Reused(StatePart),
+}
+
+impl Piece {
+    fn part(&self) -> &StatePart {
+        match self {
+            Piece::Written(part, _) | Piece::Inline(part) | Piece::Reused(part) => part,
+        }
+    }
+}
+
+/// Writes a snapshot: encodes the parts, uploads them, and writes the local copy alongside. `base`: the checkpoint that reused
+/// parts are of, whose local copy may have them.
 ///
 /// # Errors
-/// Why a part could not be encoded or is not durable in primary storage; the checkpoint must be declined. The local
-/// copy is given up then. Dropping the future gives up everything that is not written yet; call
+/// Why a part could not be encoded, is too large for its backend, or is not durable in primary storage; the checkpoint must be
+/// declined. The local copy is given up then. Dropping the future gives up everything that is not written yet; call
 /// [`LocalStateStore::abort`] after that.
 pub async fn write_snapshot(
     platform: &Platform,
     context: &SnapshotContext,
     settings: &TaskSettings,
     parts: Vec<PartSource>,
+    base: Option<CheckpointId>,
     local: Option<LocalWriter>,
 ) -> Result<Vec<StatePart>, String> {
-    let layout = Layout { job: context.job };
-    let mut encoded = Vec::with_capacity(parts.len());
-    // Where each part of the snapshot, in order, comes from: written anew (None) or reused.
-    let mut reused = Vec::with_capacity(parts.len());
+    let mut pieces = Vec::with_capacity(parts.len());
     for part in parts {
-        let PartSource { operator, key_groups, name, kind, backend, data } = part;
-        let encode = match data {
-            PartData::Encode(encode) => encode,
-            PartData::Reuse(part) => {
-                reused.push(Some(part));
-                continue;
-            }
-        };
-        let bytes = match platform.spawner.native_value(NativeOp::Encode, encode).await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let reason = format!("{operator}: part {name} could not be encoded: {error}");
+        match encode(platform, context, settings, part).await {
+            Ok(piece) => pieces.push(piece),
+            Err(reason) => {
                 if let Some(local) = local {
                     local.store().give_up(context.checkpoint, &reason);
                 }
                 return Err(reason);
             }
-        };
-        let nonce = platform.entropy.next_u64("object-nonce");
-        let object = layout.state_part(context.checkpoint, context.attempt, context.subtask, &name, nonce);
-        let (length, crc32c) = (bytes.len() as u64, crc32c::crc32c(&bytes));
-        let (location, written_by) = (PartLocation::Object(object), context.checkpoint);
-        let part = StatePart { operator, key_groups, name, kind, location, length, crc32c, written_by, backend };
-        encoded.push((part, bytes));
-        reused.push(None);
+        }
     }
+    if settings.backend.kind == BackendKind::Memory {
+        fits_the_memory_backend(&pieces, settings)?;
+    }
+    let written = pieces.iter().filter(|piece| matches!(piece, Piece::Written(..)));
     // Until primary has it all.
-    let _upload = Held::new(&platform.memory, encoded.iter().map(|(part, _)| part.length).sum());
-    transfer(platform, context, settings, &encoded, local).await?;
-    let mut written = encoded.into_iter().map(|(part, _)| part);
-    Ok(reused.into_iter().filter_map(|part| part.or_else(|| written.next())).collect())
+    let _upload = Held::new(&platform.memory, written.map(|piece| piece.part().length).sum());
+    transfer(platform, context, settings, &pieces, base, local).await?;
+    Ok(pieces
+        .into_iter()
+        .map(|piece| match piece {
+            Piece::Written(part, _) | Piece::Inline(part) | Piece::Reused(part) => part,
+        })
+        .collect())
+}
+
+async fn encode(
+    platform: &Platform,
+    context: &SnapshotContext,
+    settings: &TaskSettings,
+    part: PartSource,
+) -> Result<Piece, String> {
+    let PartSource { operator, key_groups, name, kind, backend, data } = part;
+    let (encode, may_be_shared) = match data {
+        PartData::Encode(encode) => (encode, false),
+        PartData::EncodeUnlessKnown { encode, .. } => (encode, settings.backend.is_incremental()),
+        PartData::Reuse(part) => {
+            platform.journal.reached(Point::PartReused);
+            return Ok(Piece::Reused(part));
+        }
+    };
+    let bytes = platform.spawner.native_value(NativeOp::Encode, encode).await;
+    let bytes = bytes.map_err(|error| format!("{operator}: part {name} could not be encoded: {error}"))?;
+    let (length, crc32c) = (bytes.len() as u64, crc32c::crc32c(&bytes));
+    let (location, written_by) = (PartLocation::Inline(bytes.clone()), context.checkpoint);
+    let mut part = StatePart { operator, key_groups, name, kind, location, length, crc32c, written_by, backend };
+    if settings.backend.is_inline(length) {
+        platform.journal.reached(Point::PartInline);
+        return Ok(Piece::Inline(part));
+    }
+    let layout = Layout { job: context.job };
+    let nonce = platform.entropy.next_u64("object-nonce");
+    let (checkpoint, attempt, subtask) = (context.checkpoint, context.attempt, context.subtask);
+    part.location = PartLocation::Object(if may_be_shared {
+        layout.shared_part(checkpoint, attempt, subtask, &part.name, nonce)
+    } else {
+        layout.state_part(checkpoint, attempt, subtask, &part.name, nonce)
+    });
+    Ok(Piece::Written(part, bytes))
+}
+
+/// The limit of the memory backend is on the state of one operator in one subtask, as Flink's is, however many parts it is in.
+fn fits_the_memory_backend(pieces: &[Piece], settings: &TaskSettings) -> Result<(), String> {
+    let mut sizes: BTreeMap<(&OperatorUid, bool), u64> = BTreeMap::new();
+    for part in pieces.iter().map(Piece::part) {
+        *sizes.entry((&part.operator, part.is_keyed())).or_default() += part.length;
+    }
+    let limit = settings.backend.max_memory_state_size;
+    match sizes.into_iter().find(|(_, size)| *size > limit) {
+        None => Ok(()),
+        Some(((operator, is_keyed), size)) => Err(format!(
+            "the {} state of operator {operator} has {size} bytes, and the memory backend takes at most {limit}: raise its \
+             maximum state size, or keep state in files (state.backend: filesystem)",
+            if is_keyed { "keyed" } else { "operator" }
+        )),
+    }
 }
 
 /// Uploads the parts, and copies them to the local disk as far as that does not delay the upload.
@@ -100,16 +162,18 @@ async fn transfer(
     platform: &Platform,
     context: &SnapshotContext,
     settings: &TaskSettings,
-    encoded: &[(StatePart, Bytes)],
+    pieces: &[Piece],
+    base: Option<CheckpointId>,
     local: Option<LocalWriter>,
 ) -> Result<(), String> {
     let started = platform.clock.now();
-    let upload = upload_all(platform, context, settings, encoded);
-    let Some(writer) = local.filter(|_| !encoded.is_empty()) else {
+    let upload = upload_all(platform, context, settings, pieces);
+    // What is inline needs no copy: it comes with the order to restore it.
+    let Some(writer) = local.filter(|_| pieces.iter().any(|piece| !matches!(piece, Piece::Inline(_)))) else {
         return upload.await;
     };
     let store = writer.store().clone();
-    let copy = write_local(writer, encoded);
+    let copy = write_local(writer, pieces, base);
     futures::pin_mut!(upload, copy);
     match futures::future::select(upload, copy).await {
         Either::Left((uploaded, copy)) => {
@@ -155,13 +219,20 @@ async fn upload_all(
     platform: &Platform,
     context: &SnapshotContext,
     settings: &TaskSettings,
-    parts: &[(StatePart, Bytes)],
+    pieces: &[Piece],
 ) -> Result<(), String> {
+    let parts: Vec<_> = pieces
+        .iter()
+        .filter_map(|piece| match piece {
+            Piece::Written(part, bytes) => Some((part, bytes)),
+            Piece::Inline(_) | Piece::Reused(_) => None,
+        })
+        .collect();
     let primary = Primary::new(platform, settings.store_operation_timeout, settings.store_total_timeout);
     let skipped =
         usize::from(!parts.is_empty() && settings.sabotage.runs(Sabotage::AckWithoutUpload, &platform.journal));
     // Boxed before they are streamed: what a closure makes inside a stream is not known to be `Send`.
-    let uploads = parts.iter().skip(skipped).map(|(part, bytes)| {
+    let uploads = parts.into_iter().skip(skipped).map(|(part, bytes)| {
         let upload: Fut<'_, _> = Box::pin(upload_one(platform, context, &primary, part, bytes));
         upload
     });
@@ -195,9 +266,25 @@ async fn upload_one(
 }
 
 /// Whether the copy is there, or part of it.
-async fn write_local(mut writer: LocalWriter, parts: &[(StatePart, Bytes)]) -> bool {
-    for (part, bytes) in parts {
-        writer.put(part, bytes.clone()).await;
+async fn write_local(mut writer: LocalWriter, pieces: &[Piece], base: Option<CheckpointId>) -> bool {
+    let mut of_base = None;
+    for piece in pieces {
+        match (piece, base) {
+            (Piece::Written(part, bytes), _) => writer.put(part, bytes.clone()).await,
+            (Piece::Inline(_), _) => {}
+            (Piece::Reused(part), Some(base)) => {
+                if of_base.is_none() {
+                    of_base = Some(writer.store().retrieve(base).await);
+                }
+                let bytes = match of_base.as_ref() {
+                    Some(Ok(copy)) => copy.read(part, false).await,
+                    Some(Err(reason)) => Err(reason.clone()),
+                    None => Err("there is no base".to_string()),
+                };
+                writer.adopt(part, bytes).await;
+            }
+            (Piece::Reused(part), None) => writer.adopt(part, Err("there is no base".to_string())).await,
+        }
     }
     writer.finish().await
 }
@@ -422,7 +509,7 @@ impl PartReader<'_> {
     async fn read_primary(&self, part: &StatePart) -> Result<Bytes, PrimaryFailure> {
         let object = match &part.location {
             PartLocation::Object(object) => object,
-            PartLocation::Inline(bytes) => return Ok(bytes.clone()),
+            PartLocation::Inline(bytes) => return inline_bytes(part, bytes),
         };
         let mut readings = Readings::new(2);
         loop {
@@ -447,6 +534,16 @@ impl PartReader<'_> {
             }
         }
     }
+}
+
+/// What came with the order to restore it, if it is what was written.
+fn inline_bytes(part: &StatePart, bytes: &Bytes) -> Result<Bytes, PrimaryFailure> {
+    let (length, crc) = (bytes.len() as u64, crc32c::crc32c(bytes));
+    if (length, crc) == (part.length, part.crc32c) {
+        return Ok(bytes.clone());
+    }
+    let expected = format!("{} bytes with checksum {:08x} were expected", part.length, part.crc32c);
+    Err(PrimaryFailure::Lost(format!("{length} bytes with checksum {crc:08x}, {expected}")))
 }
 
 enum PrimaryFailure {

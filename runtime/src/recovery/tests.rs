@@ -22,6 +22,7 @@ use crate::{
     ids::*,
     journal::{Event, EventKind},
     platform::{LocalDisk, ObjectName, RelPath},
+    state::{BackendKind, BackendSettings},
 };
 
 const JOB: JobId = JobId(7);
@@ -38,7 +39,8 @@ fn store(world: &World) -> LocalStateStore {
 }
 
 fn settings() -> TaskSettings {
-    TaskSettings { local_recovery: true, ..TaskSettings::default() }
+    let backend = BackendSettings { small_state_threshold: 0, ..BackendSettings::default() };
+    TaskSettings { local_recovery: true, backend, ..TaskSettings::default() }
 }
 
 fn content(checkpoint: u64, part: usize) -> Bytes {
@@ -68,7 +70,14 @@ fn context(checkpoint: u64) -> SnapshotContext {
 
 fn snapshot(world: &World, checkpoint: u64, local: &LocalStateStore) -> Result<Vec<StatePart>, String> {
     let writer = Some(local.begin(CheckpointId(checkpoint)));
-    world.run(write_snapshot(&world.platform("tm-1"), &context(checkpoint), &settings(), sources(checkpoint), writer))
+    world.run(write_snapshot(
+        &world.platform("tm-1"),
+        &context(checkpoint),
+        &settings(),
+        sources(checkpoint),
+        None,
+        writer,
+    ))
 }
 
 fn spec(checkpoint: u64, parts: &[StatePart]) -> SubtaskSpec {
@@ -116,7 +125,7 @@ fn reads(world: &World) -> usize {
 const _: fn(&World, &LocalStateStore) = |world, local| {
     fn send<T: Send>(_: T) {}
     let platform = world.platform("x");
-    send(write_snapshot(&platform, &context(1), &settings(), Vec::new(), None));
+    send(write_snapshot(&platform, &context(1), &settings(), Vec::new(), None, None));
     send(restore_parts(&platform, &spec(1, &[]), "x", Some(local)));
     send(local.confirm(CheckpointId(1)));
 };
@@ -288,7 +297,7 @@ fn confirmations_and_aborts_clear_the_local_store() {
     let writer = local.begin(CheckpointId(5));
     world.run(local.abort(CheckpointId(5)));
     let platform = world.platform("tm-1");
-    world.run(write_snapshot(&platform, &context(5), &settings(), sources(5), Some(writer))).unwrap();
+    world.run(write_snapshot(&platform, &context(5), &settings(), sources(5), None, Some(writer))).unwrap();
     assert_eq!(copies(), ["chk_3", "chk_4"]);
     world.run(local.prune(Some(CheckpointId(3))));
     assert_eq!(copies(), ["chk_3"]);
@@ -351,10 +360,112 @@ fn sabotage_breaks_what_it_says() {
     let local = store(&world);
     let (platform, writer) = (world.platform("tm-1"), Some(local.begin(CheckpointId(3))));
     let lying = with(Sabotage::AckWithoutUpload);
-    let parts = world.run(write_snapshot(&platform, &context(3), &lying, sources(3), writer)).unwrap();
+    let parts = world.run(write_snapshot(&platform, &context(3), &lying, sources(3), None, writer)).unwrap();
     assert_eq!((parts.len(), world.objects().len()), (PARTS, PARTS - 1));
     world.edit_file("part-0", |b| b[0] ^= 1);
     let trusting = SubtaskSpec { settings: with(Sabotage::TrustLocalPart), ..spec(3, &parts) };
     let state = world.run(restore_parts(&platform, &trusting, "count[0]", Some(&local))).unwrap();
     assert_ne!(state.parts[0].bytes, content(3, 0));
+}
+
+/// Settings of a backend of this kind, with this threshold and limit.
+fn with_backend(kind: BackendKind, small_state_threshold: u64, max_memory_state_size: u64) -> TaskSettings {
+    let backend = BackendSettings { kind, small_state_threshold, max_memory_state_size, ..BackendSettings::default() };
+    TaskSettings { backend, ..settings() }
+}
+
+/// Parts up to the threshold travel with the acknowledgement and are restored from the order; what is larger is a file. The
+/// default is Flink's (`state.backend.fs.memory-threshold`).
+#[test]
+fn small_parts_travel_with_the_acknowledgement() {
+    assert_eq!(BackendSettings::default().small_state_threshold, 1024);
+    let length = content(1, 0).len() as u64;
+    for (threshold, inline) in [(0, false), (length - 1, false), (length, true), (length + 1, true)] {
+        let world = World::default();
+        let (local, settings) = (store(&world), with_backend(BackendKind::Filesystem, threshold, 1));
+        let (platform, writer) = (world.platform("tm-1"), Some(local.begin(CheckpointId(1))));
+        let parts = world.run(write_snapshot(&platform, &context(1), &settings, sources(1), None, writer)).unwrap();
+        assert_eq!(world.objects().len(), if inline { 0 } else { PARTS }, "threshold {threshold}");
+        assert!(parts.iter().all(|part| part.object().is_none() == inline && part.length == length));
+        let (state, from_local) = restore(&world, 1, &parts).unwrap();
+        check_content(&state, 1);
+        assert_eq!(from_local, if inline { 0 } else { PARTS });
+    }
+}
+
+/// R80. The memory backend writes no file, and no local copy.
+#[test]
+fn the_memory_backend_writes_no_file() {
+    let world = World::default();
+    let (local, settings) = (store(&world), with_backend(BackendKind::Memory, 0, 5 << 20));
+    let (platform, writer) = (world.platform("tm-1"), Some(local.begin(CheckpointId(1))));
+    let parts = world.run(write_snapshot(&platform, &context(1), &settings, sources(1), None, writer)).unwrap();
+    assert!(world.objects().is_empty() && count(&world, EventKind::LocalCopyStored) == 0);
+    check_content(&restore(&world, 1, &parts).unwrap().0, 1);
+}
+
+/// R84. One state may have 5 MiB, or what is set; a larger one is refused with operator, size and limit named.
+#[test]
+fn the_memory_backend_refuses_large_state() {
+    assert_eq!(BackendSettings::default().max_memory_state_size, 5_242_880);
+    let size: u64 = (0..PARTS).map(|part| content(1, part).len() as u64).sum();
+    let write = |limit| {
+        let world = World::default();
+        let (platform, settings) = (world.platform("tm-1"), with_backend(BackendKind::Memory, 0, limit));
+        world.run(write_snapshot(&platform, &context(1), &settings, sources(1), None, None))
+    };
+    assert!(write(size).is_ok() && write(size + 1).is_ok());
+    let error = write(size - 1).unwrap_err();
+    for named in ["keyed state of operator count", &size.to_string(), &(size - 1).to_string(), "filesystem"] {
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+/// Inline bytes that are not what was written are no state.
+#[test]
+fn damaged_inline_state_is_lost() {
+    let world = World::default();
+    let (platform, settings) = (world.platform("tm-1"), with_backend(BackendKind::Memory, 0, 5 << 20));
+    let parts = world.run(write_snapshot(&platform, &context(1), &settings, sources(1), None, None)).unwrap();
+    let PartLocation::Inline(good) = parts[1].location.clone() else { panic!("not inline") };
+    for at in 0..good.len() {
+        let (mut bad, mut damaged) = (good.to_vec(), parts.clone());
+        bad[at] ^= 1;
+        damaged[1].location = PartLocation::Inline(bad.into());
+        let failure = restore(&world, 1, &damaged).unwrap_err();
+        assert!(matches!(&failure, TaskFailure::StateLost { part, .. } if part == "part-1"), "{failure:?}");
+    }
+}
+
+/// A part that has not changed is not written again; the local copy of the new checkpoint has it all the same, from the one of
+/// the base; where that is gone it is restored from primary.
+#[test]
+fn an_unchanged_part_is_taken_over() {
+    for base_is_there in [true, false] {
+        let world = World::default();
+        let local = store(&world);
+        let mut parts = snapshot(&world, 1, &local).unwrap();
+        if !base_is_there {
+            world.run(local.abort(CheckpointId(1)));
+        }
+        let mut sources = sources(2);
+        for (source, part) in sources.iter_mut().zip(&parts).skip(1) {
+            source.data = PartData::Reuse(part.clone());
+        }
+        let (platform, writer) = (world.platform("tm-1"), Some(local.begin(CheckpointId(2))));
+        let base = Some(CheckpointId(1));
+        let new = world.run(write_snapshot(&platform, &context(2), &settings(), sources, base, writer)).unwrap();
+        assert_eq!(world.objects().len(), PARTS + 1);
+        assert_eq!(new[1..], parts[1..]);
+        assert_eq!(new[0].written_by, CheckpointId(2));
+        let (state, from_local) = restore(&world, 2, &new).unwrap();
+        assert_eq!(from_local, if base_is_there { PARTS } else { 1 });
+        assert_eq!(state.parts[0].bytes, content(2, 0));
+        assert_eq!(state.parts[1].bytes, content(1, 1));
+        // Lost in primary, it is lost for both.
+        world.run(local.prune(None));
+        world.lose_object(new[1].object().unwrap());
+        parts.truncate(0);
+        assert!(matches!(restore(&world, 2, &new), Err(TaskFailure::StateLost { .. })));
+    }
 }

@@ -167,7 +167,7 @@ impl<K: StateKey> KeyedBackend<K> {
     /// If the state of the last key cannot be written back.
     pub fn snapshot(&mut self) -> Result<Vec<PartSource>, StateError> {
         let (operator, range, max_parallelism) = (self.operator.clone(), self.range, self.max_parallelism);
-        let source = |states: &[StateHeader], key_groups, sections: Vec<Box<dyn SectionWriter>>| {
+        let source = |states: &[StateHeader], key_groups, content, sections: Vec<Box<dyn SectionWriter>>| {
             let header = PartHeader {
                 operator: operator.0.clone(),
                 key_type: type_name::<K>().to_string(),
@@ -181,7 +181,10 @@ impl<K: StateKey> KeyedBackend<K> {
                 name: part_name(&operator, key_groups),
                 kind: PartKind::Keyed,
                 backend: None,
-                data: PartData::encode(move || encode_part(&header, &sections)),
+                data: match content {
+                    Some(content) => PartData::encode_unless_known(content, move || encode_part(&header, &sections)),
+                    None => PartData::encode(move || encode_part(&header, &sections)),
+                },
             }
         };
         let ranges = split_range(range, PARTS).into_iter();
@@ -196,8 +199,11 @@ impl<K: StateKey> KeyedBackend<K> {
                 let states = time.add_headers(own.clone());
                 let parts = ranges.map(|key_groups| {
                     let groups = groups(key_groups);
+                    // Timers do not say whether they have changed.
+                    let content = heap.content(&groups);
+                    let content = (!time.has_timers()).then_some(content);
                     let sections = time.add_sections(&own, heap.share(&groups), &groups);
-                    source(&states, key_groups, sections)
+                    source(&states, key_groups, content, sections)
                 });
                 Ok(parts.collect())
             }
@@ -209,7 +215,7 @@ impl<K: StateKey> KeyedBackend<K> {
                 let parts = ranges.map(|key_groups| {
                     let sections = rocks.sections(&frozen, key_groups)?;
                     let sections = time.add_sections(&own, sections, &groups(key_groups));
-                    Ok(source(&states, key_groups, sections))
+                    Ok(source(&states, key_groups, None, sections))
                 });
                 parts.collect()
             }

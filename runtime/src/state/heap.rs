@@ -1,6 +1,6 @@
 //! The heap store: a hash table per state and key group.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 
@@ -16,11 +16,13 @@ use crate::ids::KeyGroupRange;
 
 pub(super) struct HeapStore<K> {
     tables: Vec<Box<dyn KeyedTable<K>>>,
+    /// By the first of the groups: how often they had changed when they were shared.
+    contents: BTreeMap<usize, u64>,
 }
 
 impl<K: StateKey> HeapStore<K> {
     pub(super) fn new() -> HeapStore<K> {
-        HeapStore { tables: Vec::new() }
+        HeapStore { tables: Vec::new(), contents: BTreeMap::new() }
     }
 
     /// Adds a table, with what the snapshot has for it.
@@ -60,6 +62,15 @@ impl<K: StateKey> HeapStore<K> {
         let mut headers: Vec<_> = self.tables.iter().map(|table| table.header().clone()).collect();
         headers.sort_by(|a, b| a.name.cmp(&b.name));
         headers
+    }
+
+    /// The number of the content of these groups: another one whenever something was written to since they were last kept by
+    /// [`Self::share`], which is to follow.
+    pub(super) fn content(&mut self, groups: &Range<usize>) -> u64 {
+        let has_changed = self.tables.iter().any(|table| table.has_changed(groups.clone()));
+        let content = self.contents.entry(groups.start).or_default();
+        *content += u64::from(has_changed);
+        *content
     }
 
     /// Keeps the state of these groups as it is now, in the order of [`Self::headers`].

@@ -44,6 +44,10 @@ impl<K: StateKey> KeyedTime<K> {
         states
     }
 
+    pub(super) fn has_timers(&self) -> bool {
+        !self.queues.is_empty()
+    }
+
     /// Then, in the same order, their timers: `sections` are those of `states`, a store's own.
     pub(super) fn add_sections(
         &mut self,

@@ -42,14 +42,16 @@ pub enum TimersPlace {
 #[serde(default)]
 pub struct BackendSettings {
     pub kind: BackendKind,
-    /// RocksDB: a checkpoint writes only the files that the last confirmed one does not have.
+    /// A checkpoint writes only what the last confirmed one does not have: RocksDB's new files, or parts of heap state that
+    /// have changed.
     pub incremental: bool,
     /// State is encoded and written while the stream goes on.
     pub async_snapshots: bool,
     pub timers: TimersPlace,
-    /// A piece of state of at most so many bytes is kept in the checkpoint's metadata instead of a file of its own. 0: none is.
+    /// `state.backend.fs.memory-threshold`: a piece of state of at most so many bytes is kept in the checkpoint's metadata instead
+    /// of a file of its own. 0: none is.
     pub small_state_threshold: u64,
-    /// Memory: the largest single piece of state, in bytes.
+    /// Memory: the largest state of one operator in one subtask, in bytes.
     pub max_memory_state_size: u64,
     /// Key groups of full snapshots are compressed with Snappy.
     pub compression: bool,
@@ -63,11 +65,23 @@ impl Default for BackendSettings {
             incremental: false,
             async_snapshots: true,
             timers: TimersPlace::default(),
-            small_state_threshold: 0,
+            small_state_threshold: 1024,
             max_memory_state_size: 5 << 20,
             compression: false,
             rocksdb: RocksDbSettings::default(),
         }
+    }
+}
+
+impl BackendSettings {
+    /// Whether snapshots may refer to what earlier ones wrote. State that travels with the acknowledgement has nothing to refer to.
+    pub fn is_incremental(&self) -> bool {
+        self.incremental && self.kind != BackendKind::Memory
+    }
+
+    /// Whether a piece of state of this length travels with the acknowledgement.
+    pub fn is_inline(&self, length: u64) -> bool {
+        self.kind == BackendKind::Memory || (length <= self.small_state_threshold && self.small_state_threshold > 0)
     }
 }
 

@@ -71,6 +71,8 @@ pub(super) fn encode_map<M: StateValue + Ord, V: StateValue>(
 /// A table whatever its value type. Groups count from the first key group of the subtask.
 pub(super) trait KeyedTable<K> {
     fn header(&self) -> &StateHeader;
+    /// Whether anything in these groups was written to since they were shared.
+    fn has_changed(&self, groups: Range<usize>) -> bool;
     /// Keeps the state of these groups as it is now.
     fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter>;
     fn entries(&self) -> u64;
@@ -240,6 +242,10 @@ impl<K: StateKey, N: StateNamespace, V: StateValue> KeyedTable<K> for Table<K, N
         &self.header
     }
 
+    fn has_changed(&self, groups: Range<usize>) -> bool {
+        self.groups[groups].iter().any(|group| matches!(group, Group::Own(_)))
+    }
+
     fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter> {
         let shared = self.groups[groups].iter_mut().map(Group::share).collect();
         Box::new(SharedGroups { state: self.header.name.clone(), encode: self.encode, groups: shared })
@@ -299,6 +305,10 @@ pub(super) struct RawTable {
 impl<K> KeyedTable<K> for RawTable {
     fn header(&self) -> &StateHeader {
         &self.header
+    }
+
+    fn has_changed(&self, _groups: Range<usize>) -> bool {
+        false
     }
 
     fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter> {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    dataflow::chain::{NativeStage, PartSource},
+    dataflow::chain::{NativeStage, PartData, PartSource},
     ids::{KeyGroup, KeyGroupRange, OperatorUid},
     platform::NativeDir,
 };
@@ -416,4 +416,33 @@ fn the_sabotaged_part_restores_without_one_key_group() {
     parts[1].1 = without_one_key_group(&parts[1].1).unwrap();
     let entries = Operator::open(&parts).unwrap().backend.entries().unwrap();
     assert!(entries < 500 && entries > 450, "{entries}");
+}
+
+/// The number of a part's content changes with the part, and only then.
+#[test]
+fn unchanged_parts_keep_their_number() {
+    fn numbers(operator: &mut Operator) -> Vec<u64> {
+        let number = |part: PartSource| match part.data {
+            PartData::EncodeUnlessKnown { content, .. } => content,
+            _ => panic!("heap parts are numbered"),
+        };
+        operator.backend.snapshot().unwrap().into_iter().map(number).collect()
+    }
+    let mut operator = Operator::open(&Parts::new()).unwrap();
+    let first = numbers(&mut operator);
+    assert_eq!(numbers(&mut operator), first);
+    // "hello" is in key group 35, which is in the second part.
+    let changes: [&Change; 3] = [&Change::Set(1), &Change::Push(2), &Change::Set(1)];
+    let mut last = first.clone();
+    for change in changes {
+        operator.apply(&"hello".to_string(), change);
+        let now = numbers(&mut operator);
+        assert_ne!(now[1], last[1]);
+        assert_eq!((now[0], &now[2..]), (first[0], &first[2..]));
+        last = now;
+    }
+    let key = "hello".to_string();
+    let context = operator.backend.context(&key).unwrap().unwrap();
+    assert_eq!(operator.value.get(&context).unwrap(), Some(&1));
+    assert_eq!(numbers(&mut operator), last, "reading changes nothing");
 }

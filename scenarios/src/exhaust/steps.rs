@@ -105,6 +105,7 @@ fn object_class(name: &str) -> &'static str {
         ("/_committed/", "manifest"),
         ("/data/", "sink data"),
         ("/chk-", "state part"),
+        ("/shared/", "state part"),
     ];
     classes.iter().find(|(part, _)| name.contains(part)).map_or("object", |(_, class)| class)
 }

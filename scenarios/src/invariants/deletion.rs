@@ -32,8 +32,8 @@ struct Late {
     /// Who led by the head log when it was heard.
     leader: Option<LeaderEpoch>,
     subtask: String,
-    /// What the names of its parts begin with.
-    prefix: String,
+    /// What the names of its parts begin with, among its own files and among the shared ones.
+    prefixes: [String; 2],
 }
 
 #[derive(Default)]
@@ -57,7 +57,10 @@ impl Check for Deletion {
                     incarnation: seen.incarnation,
                     leader: look.ground.head.leader,
                     subtask: subtask.clone(),
-                    prefix: format!("{}{id}-", look.ground.layout.checkpoint_prefix(*checkpoint)),
+                    prefixes: [
+                        format!("{}{id}-", look.ground.layout.checkpoint_prefix(*checkpoint)),
+                        format!("{}{checkpoint}-{id}-", look.ground.layout.shared_prefix()),
+                    ],
                 });
             }
             // Any later moment of the same JobManager will do.
@@ -74,7 +77,8 @@ impl Check for Deletion {
                     if damage.store_was_hit() || damage.disturbed(&late.process, late.at, seen.at) {
                         continue;
                     }
-                    if let Some((object, _)) = look.truth.objects(&late.prefix).first() {
+                    let left = late.prefixes.iter().flat_map(|prefix| look.truth.objects(prefix));
+                    if let Some((object, _)) = left.into_iter().next() {
                         let message = format!("{} acknowledged it too late, {:?} ago", late.subtask, seen.at - late.at);
                         out.report(object, "late-ack-left-behind", message);
                     }

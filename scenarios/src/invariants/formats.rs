@@ -104,10 +104,14 @@ pub fn attempt_in_name(object: &str) -> Option<AttemptId> {
     Some(AttemptId { leader: LeaderEpoch(leader.parse().ok()?), execution: Execution(execution.parse().ok()?) })
 }
 
-/// The checkpoint in an object's name below `checkpoints/<job>/`: `chk-<n>/…`.
+/// The checkpoint in an object's name below `checkpoints/<job>/`: `chk-<n>/…` or `shared/<n>-…`.
 pub fn checkpoint_in_name(below_prefix: &str) -> Option<CheckpointId> {
-    let (directory, _) = below_prefix.split_once('/')?;
-    directory.strip_prefix("chk-")?.parse().ok().map(CheckpointId)
+    let (directory, name) = below_prefix.split_once('/')?;
+    let id = match directory {
+        "shared" => name.split_once('-')?.0,
+        own => own.strip_prefix("chk-")?,
+    };
+    id.parse().ok().map(CheckpointId)
 }
 
 /// A file of a local copy, by its path.
@@ -164,6 +168,10 @@ mod tests {
         assert_eq!(attempt_in_name(part.as_str()), Some(attempt));
         let below = part.as_str().strip_prefix(&layout.checkpoints_prefix()).expect("below the prefix");
         assert_eq!(checkpoint_in_name(below), Some(CheckpointId(9)));
+        let shared = layout.shared_part(CheckpointId(9), attempt, subtask, "count-0", 0xabc);
+        let below = shared.as_str().strip_prefix(&layout.checkpoints_prefix()).expect("below the prefix");
+        assert_eq!(checkpoint_in_name(below), Some(CheckpointId(9)));
+        assert_eq!(attempt_in_name(shared.as_str()), Some(attempt));
         assert_eq!(attempt_in_name(layout.metadata(CheckpointId(9), attempt, 1).as_str()), Some(attempt));
         assert_eq!(attempt_in_name(layout.sink_data("out", CheckpointId(9), attempt, 0, 1).as_str()), Some(attempt));
         let local = LocalLayout::checkpoint(AllocationId(5), JobId(7), subtask, CheckpointId(9)).join("part-0");

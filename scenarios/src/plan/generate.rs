@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use runtime::state::BackendKind;
 
 use super::{
+    backend::DrawnBackend,
     draw::Draw,
     faults::{FaultClass, FaultSpec},
     generate_faults,
@@ -61,7 +62,7 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
     let swarm = Swarm::of(profile, seed);
     let (cluster, parallelism) = cluster(seed);
     let workload_ms = Draw::new(seed, "workload/duration").within(7_000, 13_000);
-    let workload = workload(seed, parallelism, cluster.task_managers * cluster.slots, workload_ms);
+    let workload = workload(profile.name, seed, parallelism, cluster.task_managers * cluster.slots, workload_ms);
     let mut plan = Plan {
         version: PLAN_VERSION,
         seed,
@@ -72,7 +73,7 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
         sabotage: Vec::new(),
         reseed: None,
         cluster,
-        settings: settings(seed, swarm.local_recovery),
+        settings: settings(profile.name, seed, &swarm),
         network: network(seed),
         disk: disk(seed),
         store: store(seed),
@@ -113,7 +114,7 @@ fn cluster(seed: u64) -> (ClusterShape, u32) {
     (ClusterShape { task_managers, slots }, parallelism)
 }
 
-fn settings(seed: u64, local_recovery: bool) -> Settings {
+fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
     let mut draw = Draw::new(seed, "settings/checkpoints");
     let checkpoint_interval_ms = draw.within(300, 800);
     let checkpoint_timeout_ms = draw.within(1_200, 4_000);
@@ -138,6 +139,7 @@ fn settings(seed: u64, local_recovery: bool) -> Settings {
     let mut draw = Draw::new(seed, "settings/store-patience");
     let (is_impatient, more_ms) = (draw.chance(12), draw.within(100, 700));
     let store_total_timeout_ms = if is_impatient { store_operation_timeout_ms + more_ms } else { patient_ms };
+    let backend = DrawnBackend::of(profile, seed, &swarm.classes);
     Settings {
         checkpoint_interval_ms,
         checkpoint_timeout_ms,
@@ -149,7 +151,7 @@ fn settings(seed: u64, local_recovery: bool) -> Settings {
         heartbeat_timeout_ms,
         restart_delay_ms,
         fallback_behind_commit: FallbackBehindCommit::Replay,
-        local_recovery,
+        local_recovery: swarm.local_recovery,
         parts_per_snapshot,
         buffer_bytes,
         buffer_timeout_ms,
@@ -158,8 +160,10 @@ fn settings(seed: u64, local_recovery: bool) -> Settings {
         store_operation_timeout_ms,
         store_total_timeout_ms,
         connect_timeout_ms,
-        backend: BackendKind::default(),
-        incremental: false,
+        backend: backend.kind,
+        incremental: backend.incremental,
+        small_state_threshold_bytes: backend.small_state_threshold_bytes,
+        compression: backend.compression,
     }
 }
 
@@ -206,13 +210,14 @@ fn store(seed: u64) -> StoreSettings {
     }
 }
 
-fn workload(seed: u64, parallelism: u32, most_subtasks: u32, duration_ms: u64) -> WorkloadPlan {
+/// Incremental runs have few keys: some parts of the state then stay as they are for a while.
+fn workload(profile: &str, seed: u64, parallelism: u32, most_subtasks: u32, duration_ms: u64) -> WorkloadPlan {
     let mut draw = Draw::new(seed, "workload");
     let records = draw.within(700, 1_800) * pressure(seed);
     WorkloadPlan {
         name: DEFAULT_WORKLOAD.to_string(),
         records,
-        keys: draw.within(4, 60),
+        keys: if profile == "incremental" { draw.within(2, 16) } else { draw.within(4, 60) },
         splits: *draw.pick(&[2u32, 3, 4, 6]),
         parallelism,
         records_per_second: (records * 1_000).div_ceil(duration_ms),

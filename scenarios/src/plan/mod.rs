@@ -1,6 +1,7 @@
 //! The plan of a run: everything that decides what happens, as data. Drawn from a seed before the run starts, printed as TOML,
 //! edited by hand, replayed.
 
+mod backend;
 pub mod draw;
 pub mod faults;
 pub mod generate;

@@ -120,9 +120,15 @@ pub struct Settings {
     /// Where working state lives.
     #[serde(default, skip_serializing_if = "is_default")]
     pub backend: BackendKind,
-    /// RocksDB: a checkpoint writes only what the last confirmed one does not have.
+    /// A checkpoint writes only what the last confirmed one does not have.
     #[serde(default, skip_serializing_if = "is_default")]
     pub incremental: bool,
+    /// Parts of at most so many bytes travel with the acknowledgement. 0: none does.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub small_state_threshold_bytes: u64,
+    /// Key groups of full snapshots are compressed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub compression: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -437,6 +437,31 @@ pub const ALL: &[Profile] = &[
         phases: ROCKSDB_PHASES,
         floor: Floor { subtasks: 4, ..NO_FALLBACK_FLOOR },
     },
+    Profile {
+        name: "incremental",
+        about: "checkpoints that refer to what earlier ones wrote, beside crashes, store errors and two leaders",
+        faults: &[
+            CrashTaskManager,
+            CrashJobManager,
+            LoseMachine,
+            Freeze,
+            PartitionBoth,
+            FaultClass::HoldChannel,
+            StoreErrorBefore,
+            StoreErrorAfter,
+            StoreTimeout,
+            FaultClass::StoreOutage,
+            LocalMissing,
+            LocalCorrupt,
+            UserError,
+            TwoLeaders,
+        ],
+        rare: &[TwoLeaders],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 80,
+        phases: RECOVERY_PHASES,
+        floor: NO_FALLBACK_FLOOR,
+    },
 ];
 
 /// In how many of 100 seeds a class is on.

@@ -33,6 +33,8 @@ pub fn baseline() -> Plan {
         connect_timeout_ms: 1_000,
         backend: BackendKind::default(),
         incremental: false,
+        small_state_threshold_bytes: 0,
+        compression: false,
     };
     plan.network = LinkSettings {
         latency: Span { min_us: 100, max_us: 300 },

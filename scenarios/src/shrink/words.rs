@@ -1,5 +1,7 @@
 //! A plan in plain words, a line each.
 
+use runtime::state::BackendKind;
+
 use crate::plan::{
     Damage, DiskOperation, FaultKind, FaultSpec, ObjectChoice, Plan, Side, StoreErrorKind, StoreOperation, Trigger,
     faults::{EMITTER, ENTITY, STORE},
@@ -167,6 +169,13 @@ pub fn setting_line(plan: &Plan) -> String {
     }
     if plan.settings.local_recovery {
         line.push_str(", local copies");
+    }
+    let (backend, incremental) = (plan.settings.backend, plan.settings.incremental);
+    if backend != BackendKind::Filesystem {
+        line.push_str(&format!(", {backend} state"));
+    }
+    if incremental {
+        line.push_str(", incremental checkpoints");
     }
     if !plan.sabotage.is_empty() {
         let names: Vec<String> = plan.sabotage.iter().filter_map(|bug| serde_json::to_string(bug).ok()).collect();
