@@ -212,6 +212,7 @@ events! {
     RestorePartLost { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,
     RestoreFinished { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId, local_parts: u32, primary_parts: u32 } on subtask,
     DatabaseOpened { subtask: Name, operator: Name, attempt: AttemptId } on subtask,
+    DatabaseMetric { operator: Name, state: String, metric: String, value: u64 } on operator,
     CheckpointCondemned { checkpoint: CheckpointId, reason: String } on checkpoint,
     RecoveryImpossible { job: Name, tried: String } on job,
     ReplayMarkerEmitted { subtask: Name, epoch: CheckpointId } on subtask,

@@ -22,6 +22,8 @@ use super::{
     connection::{self, Outbox},
     rpc::{HeldSlot, ToJobManager, ToTaskManager},
 };
+#[cfg(feature = "rocksdb")]
+use crate::state::{BackendKind, SlotMemory};
 use crate::{
     dataflow::{
         frame::decode_hello,
@@ -37,6 +39,7 @@ use crate::{
         allocations::{self, StoredAllocation},
         local_store::LocalStateStore,
     },
+    state::rocksdb_options::host::DatabaseHost,
 };
 
 /// What a TaskManager needs to know of its own.
@@ -86,6 +89,9 @@ struct TaskManager {
     /// Channels that arrived before the subtask they belong to.
     early_channels: BTreeMap<(SubtaskId, AttemptId), Vec<InboundChannel>>,
     local: BTreeMap<(AllocationId, SubtaskId), Arc<LocalStateStore>>,
+    /// What the databases of each slot share; None: no bound.
+    #[cfg(feature = "rocksdb")]
+    memories: BTreeMap<AllocationId, Option<SlotMemory>>,
     connection: Option<Outbox>,
     connection_number: u64,
     leader: LeaderEpoch,
@@ -128,6 +134,8 @@ pub async fn run(platform: Platform, job: Job, config: TaskManagerConfig) -> Res
         tasks: BTreeMap::new(),
         early_channels: BTreeMap::new(),
         local: BTreeMap::new(),
+        #[cfg(feature = "rocksdb")]
+        memories: BTreeMap::new(),
         connection: None,
         connection_number: 0,
         leader: LeaderEpoch(0),
@@ -299,7 +307,7 @@ impl TaskManager {
         }
     }
 
-    async fn deploy(&mut self, slot: u32, group: u32, spec: SubtaskSpec) {
+    async fn deploy(&mut self, slot: u32, group: u32, mut spec: SubtaskSpec) {
         let (subtask, attempt) = (spec.subtask, spec.attempt);
         if attempt <= self.cancelled_up_to || self.tasks.contains_key(&(subtask, attempt)) {
             self.platform.journal.sometimes(Point::DeploymentCancelled, attempt <= self.cancelled_up_to);
@@ -333,6 +341,7 @@ impl TaskManager {
             allocation: spec.allocation,
         });
         let local = self.local_store(&spec);
+        spec.settings.backend.rocksdb.host = self.database_host(&spec);
         let (commands, command_queue) = task_mpsc::unbounded_channel();
         let (inbound, inbound_queue) = task_mpsc::unbounded_channel();
         let (reports, mut report_queue) = task_mpsc::unbounded_channel();
@@ -360,6 +369,22 @@ impl TaskManager {
         self.tasks.insert((subtask, attempt), RunningTask { attempt, commands, inbound, watchers });
     }
 
+    /// What databases of a slot have in common.
+    fn database_host(&mut self, spec: &SubtaskSpec) -> DatabaseHost {
+        DatabaseHost {
+            #[cfg(feature = "rocksdb")]
+            memory: match spec.settings.backend.kind {
+                BackendKind::RocksDb => self
+                    .memories
+                    .entry(spec.allocation)
+                    .or_insert_with(|| SlotMemory::new(&spec.settings.backend.rocksdb.memory))
+                    .clone(),
+                _ => None,
+            },
+            journal: Some(self.platform.journal.clone()),
+        }
+    }
+
     fn local_store(&mut self, spec: &SubtaskSpec) -> Arc<LocalStateStore> {
         let key = (spec.allocation, spec.subtask);
         let store = self.local.entry(key).or_insert_with(|| {
@@ -378,6 +403,8 @@ impl TaskManager {
         }
         *held = None;
         self.local.retain(|(owner, _), _| *owner != allocation);
+        #[cfg(feature = "rocksdb")]
+        self.memories.remove(&allocation);
         // What cannot be removed now is found and removed at the next start.
         let _ = allocations::release(&*self.platform.disk, allocation).await;
         self.platform.journal.emit(Event::SlotReleased {

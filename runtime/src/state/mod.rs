@@ -44,6 +44,8 @@ pub use operator::{
 };
 pub use operator_format::{OperatorPart, OperatorPartHeader, OperatorStateHeader, OperatorStateMode};
 pub use redistribution::{broadcast_copy, split_share};
+#[cfg(feature = "rocksdb")]
+pub use rocksdb::SlotMemory;
 pub use settings::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace};
 pub use table::{StateNamespace, StateValue};
 pub use timers::{TimeDomain, Timer};

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rocksdb_options::{memory::MemoryBudget, metrics::NativeMetrics, options::RocksDbOptions};
+use super::rocksdb_options::{
+    host::DatabaseHost, memory::MemoryBudget, metrics::NativeMetrics, options::RocksDbOptions,
+};
 
 /// Where working state lives, and where its snapshots go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,8 +106,11 @@ pub struct RocksDbSettings {
     pub options: RocksDbOptions,
     /// Of all databases of a slot.
     pub memory: MemoryBudget,
-    /// Properties that are reported for each state.
+    /// Properties that are reported for each state, at each snapshot.
     pub metrics: NativeMetrics,
+    /// Not a setting, but what the process gives to its databases.
+    #[serde(skip)]
+    pub host: DatabaseHost,
 }
 
 impl RocksDbSettings {
@@ -123,6 +128,7 @@ impl Default for RocksDbSettings {
             options: RocksDbOptions::default(),
             memory: MemoryBudget::default(),
             metrics: NativeMetrics::default(),
+            host: DatabaseHost::default(),
         }
     }
 }

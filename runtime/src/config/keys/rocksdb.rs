@@ -145,7 +145,7 @@ pub(super) const KEYS: &[Key] = &[
         default: Some("0.1"),
         meaning: "the share of the bound that is kept for index and filter blocks",
         kind: Kind::Fraction(|settings, ratio| settings.state.rocksdb.memory.high_priority_ratio = ratio),
-        standing: Standing::Works,
+        standing: Standing::NotYet("RocksDB's own share is used, a half: its bindings have no call for it"),
         test: "the_budget_is_divided_as_flink_divides_it",
     },
 ];

@@ -8,11 +8,12 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
-use super::options::options_for;
+use super::{options::options_for, slot_memory::SlotShare};
 use crate::{
     platform::NativeDir,
     state::{
         error::{StateError, StateProblem},
+        rocksdb_options::metrics::NativeMetrics,
         settings::RocksDbSettings,
     },
 };
@@ -26,6 +27,9 @@ pub struct Database {
     db: DB,
     writes: WriteOptions,
     max_entry_bytes: u64,
+    /// The memory that it shares with other databases; None: no bound.
+    share: Option<SlotShare>,
+    families: Vec<String>,
     /// Kept for as long as the database works in it.
     _directory: NativeDir,
 }
@@ -45,7 +49,7 @@ impl Database {
         settings: &RocksDbSettings,
         states: impl Iterator<Item = String>,
     ) -> Result<Database, rocksdb::Error> {
-        let options = options_for(settings)?;
+        let options = options_for(settings, settings.host.memory.as_ref())?;
         let path = directory.path().join(WORKING);
         let mut families: Vec<String> = states.map(|state| family_of(&state)).collect();
         if path.join("CURRENT").is_file() {
@@ -54,12 +58,14 @@ impl Database {
         families.push("default".to_string());
         families.sort_unstable();
         families.dedup();
-        let families = families.into_iter().map(|family| ColumnFamilyDescriptor::new(family, options.clone()));
-        let db = DB::open_cf_descriptors(&options, &path, families)?;
+        let described = families.iter().map(|family| ColumnFamilyDescriptor::new(family, options.clone()));
+        let db = DB::open_cf_descriptors(&options, &path, described)?;
         let mut writes = WriteOptions::default();
         // What is not in a checkpoint is lost with the process, and meant to be.
         writes.disable_wal(true);
-        Ok(Database { db, writes, max_entry_bytes: settings.max_entry_bytes, _directory: directory })
+        let share = settings.host.memory.clone().map(SlotShare::new);
+        let max_entry_bytes = settings.max_entry_bytes;
+        Ok(Database { db, writes, max_entry_bytes, share, families, _directory: directory })
     }
 
     pub(super) fn rocksdb(&self) -> &DB {
@@ -68,6 +74,19 @@ impl Database {
 
     pub(super) fn writes(&self) -> &WriteOptions {
         &self.writes
+    }
+
+    /// What RocksDB says of itself: state, name of the metric, value. What it does not know is left out.
+    pub fn metrics(&self, states: &[&str], metrics: &NativeMetrics) -> Vec<(String, String, u64)> {
+        let mut found = Vec::new();
+        for state in states {
+            let Ok(family) = self.family(state) else { continue };
+            for (name, property) in metrics.properties() {
+                let value = self.db.property_int_value_cf(family, property.as_str()).ok().flatten();
+                found.extend(value.map(|value| ((*state).to_string(), name.to_string(), value)));
+            }
+        }
+        found
     }
 
     /// # Errors
@@ -96,7 +115,8 @@ impl Database {
     /// If it cannot be written, or key or value is larger than allowed.
     pub fn put(&self, state: &str, key: &[u8], value: &[u8]) -> Result<(), StateError> {
         self.check_size(state, key, value)?;
-        self.db.put_cf_opt(self.family(state)?, key, value, &self.writes).map_err(|e| database_error(state, &e))
+        let put = self.db.put_cf_opt(self.family(state)?, key, value, &self.writes);
+        put.and_then(|()| self.wrote(key.len() + value.len())).map_err(|e| database_error(state, &e))
     }
 
     /// Appends an encoded list to what is there.
@@ -105,19 +125,36 @@ impl Database {
     /// As [`Self::put`].
     pub fn append(&self, state: &str, key: &[u8], list: &[u8]) -> Result<(), StateError> {
         self.check_size(state, key, list)?;
-        self.db.merge_cf_opt(self.family(state)?, key, list, &self.writes).map_err(|e| database_error(state, &e))
+        let merged = self.db.merge_cf_opt(self.family(state)?, key, list, &self.writes);
+        merged.and_then(|()| self.wrote(key.len() + list.len())).map_err(|e| database_error(state, &e))
     }
 
     /// # Errors
     /// If it cannot be written.
     pub fn delete(&self, state: &str, key: &[u8]) -> Result<(), StateError> {
-        self.db.delete_cf_opt(self.family(state)?, key, &self.writes).map_err(|e| database_error(state, &e))
+        let deleted = self.db.delete_cf_opt(self.family(state)?, key, &self.writes);
+        deleted.and_then(|()| self.wrote(key.len())).map_err(|e| database_error(state, &e))
     }
 
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, state: &str, batch: WriteBatch) -> Result<(), StateError> {
-        self.db.write_opt(batch, &self.writes).map_err(|e| database_error(state, &e))
+        let bytes = batch.size_in_bytes();
+        let written = self.db.write_opt(batch, &self.writes);
+        written.and_then(|()| self.wrote(bytes)).map_err(|e| database_error(state, &e))
+    }
+
+    /// Flushes what this database has in memory if the memory of the slot is used up, and so slows its writer down to what the
+    /// disk can take.
+    fn wrote(&self, bytes: usize) -> Result<(), rocksdb::Error> {
+        let Some(share) = self.share.as_ref().filter(|share| share.wrote(bytes)) else { return Ok(()) };
+        for family in self.families.iter().filter_map(|name| self.db.cf_handle(name)) {
+            let held = self.db.property_int_value_cf(family, "rocksdb.cur-size-all-mem-tables")?.unwrap_or(0);
+            if held >= share.least_flush_bytes() {
+                self.db.flush_cf(family)?;
+            }
+        }
+        Ok(())
     }
 
     /// # Errors

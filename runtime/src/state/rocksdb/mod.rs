@@ -8,10 +8,14 @@ mod database;
 mod layout;
 mod options;
 mod scan;
+mod slot_memory;
 mod store;
 mod tables;
 
+pub use slot_memory::SlotMemory;
 pub(super) use store::{Declared, RocksStore};
 
+#[cfg(test)]
+mod options_tests;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     dataflow::{chain::NativeCall, task::TaskFailure},
     ids::{KeyGroup, KeyGroupRange, OperatorUid},
+    journal::Event,
     platform::{NativeDir, NativeOp},
     state::{
         error::{StateError, StateProblem, UserError},
@@ -251,7 +252,22 @@ impl RocksStore {
     /// The contents as they are now.
     pub(in crate::state) fn freeze(&mut self) -> Outcome<Arc<FrozenDatabase>> {
         self.settle()?;
+        self.report_metrics()?;
         Ok(Arc::new(FrozenDatabase::of(self.database()?)))
+    }
+
+    /// Tells the journal the native metrics that are switched on.
+    fn report_metrics(&self) -> Outcome<()> {
+        let Some(journal) = self.settings.host.journal.as_ref().filter(|_| !self.settings.metrics.is_empty()) else {
+            return Ok(());
+        };
+        let opened = self.opened()?;
+        let header = &opened.contents.header;
+        let states: Vec<&str> = header.states.iter().map(|state| state.name.as_str()).collect();
+        for (state, metric, value) in opened.database.metrics(&states, &self.settings.metrics) {
+            journal.emit(Event::DatabaseMetric { operator: header.operator.clone(), state, metric, value });
+        }
+        Ok(())
     }
 
     /// The sections of a part, in the order of [`Self::headers`].

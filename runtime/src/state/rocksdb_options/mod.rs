@@ -2,6 +2,7 @@
 //! say. The store itself is in `state::rocksdb`, which turns them into RocksDB's own.
 
 pub mod factory;
+pub mod host;
 pub mod memory;
 pub mod metrics;
 pub mod options;
