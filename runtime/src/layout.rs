@@ -1,5 +1,6 @@
 //! Every name of an object in primary storage and of a file on a local disk, in one place. All are relative, so that a
-//! root can be moved as a whole. Names carry the leader's epoch and the execution and are never used twice.
+//! root can be moved as a whole. No name is ever used twice: those of state and output carry the leader's epoch and the execution,
+//! those of metadata a checkpoint's id.
 
 use crate::{
     ids::{AllocationId, AttemptId, CheckpointId, JobId, SubtaskId},
@@ -73,8 +74,16 @@ impl Layout {
         object(format!("checkpoints/{}/shared/{checkpoint}-{subtask}-{part}-{attempt}-{nonce:016x}", self.job))
     }
 
-    pub fn metadata(&self, checkpoint: CheckpointId, attempt: AttemptId, nonce: u64) -> ObjectName {
-        object(format!("checkpoints/{}/chk-{checkpoint}/_metadata-{attempt}-{nonce:016x}", self.job))
+    /// `chk-<n>/_metadata`: a plain name, as Flink's, and yet never used twice, because no id ever is.
+    pub fn metadata(&self, checkpoint: CheckpointId) -> ObjectName {
+        object(format!("checkpoints/{}/chk-{checkpoint}/_metadata", self.job))
+    }
+
+    /// The checkpoint whose metadata has this name.
+    pub fn checkpoint_of_metadata(&self, name: &ObjectName) -> Option<CheckpointId> {
+        let of_job = name.as_str().strip_prefix(&self.checkpoints_prefix())?;
+        let checkpoint = CheckpointId(of_job.strip_prefix("chk-")?.strip_suffix("/_metadata")?.parse().ok()?);
+        (*name == self.metadata(checkpoint)).then_some(checkpoint)
     }
 
     /// `output/<sink>/`.

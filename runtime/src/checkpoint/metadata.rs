@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    frame::{self, FrameError},
+    frame::FrameError,
+    metadata_format,
     primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
     types::{SubtaskKey, SubtaskSnapshot},
 };
@@ -16,10 +17,6 @@ use crate::{
     layout::Layout,
     platform::{ObjectName, StoreError, Wall},
 };
-
-const MAGIC: [u8; 4] = *b"WEMD";
-/// The version of the metadata format that this program writes and reads.
-pub const VERSION: u16 = 1;
 
 /// What a checkpoint consists of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,13 +57,13 @@ impl CheckpointMetadata {
     /// # Errors
     /// [`FrameError::Content`] if it cannot be serialized.
     pub fn encode(&self) -> Result<Bytes, FrameError> {
-        frame::encode_value(MAGIC, VERSION, self)
+        metadata_format::encode(self)
     }
 
     /// # Errors
     /// [`FrameError`] for bytes that are not exactly one metadata object of a version that this program reads.
     pub fn decode(bytes: &[u8]) -> Result<CheckpointMetadata, FrameError> {
-        frame::decode_value(MAGIC, VERSION, bytes)
+        metadata_format::decode(bytes)
     }
 
     /// All state objects it refers to, in a fixed order.
@@ -91,7 +88,7 @@ pub enum MetadataError {
     Unavailable { object: ObjectName, error: StoreError },
 }
 
-/// Writes the metadata object under a name of its own. On a failure tries to remove what may have been written; what cannot
+/// Writes the metadata object. Its name is the checkpoint's, whose id no other ever has. On a failure tries to remove what may have been written; what cannot
 /// be removed is left to the orphan sweep.
 ///
 /// # Errors
@@ -99,14 +96,13 @@ pub enum MetadataError {
 pub async fn write(primary: &Primary, layout: Layout, mut metadata: CheckpointMetadata) -> Result<ObjectName, String> {
     let platform = primary.platform();
     metadata.written_at = platform.clock.wall();
-    let nonce = platform.entropy.next_u64("object-nonce");
-    let object = layout.metadata(metadata.checkpoint, metadata.attempt, nonce);
+    let object = layout.metadata(metadata.checkpoint);
     let bytes = metadata.encode().map_err(|e| format!("metadata of checkpoint {}: {e}", metadata.checkpoint))?;
     match primary.create(&object, vec![bytes]).await {
         Ok(()) => Ok(object),
         Err(error) => {
             if error == StoreError::Ambiguous {
-                // The outcome of the removal does not matter: nobody refers to the name.
+                // The outcome of the removal does not matter: nobody refers to the name, and nobody will.
                 let _ = primary.delete(&object).await;
             }
             Err(format!("metadata {object} cannot be written: {error}"))

@@ -10,6 +10,7 @@ pub mod flink;
 pub mod frame;
 pub mod head;
 pub mod metadata;
+mod metadata_format;
 pub mod primary;
 pub mod shared_registry;
 pub mod sweep;

@@ -30,6 +30,15 @@ pub struct SweepReport {
     pub skipped_sinks: Vec<(OperatorUid, CommitError)>,
 }
 
+/// Whether an object was certainly written under the leader of `head` or an earlier one. Metadata has no leader in its name; but
+/// an id that the log has granted was granted to one of them.
+fn is_not_newer(layout: Layout, head: &HeadState, name: &ObjectName) -> bool {
+    match layout.checkpoint_of_metadata(name) {
+        Some(checkpoint) => checkpoint <= head.granted,
+        None => leader_of(name).is_some_and(|leader| leader <= head.leader),
+    }
+}
+
 /// The leader under which an object was written: names end in `-<leader>.<execution>-<nonce>`.
 fn leader_of(name: &ObjectName) -> Option<LeaderEpoch> {
     let mut fields = name.as_str().rsplit('-');
@@ -61,7 +70,7 @@ pub async fn sweep(
     let mut report = SweepReport::default();
     let keep = referenced(head);
     let listed = primary.list(&layout.checkpoints_prefix()).await?;
-    delete_unreferenced(primary, head.leader, listed.into_iter().map(|m| m.name), &keep, &mut report).await;
+    delete_unreferenced(primary, layout, head, listed.into_iter().map(|m| m.name), &keep, &mut report).await;
     for sink in sinks {
         // The listing comes first: what is committed after it was written after it, or is in the manifests read below.
         let listed = match primary.list(&layout.sink_data_prefix(&sink.0)).await {
@@ -81,20 +90,21 @@ pub async fn sweep(
         };
         let mut keep = keep.clone();
         keep.extend(manifests.into_iter().flat_map(|m| m.objects).map(|o| o.name));
-        delete_unreferenced(primary, head.leader, listed.into_iter().map(|m| m.name), &keep, &mut report).await;
+        delete_unreferenced(primary, layout, head, listed.into_iter().map(|m| m.name), &keep, &mut report).await;
     }
     Ok(report)
 }
 
 async fn delete_unreferenced(
     primary: &Primary,
-    leader: LeaderEpoch,
+    layout: Layout,
+    head: &HeadState,
     found: impl Iterator<Item = ObjectName>,
     keep: &BTreeSet<ObjectName>,
     report: &mut SweepReport,
 ) {
     for name in found.filter(|name| !keep.contains(name)) {
-        if leader_of(&name).is_none_or(|l| l > leader) {
+        if !is_not_newer(layout, head, &name) {
             report.left.push(name);
             continue;
         }

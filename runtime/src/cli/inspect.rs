@@ -1,4 +1,4 @@
-//! `weir inspect`: what a checkpoint or savepoint of Apache Flink holds, and whether the files it needs are there.
+//! `weir inspect`: what a checkpoint or savepoint of Apache Flink, or of Weir, holds, and whether the files it needs are there.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,10 @@ use std::{
 use clap::Args;
 
 use crate::{
-    checkpoint::flink::{self, FileReference, FlinkMetadata, KeyedState, OperatorState},
+    checkpoint::{
+        flink::{self, FileReference, FlinkMetadata, KeyedState, OperatorState},
+        metadata::CheckpointMetadata,
+    },
     platform::real::{file_length, read_file},
 };
 
@@ -57,6 +60,11 @@ pub fn inspect(arguments: &InspectArguments) -> Result<String, InspectError> {
             .map_err(|error| InspectError::Environment(format!("cannot write JSON: {error}")));
     }
     let mut text = describe(&metadata, bytes.len());
+    if metadata.master_states.iter().any(|state| state.name == flink::trailer::WEIR_STATE) {
+        let own = CheckpointMetadata::decode(&bytes)
+            .map_err(|error| InspectError::Broken(format!("{}: {error}", file.display())))?;
+        describe_weir(&own, &mut text);
+    }
     if arguments.check {
         text.push_str("files: all there, none too short\n");
     }
@@ -106,6 +114,30 @@ fn describe(metadata: &FlinkMetadata, bytes: usize) -> String {
     let distinct: std::collections::BTreeSet<&FileReference> = references.iter().collect();
     let _ = writeln!(text, "refers to {} files, {} times", distinct.len(), references.len());
     text
+}
+
+/// What Flink's layout has no place for.
+fn describe_weir(metadata: &CheckpointMetadata, text: &mut String) {
+    let _ = writeln!(
+        text,
+        "written by Weir: job {:?} ({}), execution {}",
+        metadata.job_name, metadata.job, metadata.attempt
+    );
+    for ((vertex, index), snapshot) in &metadata.subtasks {
+        let _ = writeln!(text, "  subtask v{vertex}[{index}]: {} parts", snapshot.parts.len());
+        for part in &snapshot.parts {
+            let reused = if part.written_by == metadata.checkpoint {
+                String::new()
+            } else {
+                format!(", written by checkpoint {}", part.written_by)
+            };
+            let _ = writeln!(
+                text,
+                "    {} of {}, key groups {}: {} bytes, checksum {:08x}, {}{reused}",
+                part.name, part.operator, part.key_groups, part.length, part.crc32c, part.location
+            );
+        }
+    }
 }
 
 fn describe_operator(operator: &OperatorState, text: &mut String) {

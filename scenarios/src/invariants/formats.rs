@@ -172,7 +172,9 @@ mod tests {
         let below = shared.as_str().strip_prefix(&layout.checkpoints_prefix()).expect("below the prefix");
         assert_eq!(checkpoint_in_name(below), Some(CheckpointId(9)));
         assert_eq!(attempt_in_name(shared.as_str()), Some(attempt));
-        assert_eq!(attempt_in_name(layout.metadata(CheckpointId(9), attempt, 1).as_str()), Some(attempt));
+        let metadata = layout.metadata(CheckpointId(9));
+        let below = metadata.as_str().strip_prefix(&layout.checkpoints_prefix()).expect("below the prefix");
+        assert_eq!((checkpoint_in_name(below), attempt_in_name(below)), (Some(CheckpointId(9)), None));
         assert_eq!(attempt_in_name(layout.sink_data("out", CheckpointId(9), attempt, 0, 1).as_str()), Some(attempt));
         let local = LocalLayout::checkpoint(AllocationId(5), JobId(7), subtask, CheckpointId(9)).join("part-0");
         let name = local_file(local.as_str(), &JobId(7).to_string()).expect("a local file");

@@ -321,7 +321,7 @@ impl Story {
             snapshot: checkpoint,
         };
         self.create(data.as_str(), bytes);
-        let metadata = layout.metadata(checkpoint, self.attempt, self.nonce);
+        let metadata = layout.metadata(checkpoint);
         let list = vec![((1u32, 0u32), snapshot)];
         self.create(metadata.as_str(), serde_json::to_vec(&list).expect("encodes"));
         self.models.insert(id, self.model.clone());

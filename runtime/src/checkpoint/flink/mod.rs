@@ -3,6 +3,8 @@
 //! The reader is for people who come from Flink: what a snapshot holds, how large it is, which files it needs. What only
 //! Java can decode (the serialised properties after version 4's body, the contents of inline states) is measured and skipped, never interpreted.
 //!
+//! Weir's own checkpoints have this layout too, in version 3, with a master state and a [`trailer`] of their own.
+//!
 //! Input is hostile: no length is believed before that many bytes are there, nesting is bounded, and every error names the
 //! byte at which the file stopped making sense. It must never panic, and never allocate more than a small multiple of the file.
 //!
@@ -14,7 +16,10 @@ mod model;
 mod read;
 #[cfg(test)]
 mod tests;
+pub mod trailer;
+mod write;
 
+pub(super) use self::write::Writer;
 pub use self::{
     cursor::MetadataError,
     model::{

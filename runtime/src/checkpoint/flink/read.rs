@@ -7,6 +7,7 @@ use super::{
         ChannelState, FlinkMetadata, KeyGroupOffsets, KeyedState, MasterState, NamedStream, OperatorState,
         OperatorStateHandle, OperatorStateMode, OperatorStatePartition, Scope, StateStream, Subtask, SubtaskState,
     },
+    trailer,
 };
 
 /// Before each master state.
@@ -51,6 +52,17 @@ fn read_with(bytes: &[u8], channels: ChannelLayout) -> Result<FlinkMetadata, Met
     let metadata = reader.body()?;
     let rest = reader.cursor.rest();
     let at = bytes.len() - rest.len();
+    if metadata.master_states.iter().any(|state| state.name == trailer::WEIR_STATE) {
+        let body = trailer::body(bytes).map_err(|problem| MetadataError {
+            at,
+            what: format!("the trailer behind the state of Weir: {problem}"),
+        })?;
+        if body.len() != at {
+            let what = format!("the trailer is behind {} bytes, the body has {at}", body.len());
+            return Err(MetadataError { at, what });
+        }
+        return Ok(metadata);
+    }
     let fits = if version < 4 { rest.is_empty() } else { rest.starts_with(&JAVA_OBJECT) };
     if !fits {
         let what = if version < 4 {
