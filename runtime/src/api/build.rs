@@ -128,7 +128,7 @@ fn parallelisms(plan: &Plan) -> Result<Vec<(u32, u16)>, JobError> {
     let mut all: Vec<(u32, u16)> = Vec::with_capacity(plan.nodes.len());
     for node in &plan.nodes {
         let inherited = match node.inputs.first() {
-            Some(input) if !node.keyed => all[input.from].0,
+            Some(input) if !node.keyed || input.exchange == Exchange::Direct => all[input.from].0,
             _ => plan.parallelism,
         };
         let parallelism = node.parallelism.unwrap_or(inherited);

@@ -129,7 +129,16 @@ impl<T: Record> Stream<T> {
         let assign: AssignGroups<T> = Arc::new(move |records, max_parallelism, groups| {
             groups.extend(records.iter().map(|record| key_group_of(key(record).java_hash(), max_parallelism)));
         });
-        KeyedStream { stream: self.clone(), extract, assign }
+        KeyedStream { stream: self.clone(), extract, assign, exchange: Exchange::Hash }
+    }
+
+    /// Takes the stream as grouped by this key already, as it is behind an operator whose keys have the same hash: no record
+    /// goes to another subtask, and the operator that follows is chained. A key of another subtask fails the attempt.
+    pub fn reinterpret_as_keyed_by<K: StateKey>(
+        &self,
+        key: impl Fn(&T) -> K + Send + Sync + 'static,
+    ) -> KeyedStream<K, T> {
+        KeyedStream { exchange: Exchange::Direct, ..self.key_by(key) }
     }
 
     /// Writes each record as one line to the output of this name. The lines of a checkpoint become visible when it completes.
@@ -203,11 +212,17 @@ pub struct KeyedStream<K, T> {
     stream: Stream<T>,
     pub(super) extract: ExtractKeys<K, T>,
     assign: AssignGroups<T>,
+    exchange: Exchange,
 }
 
 impl<K, T> Clone for KeyedStream<K, T> {
     fn clone(&self) -> Self {
-        KeyedStream { stream: self.stream.clone(), extract: self.extract.clone(), assign: self.assign.clone() }
+        KeyedStream {
+            stream: self.stream.clone(),
+            extract: self.extract.clone(),
+            assign: self.assign.clone(),
+            exchange: self.exchange,
+        }
     }
 }
 
@@ -236,6 +251,9 @@ impl<K: StateKey, T: Record> KeyedStream<K, T> {
 
     /// This stream as the input of an operator with keys.
     pub(super) fn input(&self) -> Input {
+        if self.exchange == Exchange::Direct {
+            return self.stream.input();
+        }
         let assign = self.assign.clone();
         let tail: MakeTail = Arc::new(move |target, _| {
             erase::<T>(Box::new(HashTail { target, assign: assign.clone(), groups: Vec::new() }))

@@ -134,7 +134,7 @@ impl Subtask {
             ReplayStep::Take { input, at_most } if self.source.is_some() => self.replay_split(input, at_most),
             ReplayStep::Take { input, at_most } => self.replay_channel(input, at_most),
             ReplayStep::Resume(times) => {
-                self.resume_times(times);
+                self.resume_times(times)?;
                 self.time_replayed()
             }
             ReplayStep::Watermark(watermark) => {
@@ -256,7 +256,7 @@ impl Subtask {
         }
         if !last {
             // The next one says where its times begin, unless it is at their beginning.
-            self.resume_times(Times::default());
+            self.reset_times(Times::default());
         }
         self.flush_outputs()?;
         if !self.channels.is_empty() {

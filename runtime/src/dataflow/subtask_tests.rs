@@ -206,6 +206,20 @@ fn a_replay_moves_event_time_where_it_moved() {
 }
 
 #[test]
+fn what_had_ended_before_the_replayed_epochs_holds_nothing_back_after_them() {
+    let behaviour = Behaviour { event_time: true, first_ends_at: Some(32), ..Behaviour::default() };
+    let (mut world, mut job, third) = replayed_with(Plan { behaviour, ..plan() }, &[]);
+    let ended = |step: &MergeStep| matches!(step, MergeStep::Resume(Times { watermark: i64::MAX, .. }));
+    assert!(ended(&third[&(0, 0)].merges[&CheckpointId(2)][0]), "the first source had ended before epoch 2");
+    job.run_to_exhausted(&mut world);
+    let fourth = job.run_checkpoint(&mut world, 4);
+    for key in [(1, 0), (1, 1)] {
+        let steps: Vec<MergeStep> = fourth[&key].merges.values().flatten().copied().collect();
+        assert!(steps.contains(&MergeStep::Watermark(i64::MAX)), "{key:?}: {steps:?}");
+    }
+}
+
+#[test]
 fn a_replay_takes_processing_time_from_the_log() {
     // So slowly that time passes between the batches.
     let behaviour = Behaviour { processing_time: true, rate: Some(1_000.0), ..Behaviour::default() };

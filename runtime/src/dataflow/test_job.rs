@@ -32,6 +32,8 @@ pub struct Behaviour {
     /// The counter returns an error at this value.
     pub poison: Option<u64>,
     pub endless: bool,
+    /// The first source subtask has read everything after so many records of each of its splits.
+    pub first_ends_at: Option<u64>,
     /// Sources tell event time: how far they have read. Counters put out when it moves, and what they put out depends on it.
     pub event_time: bool,
     /// Counters ask for processing time, and put out when it moves.
@@ -49,6 +51,10 @@ pub struct SourceChain {
 impl SourceChain {
     fn split(&self, position: usize) -> u64 {
         position as u64 * 2 + u64::from(self.index)
+    }
+
+    fn end(&self) -> u64 {
+        self.behaviour.first_ends_at.filter(|_| self.index == 0).unwrap_or(RECORDS_PER_SPLIT)
     }
 }
 
@@ -69,7 +75,7 @@ impl Chain for SourceChain {
             }
             return Ok(SourcePoll::Records(max_records));
         }
-        if self.offsets[at] == RECORDS_PER_SPLIT {
+        if self.offsets[at] >= self.end() {
             return Ok(SourcePoll::Exhausted);
         }
         if self.buffers[at].is_empty() {
@@ -95,7 +101,7 @@ impl Chain for SourceChain {
     }
     fn source_event_time(&mut self, _: Mono) -> Option<(EventTime, Option<Mono>)> {
         let behind = *self.offsets.iter().min().unwrap();
-        let end = behind == RECORDS_PER_SPLIT;
+        let end = behind >= self.end();
         let time = if end { i64::MAX } else { behind as i64 };
         self.behaviour.event_time.then_some((EventTime::At(time), None))
     }

@@ -114,9 +114,16 @@ impl Subtask {
     }
 
     /// Sets the times without firing anything, as at a restore.
-    pub(super) fn resume_times(&mut self, times: Times) {
+    pub(super) fn reset_times(&mut self, times: Times) {
         self.times = times;
         self.chain.resume(times);
+    }
+
+    /// A replayed epoch begins at these times. Those downstream take note: once the replay is over they hear only of what
+    /// moves, and what had come to its end would move no more.
+    pub(super) fn resume_times(&mut self, times: Times) -> Result<(), TaskFailure> {
+        self.reset_times(times);
+        self.tell_event_time(EventTime::At(times.watermark))
     }
 
     fn tell_event_time(&mut self, event_time: EventTime) -> Result<(), TaskFailure> {

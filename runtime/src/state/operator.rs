@@ -227,7 +227,8 @@ impl OperatorBackend {
                 operator: self.operator.clone(),
                 // Operator state is in no key group.
                 key_groups: KeyGroupRange { first: KeyGroup(0), last: KeyGroup(0) },
-                name: format!("{}-{what}", super::backend::plain_name(&self.operator)),
+                // With the index, for a subtask restores parts of others beside its own.
+                name: format!("{}-{what}-{}", super::backend::plain_name(&self.operator), self.place.index),
                 kind: PartKind::Operator { union },
                 backend: None,
                 data: PartData::encode(move || encode_operator_part(&header, &contents)),

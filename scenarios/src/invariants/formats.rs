@@ -35,7 +35,7 @@ pub struct Completion {
 /// What a checkpoint's metadata says about each subtask.
 pub type Snapshots = BTreeMap<SubtaskKey, SubtaskSnapshot>;
 
-/// One entry of keyed state, still encoded by the job's own types.
+/// One entry of state, still encoded by the job's own types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateEntry {
     pub operator: OperatorUid,
@@ -50,7 +50,8 @@ pub trait Formats {
     fn metadata(&self, bytes: &[u8]) -> Result<Snapshots, String>;
     /// Whether this file of a local copy's directory is the one that makes the copy complete.
     fn is_local_manifest(&self, file: &str) -> bool;
-    /// The entries of one part of `operator`'s keyed state.
+    /// The entries of one part of `operator`'s state. Those of state without keys have as key, by postcard, the index of the
+    /// subtask, the parallelism, and the position.
     fn state(&self, operator: &OperatorUid, bytes: &[u8]) -> Result<Vec<StateEntry>, String>;
 }
 

@@ -40,6 +40,11 @@ impl OwnDigest {
     }
 }
 
+/// Whether state is in a format of the runtime's own, not in a database's.
+fn readable(kind: &PartKind) -> bool {
+    matches!(kind, PartKind::Keyed | PartKind::Operator { .. })
+}
+
 impl Ground {
     /// The records of the objects named, all together. Err: which object is not what it should be.
     pub fn output_records<'a>(
@@ -96,12 +101,12 @@ impl Ground {
         Some(oracle)
     }
 
-    /// The whole keyed state of a checkpoint as it lies in primary. None if some of it is damaged or gone: other
+    /// The whole state of a checkpoint, keyed and not, as it lies in primary. None if some of it is damaged or gone: other
     /// invariants judge that.
     pub fn state_of(&self, truth: &dyn Truth, completed: &CompletedFact) -> Option<Result<Vec<StateEntry>, Wrong>> {
         let mut entries = Vec::new();
         let mut parts: Vec<(&StatePart, Bytes)> = Vec::new();
-        for (_, part) in completed.parts().filter(|(_, part)| part.kind == PartKind::Keyed) {
+        for (_, part) in completed.parts().filter(|(_, part)| readable(&part.kind)) {
             parts.push((part, self.part_intact(truth, part).ok()?));
         }
         for (part, bytes) in parts {

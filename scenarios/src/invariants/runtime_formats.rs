@@ -4,7 +4,7 @@ use bytes::Bytes;
 use runtime::{
     checkpoint::{head, metadata::CheckpointMetadata},
     ids::OperatorUid,
-    state::PartReader,
+    state::{OperatorPart, PartReader},
 };
 
 use super::formats::{Completion, Formats, HeadRecord, Snapshots, StateEntry};
@@ -45,6 +45,9 @@ impl Formats for RuntimeFormats {
     }
 
     fn state(&self, operator: &OperatorUid, bytes: &[u8]) -> Result<Vec<StateEntry>, String> {
+        if bytes.starts_with(b"WOST") {
+            return operator_state(operator, bytes);
+        }
         let reader = PartReader::new(&Bytes::copy_from_slice(bytes)).map_err(|e| e.to_string())?;
         if reader.header.operator != operator.0 {
             return Err(format!("the part is of operator {:?}, not of {operator}", reader.header.operator));
@@ -66,4 +69,22 @@ impl Formats for RuntimeFormats {
         }
         Ok(entries)
     }
+}
+
+/// State without keys: each entry under the subtask that had it, how many there were, and its position.
+fn operator_state(operator: &OperatorUid, bytes: &[u8]) -> Result<Vec<StateEntry>, String> {
+    let part = OperatorPart::read(&Bytes::copy_from_slice(bytes)).map_err(|e| e.to_string())?;
+    if part.header.operator != operator.0 {
+        return Err(format!("the part is of operator {:?}, not of {operator}", part.header.operator));
+    }
+    let (index, parallelism) = (part.header.index, part.header.parallelism);
+    let mut entries = Vec::new();
+    for (header, values) in part.header.states.iter().zip(part.states) {
+        for (position, value) in values.iter().enumerate() {
+            let key = postcard::to_allocvec(&(index, parallelism, position as u64)).map_err(|e| e.to_string())?;
+            let (operator, state) = (operator.clone(), header.name.clone());
+            entries.push(StateEntry { operator, state, key, value: value.to_vec() });
+        }
+    }
+    Ok(entries)
 }

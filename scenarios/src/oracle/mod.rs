@@ -12,9 +12,11 @@ use crate::invariants::StateEntry;
 
 mod audit;
 mod line_jobs;
+mod states;
 
 pub use audit::AuditOracle;
 pub use line_jobs::{LineInput, LineJobOracle};
+pub use states::StatesOracle;
 
 /// What an oracle found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub trait OutputOracle {
     fn covers(&self, positions: &BTreeMap<SplitId, u64>) -> Result<(), Wrong>;
     /// All absorbed so far is the effect of the whole input.
     fn complete(&self) -> Result<(), Wrong>;
-    /// `state`, all keyed state of one checkpoint, is what the absorbed output implies.
+    /// `state`, all state of one checkpoint, keyed and not, is what the absorbed output implies.
     fn state(&self, state: &[StateEntry]) -> Result<(), Wrong>;
     /// `after`, all keyed state of a checkpoint, can have come from `before`, that of an earlier one. Says nothing of the output.
     fn continues(&self, before: &[StateEntry], after: &[StateEntry]) -> Result<(), Wrong> {

@@ -16,10 +16,13 @@ use super::{
     profile::{Profile, Switch},
 };
 
-use crate::workloads::{GROUPS, MAX_PARALLELISM};
+use crate::workloads::{GROUPS, MAX_PARALLELISM, STATES};
 
 /// The workload of generated plans.
 pub const DEFAULT_WORKLOAD: &str = "audit";
+
+/// Of the runs of most profiles, those with the job that has every kind of state.
+const STATES_PERCENT: u64 = 15;
 
 /// What the swarm has turned on for one seed.
 pub struct Swarm {
@@ -80,6 +83,7 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
         workload,
         faults: Vec::new(),
     };
+    with_every_state(&mut plan, profile, seed);
     if profile.uses_rocksdb() {
         with_rocksdb(&mut plan, seed);
     }
@@ -222,6 +226,16 @@ fn workload(profile: &str, seed: u64, parallelism: u32, most_subtasks: u32, dura
         parallelism,
         records_per_second: (records * 1_000).div_ceil(duration_ms),
         parameters: BTreeMap::from_iter(two_stages(seed).into_iter().chain(key_groups(seed, most_subtasks))),
+    }
+}
+
+/// In some runs the job that has every kind of managed state, in place of the one that is audited by its folds. More often
+/// where epochs are replayed, which its timers and windows make harder.
+fn with_every_state(plan: &mut Plan, profile: &Profile, seed: u64) {
+    let percent = if profile.name == "fallback" { 40 } else { STATES_PERCENT };
+    if !profile.uses_rocksdb() && Draw::new(seed, "workload/states").chance(percent) {
+        plan.workload.name = STATES.to_string();
+        plan.workload.parameters.remove(GROUPS);
     }
 }
 

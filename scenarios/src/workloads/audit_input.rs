@@ -8,6 +8,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// What the input looks like. Plain data, part of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditInput {
+    /// Of the source.
+    pub name: String,
     pub seed: u64,
     /// Records of each split; at least two splits.
     pub splits: Vec<u64>,
@@ -28,9 +30,14 @@ pub struct AuditRecord {
 impl AuditInput {
     /// `records` spread over `splits` splits, the first ones a little longer.
     pub fn new(seed: u64, splits: u32, records: u64, keys: u32, skew: f64) -> AuditInput {
+        AuditInput::named("audit", seed, splits, records, keys, skew)
+    }
+
+    /// The same for a source of another name.
+    pub fn named(name: &str, seed: u64, splits: u32, records: u64, keys: u32, skew: f64) -> AuditInput {
         let count = u64::from(splits.max(1));
         let lengths = (0..count).map(|i| records / count + u64::from(i < records % count)).collect();
-        AuditInput { seed, splits: lengths, keys: keys.max(1), skew }
+        AuditInput { name: name.to_string(), seed, splits: lengths, keys: keys.max(1), skew }
     }
 
     /// The record at `offset` of `split`; none at its end.
@@ -55,7 +62,7 @@ impl AuditInput {
 
     /// The stable name of a split, as the generator source makes it.
     pub fn split_id(&self, split: u32) -> SplitId {
-        SplitId(format!("audit#{split}/{}", self.splits.len()))
+        SplitId(format!("{}#{split}/{}", self.name, self.splits.len()))
     }
 }
 

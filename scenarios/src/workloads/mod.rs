@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
-    oracle::{AuditOracle, LineJobOracle, OutputOracle},
+    oracle::{AuditOracle, LineJobOracle, OutputOracle, StatesOracle},
     plan::model::{USER_ERROR_AT, USER_PANIC_AT, WorkloadPlan},
 };
 
@@ -20,11 +20,13 @@ use crate::{
 mod agreement_tests;
 mod audit;
 mod audit_input;
+pub(crate) mod states;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use audit::Trap;
 pub use audit_input::{AuditInput, AuditRecord};
+pub use states::NAME as STATES;
 
 /// All departures from New York's airports in January 2013, with a header.
 const FLIGHTS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/flights-2013-01.csv"));
@@ -35,6 +37,8 @@ pub enum WorkloadKind {
     Audit,
     Flights,
     WordCount,
+    /// Every kind of managed state, timers and windows.
+    States,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +121,7 @@ pub const MAX_PARALLELISM: &str = "max_parallelism";
 
 impl WorkloadParams {
     /// The names that a plan may use.
-    pub const NAMES: &'static [&'static str] = &["audit", "flights", "wordcount"];
+    pub const NAMES: &'static [&'static str] = &["audit", "flights", "wordcount", "states"];
 
     /// The workload that a plan asks for.
     ///
@@ -128,6 +132,7 @@ impl WorkloadParams {
             "audit" => WorkloadKind::Audit,
             "flights" => WorkloadKind::Flights,
             "wordcount" => WorkloadKind::WordCount,
+            "states" => WorkloadKind::States,
             other => return Err(format!("no workload is called {other:?}; there are {}", Self::NAMES.join(", "))),
         };
         let known =
@@ -180,6 +185,7 @@ impl WorkloadParams {
     pub fn build(&self) -> Result<Workload, JobError> {
         match self.kind {
             WorkloadKind::Audit => self.audit(),
+            WorkloadKind::States => self.states(),
             WorkloadKind::Flights => {
                 // The header and so many rows.
                 let rows = usize::try_from(self.records).unwrap_or(usize::MAX).saturating_add(1);
@@ -197,11 +203,7 @@ impl WorkloadParams {
 
     fn audit(&self) -> Result<Workload, JobError> {
         let input = AuditInput::new(self.seed, self.splits, self.records, self.keys, self.skew);
-        let traps: Vec<_> = self
-            .user_faults
-            .iter()
-            .map(|f| Trap { fault: f.clone(), left: Arc::new(AtomicU32::new(f.times)) })
-            .collect();
+        let traps = self.traps();
         let operators = match self.groups {
             None => vec![audit::FIRST.to_string()],
             Some(_) => vec![audit::FIRST.to_string(), audit::SECOND.to_string()],
@@ -213,6 +215,23 @@ impl WorkloadParams {
             oracle: Box::new(AuditOracle::new(input, audit::SINK, operators, self.groups)),
             user_faults: traps,
         })
+    }
+
+    fn states(&self) -> Result<Workload, JobError> {
+        let input = AuditInput::named(states::NAME, self.seed, self.splits, self.records, self.keys, self.skew);
+        let traps = self.traps();
+        Ok(Workload {
+            job: states::job(self, &input, &traps)?,
+            inputs: Vec::new(),
+            records: input.total(),
+            oracle: Box::new(StatesOracle::new(input)),
+            user_faults: traps,
+        })
+    }
+
+    fn traps(&self) -> Vec<Trap> {
+        let trap = |fault: &UserFault| Trap { fault: fault.clone(), left: Arc::new(AtomicU32::new(fault.times)) };
+        self.user_faults.iter().map(trap).collect()
     }
 
     fn line_job(
@@ -265,13 +284,13 @@ mod tests {
     /// Every kind of workload makes a job with the sinks and splits that its oracle expects.
     #[test]
     fn every_workload_builds() {
-        for kind in [WorkloadKind::Audit, WorkloadKind::Flights, WorkloadKind::WordCount] {
+        for kind in [WorkloadKind::Audit, WorkloadKind::Flights, WorkloadKind::WordCount, WorkloadKind::States] {
             for groups in [None, Some(3)] {
                 let params = WorkloadParams { kind, groups, ..WorkloadParams::default() };
                 let workload = params.build().expect("sound parameters");
                 assert!(workload.records >= 1_000, "{kind:?}: {}", workload.records);
-                let splits = workload.job.graph.vertices.iter().find_map(|v| v.splits.clone()).expect("a source");
-                let nothing = splits.into_iter().map(|id| (id, 0)).collect();
+                let splits = workload.job.graph.vertices.iter().flat_map(|v| v.splits.clone().unwrap_or_default());
+                let nothing = splits.map(|id| (id, 0)).collect();
                 workload.oracle.covers(&nothing).expect("nothing read, nothing written, and all splits known");
                 assert_eq!(workload.oracle.complete().expect_err("nothing written yet").kind, "missing");
             }
