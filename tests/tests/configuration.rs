@@ -11,7 +11,7 @@ use std::{
     process::{Command, Output},
 };
 
-use runtime::config::keys;
+use runtime::config::{BACKENDS, keys};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_weir-test-worker");
 
@@ -62,6 +62,29 @@ fn a_configuration_file_says_where_checkpoints_go() {
             assert!(Path::new(&data).join(part).is_dir(), "{part} of {line}");
         }
     }
+}
+
+/// R77, R80, R87, R211: with a configuration that says nothing, state travels with the acknowledgements to the JobManager, and the
+/// job says so at start; nothing but metadata lies in the checkpoint.
+#[test]
+fn an_empty_configuration_keeps_state_with_the_jobmanager() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    std::fs::write(scratch.path().join("config.yaml"), "# nothing\n").expect("a file");
+    let run = flights(&["--output", &path("output"), "--config", scratch.path().to_str().expect("text")]);
+    let (_, notices) = finished(&run);
+    assert_eq!(notices, "weir: note: state.backend is not configured: the backend is jobmanager\n");
+    let files = files_below(&scratch.path().join("output/checkpoints"));
+    assert!(!files.is_empty() && files.iter().all(|name| name.contains("_metadata")), "{files:?}");
+}
+
+fn files_below(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("readable").path());
+    let below = |path: std::path::PathBuf| match path.is_dir() {
+        true => files_below(&path),
+        false => vec![path.display().to_string()],
+    };
+    entries.flat_map(below).collect()
 }
 
 /// R111, R114: one line that names the place, the key, the value and what is accepted; nothing is started or written.
@@ -150,6 +173,9 @@ fn the_test_behind_each_key_exists() {
     }
     for key in keys::all() {
         assert!(names.contains(key.test), "{}: there is no test {}", key.name, key.test);
+    }
+    for (backend, test) in BACKENDS.iter().flat_map(|row| row.tests.iter().map(|test| (row.name, *test))) {
+        assert!(names.contains(test), "{backend}: there is no test {test}");
     }
 }
 

@@ -19,11 +19,8 @@ const FILE_NAMES: [&str; 2] = ["config.yaml", "flink-conf.yaml"];
 
 /// What suits a cluster in one process, for one job, with somebody waiting for it.
 pub const RUN_DEFAULTS: &[(&str, &str)] = &[
-    ("state.backend.type", "filesystem"),
     ("execution.checkpointing.interval", "200 ms"),
     ("execution.checkpointing.num-retained", "2"),
-    ("execution.checkpointing.local-backup.enabled", "true"),
-    ("execution.state-recovery.from-local", "true"),
     ("heartbeat.interval", "1 s"),
     ("heartbeat.timeout", "10 s"),
     ("parallelism.default", "2"),
@@ -35,12 +32,14 @@ pub const RUN_DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// What suits a cluster of processes. All of one cluster must be configured alike.
-pub const PROCESS_DEFAULTS: &[(&str, &str)] = &[
+pub const PROCESS_DEFAULTS: &[(&str, &str)] =
+    &[("execution.checkpointing.interval", "1 s"), ("parallelism.default", "2")];
+
+/// How state is kept if there is no configuration file. If there is one, what it does not say is as Flink has it.
+const STATE_DEFAULTS: &[(&str, &str)] = &[
     ("state.backend.type", "filesystem"),
-    ("execution.checkpointing.interval", "1 s"),
     ("execution.checkpointing.local-backup.enabled", "true"),
     ("execution.state-recovery.from-local", "true"),
-    ("parallelism.default", "2"),
 ];
 
 #[derive(Args, Debug, Default)]
@@ -145,7 +144,8 @@ pub fn configured(
 ) -> Result<Configured, RunError> {
     let usage = |error: &dyn std::fmt::Display| RunError::Usage(error.to_string());
     let mut layers = vec![Layer::default()];
-    for (key, value) in defaults {
+    let of_state = if arguments.file.is_none() { STATE_DEFAULTS } else { &[] };
+    for (key, value) in defaults.iter().chain(of_state) {
         layers[0].set(key, *value, Origin::Program("weir"));
     }
     if let Some(path) = &arguments.file {

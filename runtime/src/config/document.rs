@@ -49,9 +49,76 @@ pub fn listing(configured: &Configured, given_only: bool) -> String {
     text.trim_end().to_string()
 }
 
+/// A backend, or a way to choose one: what it is, and the tests behind it.
+pub struct BackendRow {
+    pub name: &'static str,
+    pub is: &'static str,
+    pub tests: &'static [&'static str],
+}
+
+pub const BACKENDS: &[BackendRow] = &[
+    BackendRow {
+        name: "`jobmanager` (default)",
+        is: "working state on the heap; snapshots travel with the acknowledgement and lie in the metadata: at most 5 MiB per state, \
+             and what a message can carry; for development, and for jobs with little state",
+        tests: &[
+            "an_empty_configuration_keeps_state_with_the_jobmanager",
+            "the_memory_backend_writes_no_file",
+            "the_memory_backend_refuses_large_state",
+        ],
+    },
+    BackendRow {
+        name: "`filesystem`",
+        is: "working state on the heap; snapshots in files of primary storage, small pieces of state in the metadata; written while \
+             the stream goes on, or not",
+        tests: &["small_parts_travel_with_the_acknowledgement", "the_stream_waits_for_a_synchronous_snapshot_only"],
+    },
+    BackendRow {
+        name: "`rocksdb`",
+        is: "working state in a database per keyed operator and subtask, on the local disk; memory bounded per slot; for state \
+             larger than memory; its full snapshots are those of the heap, and restore into any backend",
+        tests: &[
+            "a_full_snapshot_is_the_same_from_both_stores_and_goes_into_both",
+            "databases_of_a_slot_share_their_memory",
+            "databases_are_in_the_local_directories",
+            "what_is_too_large_is_refused_when_it_is_written",
+        ],
+    },
+    BackendRow {
+        name: "`hashmap`",
+        is: "today's name of the heap; the checkpoint storage says which of the first two",
+        tests: &["hashmap_goes_where_the_storage_says"],
+    },
+    BackendRow {
+        name: "the name of a factory",
+        is: "a backend of your own, or Flink's class names; the factory sees the whole configuration",
+        tests: &["a_registered_factory_is_chosen_by_its_name", "a_backend_is_chosen_by_any_of_its_names"],
+    },
+    BackendRow {
+        name: "in the job's code",
+        is: "`JobBuilder::state_backend`; wins over the configuration, each option for itself",
+        tests: &[
+            "a_jobs_own_backend_wins_over_the_configuration",
+            "code_beats_configuration_and_the_factory_beats_predefined_options",
+        ],
+    },
+];
+
+/// The table of backends, for the page of the documentation and the README.
+pub fn backends() -> String {
+    let mut text = "| `state.backend` | what it is | tests |\n|---|---|---|\n".to_string();
+    for row in BACKENDS {
+        let tests: Vec<String> = row.tests.iter().map(|test| format!("`{test}`")).collect();
+        let _ = writeln!(text, "| {} | {} | {} |", row.name, row.is, tests.join("<br>"));
+    }
+    text
+}
+
 /// The page `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut text = HEAD.to_string();
+    text.push_str("\n## Backends\n\n");
+    text.push_str(&backends());
     for section in SECTIONS {
         let _ = write!(text, "\n## {}\n\n| key | default | meaning | test |\n|---|---|---|---|\n", section.title);
         for key in section.keys {
@@ -109,7 +176,8 @@ const HEAD: &str = "\
 
 `weir run JOB --config FILE` reads `flink-conf.yaml` (lines of `key: value`) or `config.yaml` (YAML, nested or flat); of a
 directory it reads `config.yaml`, or `flink-conf.yaml` if there is no other. `-D key=value` wins over the file, and what a job
-says in its own code wins over both, each option for itself. `weir config` takes the same and shows every key with the value that counts.
+says in its own code wins over both, each option for itself. Without a file `weir run` keeps state in files, with local copies; with one,
+what the file does not say is as Flink has it. `weir config` takes the same and shows every key with the value that counts.
 
 Names are those of today's Flink; those that 1.8 used are accepted as well. If a key is given under two names, the newer name
 counts, and it is said. Durations are written `10 s`, `500 ms`, `1 min` (a number alone: milliseconds), sizes `64 mb`, `10485760b` (a

@@ -14,7 +14,7 @@ mod settings;
 pub mod syntax;
 
 pub use backend::{BackendFactory, Registry, ResolvedState, Storage};
-pub use document::{listing, markdown};
+pub use document::{BACKENDS, BackendRow, backends, listing, markdown};
 pub use job::{JobState, StateBackend};
 pub use key::{Key, Kind, Standing, place};
 pub use read::{Entry, Layer, Origin, Unreadable, define, flat, nested};

@@ -51,8 +51,6 @@ pub struct StateConfig {
     pub savepoint_directory: Option<String>,
     /// In bytes.
     pub small_state_threshold: u64,
-    /// The longest message, in bytes; bounds what an acknowledgement can carry.
-    pub frame_bytes: u64,
     pub compression: bool,
     /// Write local copies …
     pub local_backup: bool,
@@ -72,7 +70,6 @@ impl Default for StateConfig {
             checkpoint_directory: None,
             savepoint_directory: None,
             small_state_threshold: 1024,
-            frame_bytes: 10 << 20,
             compression: false,
             local_backup: false,
             restore_from_local: false,

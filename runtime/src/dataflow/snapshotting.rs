@@ -7,8 +7,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    task::Context,
 };
 
+use futures::{FutureExt, channel::oneshot};
 use tokio::sync::mpsc;
 
 use super::{
@@ -27,6 +29,7 @@ use crate::{
         local_store::LocalStateStore,
         snapshot_io::{SnapshotContext, write_snapshot},
     },
+    state::BackendKind,
 };
 
 /// What the synchronous part leaves to be written.
@@ -42,6 +45,8 @@ pub struct SnapshotParts {
 pub struct Snapshotter {
     shared: Arc<Shared>,
     tasks: TaskSet,
+    /// Synchronous snapshots that are being written: the stream waits for them.
+    awaited: Vec<oneshot::Receiver<()>>,
 }
 
 struct Shared {
@@ -79,14 +84,31 @@ impl Snapshotter {
             #[cfg(feature = "sabotage")]
             unconfirmed: std::sync::Mutex::default(),
         };
-        Snapshotter { shared: Arc::new(shared), tasks: TaskSet::default() }
+        Snapshotter { shared: Arc::new(shared), tasks: TaskSet::default(), awaited: Vec::new() }
     }
 
     /// Starts the asynchronous part; it ends with Ack or Decline.
     pub fn start(&mut self, parts: SnapshotParts) {
         let shared = Arc::clone(&self.shared);
         let name = format!("snapshot {} of {}", parts.checkpoint, shared.name);
-        self.run(&name, async move { shared.run(parts).await });
+        let backend = &shared.spec.settings.backend;
+        // RocksDB's are always asynchronous, as in Flink.
+        let written = (!backend.async_snapshots && backend.kind != BackendKind::RocksDb).then(|| {
+            let (written, awaited) = oneshot::channel();
+            self.awaited.push(awaited);
+            written
+        });
+        self.run(&name, async move {
+            shared.run(parts).await;
+            // However it ended, the stream goes on.
+            drop(written);
+        });
+    }
+
+    /// Whether the stream has to wait for a snapshot; if so, the subtask is woken when it is written.
+    pub fn holds_the_stream(&mut self, cx: &mut Context<'_>) -> bool {
+        self.awaited.retain_mut(|awaited| awaited.poll_unpin(cx).is_pending());
+        !self.awaited.is_empty()
     }
 
     /// The checkpoint has completed: older local copies can go.

@@ -257,7 +257,7 @@ impl Subtask {
                 Some(source) => source.poll_fetches(cx, self.chain.as_mut())?,
                 None => false,
             };
-            let stalled = self.is_stalled();
+            let stalled = self.is_stalled(cx);
             let mut wake_at = None;
             if !stalled {
                 match self.work(now)? {
@@ -275,7 +275,7 @@ impl Subtask {
             let flush_at = self.drain_outputs(now)?;
             self.poll_channels(cx, false)?;
             self.sinks.poll(cx);
-            if progress || (stalled && !self.is_stalled()) {
+            if progress || (stalled && !self.is_stalled(cx)) {
                 continue;
             }
             for input in &mut self.inputs {
@@ -290,8 +290,11 @@ impl Subtask {
         Ok(Turn::MoreToDo)
     }
 
-    /// So much output waits to be sent or uploaded that nothing should be consumed.
-    fn is_stalled(&self) -> bool {
+    /// So much output waits to be sent or uploaded that nothing should be consumed; or a synchronous snapshot is being written.
+    fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.snapshotter.holds_the_stream(cx) {
+            return true;
+        }
         // A replay must take in what the recorded order asks for, even if outputs are less even than they were then.
         let factor = if self.replay.is_some() { 8 } else { 2 };
         let limit = factor * self.spec.settings.buffer_bytes as usize;

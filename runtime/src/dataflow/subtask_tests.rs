@@ -362,6 +362,38 @@ fn a_failed_upload_declines_one_checkpoint_and_the_data_is_in_the_next() {
     assert_same(found, (0..SPLITS * RECORDS_PER_SPLIT).collect());
 }
 
+/// R82, R93, R94: while an asynchronous snapshot is being written the stream goes on; while a synchronous one is, no record passes.
+#[test]
+fn the_stream_waits_for_a_synchronous_snapshot_only() {
+    for asynchronous in [true, false] {
+        let mut world = world();
+        let behaviour = Behaviour { endless: true, ..Behaviour::default() };
+        let mut settings = small_settings();
+        settings.backend.async_snapshots = asynchronous;
+        let mut job = deploy(&mut world, 1, &Plan { behaviour, settings, ..plan() });
+        job.run_to_running(&mut world);
+        let of_count = |event: &Event, kind: EventKind, id: u64| {
+            event.kind() == kind
+                && event.entity().starts_with("count")
+                && format!("{event:?}").contains(&format!("CheckpointId({id})"))
+        };
+        let seen =
+            |world: &TestWorld, kind, id| world.events().iter().filter(|event| of_count(event, kind, id)).count();
+        world.store.hold(Some("/chk-1/"));
+        job.trigger(1);
+        // Not until the upload is given up.
+        world.run_at_this_time(20_000);
+        assert_eq!(seen(&world, EventKind::SnapshotAsyncStarted, 1), 2);
+        job.trigger(2);
+        world.run_at_this_time(20_000);
+        assert_eq!(seen(&world, EventKind::SnapshotAsyncDone, 1), 0, "the store takes its time");
+        let passed = seen(&world, EventKind::SnapshotSyncDone, 2);
+        assert_eq!(passed, if asynchronous { 2 } else { 0 }, "the next barrier, and what is before it");
+        world.store.hold(None);
+        world.run_until("all acknowledgements", || job.acks(1).len() == 5 && job.acks(2).len() == 5);
+    }
+}
+
 #[test]
 fn an_endless_source_starves_nobody() {
     let mut world = world();

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    future::Future,
+    future::{Future, poll_fn},
     ops::Range,
     pin::Pin,
     sync::{Arc, Mutex, atomic::AtomicBool, atomic::AtomicU64, atomic::Ordering::SeqCst},
@@ -248,6 +248,25 @@ pub struct FakeStore {
     pub objects: Mutex<BTreeMap<ObjectName, Bytes>>,
     /// Creates whose name contains the text fail while the count lasts.
     pub failing: Mutex<Option<(String, u32)>>,
+    /// Creates whose name contains the text wait as long as it is there; with those that wait.
+    held: Mutex<(Option<String>, Vec<Waker>)>,
+}
+
+impl FakeStore {
+    pub fn hold(&self, text: Option<&str>) {
+        let mut held = self.held.lock().unwrap();
+        held.0 = text.map(str::to_string);
+        held.1.drain(..).for_each(Waker::wake);
+    }
+
+    fn poll_free(&self, name: &ObjectName, cx: &mut Context<'_>) -> Poll<()> {
+        let mut held = self.held.lock().unwrap();
+        if held.0.as_ref().is_none_or(|text| !name.as_str().contains(text.as_str())) {
+            return Poll::Ready(());
+        }
+        held.1.push(cx.waker().clone());
+        Poll::Pending
+    }
 }
 
 impl PrimaryStorage for FakeStore {
@@ -260,7 +279,11 @@ impl PrimaryStorage for FakeStore {
             return Box::pin(async { Err(StoreError::Permanent("planted".into())) });
         }
         let taken = self.objects.lock().unwrap().insert(name.clone(), Bytes::from(parts.concat())).is_some();
-        Box::pin(async move { if taken { Err(StoreError::Exists) } else { Ok(()) } })
+        let name = name.clone();
+        Box::pin(async move {
+            poll_fn(|cx| self.poll_free(&name, cx)).await;
+            if taken { Err(StoreError::Exists) } else { Ok(()) }
+        })
     }
     fn read(&self, name: &ObjectName, _range: Option<Range<u64>>, _by: Mono) -> Fut<'_, Result<Bytes, StoreError>> {
         let found = self.objects.lock().unwrap().get(name).cloned();
@@ -465,6 +488,17 @@ impl TestWorld {
             assert!(self.step(), "nothing moves any more; waiting for {what}");
         }
         panic!("still waiting for {what}");
+    }
+
+    /// Runs so many steps, or until time would have to move.
+    pub fn run_at_this_time(&mut self, steps: usize) {
+        for _ in 0..steps {
+            let waiting =
+                self.executor.injected.lock().unwrap().is_empty() && self.executor.ready.lock().unwrap().is_empty();
+            if waiting || !self.step() {
+                return;
+            }
+        }
     }
 
     /// Runs a fixed number of steps, or until nothing moves.
