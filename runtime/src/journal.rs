@@ -191,6 +191,7 @@ events! {
     SnapshotSyncDone { subtask: Name, checkpoint: CheckpointId } on subtask,
     SnapshotAsyncStarted { subtask: Name, checkpoint: CheckpointId } on subtask,
     PartUploaded { subtask: Name, checkpoint: CheckpointId, object: String, bytes: u64 } on subtask,
+    NativeCheckpointWritten { subtask: Name, checkpoint: CheckpointId, files: u32, reused: u32 } on subtask,
     SnapshotAsyncDone { subtask: Name, checkpoint: CheckpointId } on subtask,
     SnapshotFailed { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
     TaskNotifiedComplete { subtask: Name, checkpoint: CheckpointId } on subtask,

@@ -182,6 +182,12 @@ defects! {
         ["file-lifetime"]
     }
 
+    // ---- incremental checkpoints
+    BaseIsUnconfirmed {
+        "", "", "An incremental checkpoint builds on the last one that was written, whether it was confirmed or not.",
+        ["reuse", "file-lifetime"] in "rocksdb"
+    }
+
     // ---- restarts
     RelocatedWithoutState {
         "B145", "FLINK-10712", "A task that comes to another slot than before starts without its state.",

@@ -47,6 +47,9 @@ pub enum DiskOperation {
     NativeDir,
     Adopt,
     Materialize,
+    /// Of a file of a native directory.
+    NativeRead,
+    NativeWrite,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]

@@ -308,6 +308,71 @@ impl LocalDisk for SimLocalDisk {
             Ok(())
         })
     }
+
+    fn list_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<Vec<String>, DiskError>> {
+        let (path, keep) = (native_path(from, subdirectory), from.clone());
+        boxed(async move {
+            self.0.alive_or_never().await;
+            let name = self.scratch();
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(&path).map_err(|error| io(&name, &error))? {
+                let entry = entry.map_err(|error| io(&name, &error))?.file_name();
+                names.push(entry.to_string_lossy().into_owned());
+            }
+            names.sort_unstable();
+            drop(keep);
+            Ok(names)
+        })
+    }
+
+    fn read_native(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<Bytes, DiskError>> {
+        let (path, keep) = (native_path(from, subdirectory).join(file), from.clone());
+        boxed(async move {
+            self.0.alive_or_never().await;
+            let name = self.scratch();
+            let bytes = std::fs::read(&path).map_err(|error| io(&name, &error))?;
+            drop(keep);
+            let total = bytes.len() as u64;
+            self.disk().operate(&self.0, DiskOperation::NativeRead, &name, total, |_, _| Ok(Bytes::from(bytes))).await
+        })
+    }
+
+    fn write_native(
+        &self,
+        to: &NativeDir,
+        subdirectory: &str,
+        file: &str,
+        bytes: Bytes,
+    ) -> Fut<'_, Result<(), DiskError>> {
+        let (directory, file, keep) = (native_path(to, subdirectory), file.to_string(), to.clone());
+        boxed(async move {
+            let name = self.scratch();
+            let total = bytes.len() as u64;
+            self.disk().operate(&self.0, DiskOperation::NativeWrite, &name, total, |_, _| Ok(())).await?;
+            std::fs::create_dir_all(&directory).map_err(|error| io(&name, &error))?;
+            let path = directory.join(&file);
+            if path.exists() {
+                return Err(DiskError::Exists(name));
+            }
+            std::fs::write(path, &bytes).map_err(|error| io(&name, &error))?;
+            drop(keep);
+            Ok(())
+        })
+    }
+
+    fn remove_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<(), DiskError>> {
+        let (path, keep) = (native_path(from, subdirectory), from.clone());
+        boxed(async move {
+            self.0.alive_or_never().await;
+            match std::fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(&self.scratch(), &error)),
+                _ => {
+                    drop(keep);
+                    Ok(())
+                }
+            }
+        })
+    }
 }
 
 /// In memory where there is a file system for that: what native code makes durable there costs nothing, and nothing of it is

@@ -107,6 +107,14 @@ impl World {
         &self.0.network
     }
 
+    /// Runs something outside of the simulation, while time stands still: native code that must see real clocks and randomness.
+    ///
+    /// # Errors
+    /// If it panicked.
+    pub fn outside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+        self.0.helper.value(job).map_err(|error| error.to_string())
+    }
+
     pub fn now(&self) -> SimTime {
         self.0.queue.now()
     }

@@ -29,8 +29,8 @@ fn open_all<T>(head: &mut BoxStage<T>, restored: &RestoredState) -> Result<(), C
     head.each(&mut |operator| operator.open(restored))
 }
 
-fn snapshot_all<T>(head: &mut BoxStage<T>) -> Result<ChainSnapshot, ChainError> {
-    let mut snapshot = ChainSnapshot::default();
+fn snapshot_all<T>(head: &mut BoxStage<T>, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError> {
+    let mut snapshot = ChainSnapshot { checkpoint, ..ChainSnapshot::default() };
     head.each(&mut |operator| operator.snapshot(&mut snapshot))?;
     Ok(snapshot)
 }
@@ -79,6 +79,13 @@ macro_rules! visiting_methods {
         fn set_muted(&mut self, muted: bool) {
             let _ = self.head.each(&mut |operator| {
                 operator.set_muted(muted);
+                Ok(())
+            });
+        }
+
+        fn completed(&mut self, checkpoint: CheckpointId) {
+            let _ = self.head.each(&mut |operator| {
+                operator.completed(checkpoint);
                 Ok(())
             });
         }
@@ -189,8 +196,8 @@ impl<T, D: Decoder<T>> Chain for InputChain<T, D> {
         Ok(Consumed { bytes: payload.len() - rest.len(), records })
     }
 
-    fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError> {
-        snapshot_all(&mut self.head)
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError> {
+        snapshot_all(&mut self.head, checkpoint)
     }
 
     visiting_methods!();
@@ -337,8 +344,8 @@ impl<S: Source> Chain for SourceChain<S> {
         Err(self.error(format!("is a source and has no input {edge}")))
     }
 
-    fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError> {
-        let mut snapshot = snapshot_all(&mut self.head)?;
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError> {
+        let mut snapshot = snapshot_all(&mut self.head, checkpoint)?;
         for split in &self.own {
             let Some(reader) = &split.reader else {
                 return Err(self.error("snapshot before it was opened".to_string()));

@@ -17,7 +17,7 @@ use crate::{
         outputs::Outputs,
     },
     graph::ChainContext,
-    ids::OperatorUid,
+    ids::{CheckpointId, OperatorUid},
     state::{
         KeyedBackend, KeyedContext, OpenContext, OperatorBackend, OperatorContext, OperatorOpenContext,
         OperatorReadContext, Record, StateKey, SubtaskPlace, TimeDomain, UserError,
@@ -320,14 +320,19 @@ impl<P: KeyedBroadcastProcess> Lifecycle for KeyedBroadcastStage<P> {
         self.keyed.as_ref()?.next_timer(TimeDomain::Processing)
     }
 
+    fn completed(&mut self, checkpoint: CheckpointId) {
+        if let Some(keyed) = &mut self.keyed {
+            keyed.completed(checkpoint);
+        }
+    }
+
     fn native_calls(&mut self, stage: NativeStage, calls: &mut Vec<NativeCall>) {
         calls.extend(self.keyed.as_mut().and_then(|keyed| keyed.native_calls(stage)));
     }
 
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         let Some(keyed) = &mut self.keyed else { return Err(not_open(&self.own.uid)) };
-        let parts = keyed.snapshot().map_err(|error| self.own.error(error.into()))?;
-        snapshot.parts.extend(parts);
+        keyed.add_to(snapshot).map_err(|error| self.own.error(error.into()))?;
         snapshot.parts.extend(self.own.state()?.snapshot());
         Ok(())
     }

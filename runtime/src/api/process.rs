@@ -13,7 +13,7 @@ use crate::{
         outputs::Outputs,
     },
     graph::ChainContext,
-    ids::{KeyGroupRange, OperatorUid},
+    ids::{CheckpointId, KeyGroupRange, OperatorUid},
     state::{KeyedBackend, KeyedContext, OpenContext, Record, StateKey, TimeDomain, UserError, key_group_range},
 };
 
@@ -121,6 +121,12 @@ impl<P: KeyedOperator> Lifecycle for ProcessStage<P> {
         Ok(())
     }
 
+    fn completed(&mut self, checkpoint: CheckpointId) {
+        if let Some(state) = &mut self.state {
+            state.completed(checkpoint);
+        }
+    }
+
     fn native_calls(&mut self, stage: NativeStage, calls: &mut Vec<NativeCall>) {
         calls.extend(self.state.as_mut().and_then(|state| state.native_calls(stage)));
     }
@@ -159,9 +165,7 @@ impl<P: KeyedOperator> Lifecycle for ProcessStage<P> {
 
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         let Some(state) = &mut self.state else { return Err(self.not_open()) };
-        let parts = state.snapshot().map_err(|error| user_error(&self.uid, error.into()))?;
-        snapshot.parts.extend(parts);
-        Ok(())
+        state.add_to(snapshot).map_err(|error| user_error(&self.uid, error.into()))
     }
 }
 

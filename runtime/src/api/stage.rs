@@ -9,7 +9,7 @@ use crate::{
         chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredState, SinkData, TimeMove},
         outputs::Outputs,
     },
-    ids::OperatorUid,
+    ids::{CheckpointId, OperatorUid},
     state::UserError,
 };
 
@@ -18,6 +18,8 @@ pub(super) trait Lifecycle {
     fn open(&mut self, _restored: &RestoredState) -> Result<(), ChainError> {
         Ok(())
     }
+
+    fn completed(&mut self, _checkpoint: CheckpointId) {}
 
     fn native_calls(&mut self, _stage: NativeStage, _calls: &mut Vec<NativeCall>) {}
 

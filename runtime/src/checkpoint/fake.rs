@@ -482,4 +482,16 @@ impl LocalDisk for World {
     fn materialize(&self, _: &RelPath, _: &[String], _: &NativeDir, _: &str) -> Fut<'_, Result<(), DiskError>> {
         unreachable!("no native code here")
     }
+    fn list_native(&self, _: &NativeDir, _: &str) -> Fut<'_, Result<Vec<String>, DiskError>> {
+        unreachable!("no native code here")
+    }
+    fn read_native(&self, _: &NativeDir, _: &str, _: &str) -> Fut<'_, Result<Bytes, DiskError>> {
+        unreachable!("no native code here")
+    }
+    fn write_native(&self, _: &NativeDir, _: &str, _: &str, _: Bytes) -> Fut<'_, Result<(), DiskError>> {
+        unreachable!("no native code here")
+    }
+    fn remove_native(&self, _: &NativeDir, _: &str) -> Fut<'_, Result<(), DiskError>> {
+        unreachable!("no native code here")
+    }
 }

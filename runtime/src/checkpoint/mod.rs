@@ -9,6 +9,7 @@ pub mod coordinator;
 pub mod flink;
 pub mod frame;
 pub mod head;
+pub mod increments;
 pub mod metadata;
 mod metadata_format;
 pub mod primary;

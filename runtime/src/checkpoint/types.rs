@@ -55,6 +55,8 @@ pub struct StatePart {
     pub location: PartLocation,
     /// Bytes.
     pub length: u64,
+    /// Of one length whatever its value: the sizes of messages and files must not depend on what a database puts into its files.
+    #[serde(with = "postcard::fixint::le")]
     pub crc32c: u32,
     /// The checkpoint that wrote the object. An earlier one than that which refers to it: it is reused (what Flink's
     /// acknowledgement says with a placeholder).

@@ -18,6 +18,7 @@ impl Subtask {
             SubtaskCommand::NotifyComplete(checkpoint) => {
                 self.merges.completed(checkpoint);
                 self.sinks.completed(checkpoint);
+                self.chain.completed(checkpoint);
                 let subtask = self.name.clone();
                 self.platform.journal.emit(Event::TaskNotifiedComplete { subtask, checkpoint });
                 self.snapshotter.completed(checkpoint);

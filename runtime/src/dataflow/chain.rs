@@ -3,13 +3,20 @@
 //! A chain never waits: input bytes are fed to it, output records are appended to [`Outputs`] and carried away by the loop
 //! between calls. It lives on the thread of its subtask.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 
 use super::{event_time::EventTime, outputs::Outputs, task::TaskFailure};
 use crate::{
-    checkpoint::types::{InlineState, OutputDigest, PartKind, StatePart, Times},
+    checkpoint::{
+        increments::{Increments, SharedFiles},
+        types::{InlineState, OutputDigest, PartKind, StatePart, Times},
+    },
     ids::{BackendId, CheckpointId, KeyGroupRange, OperatorUid, SplitId},
     platform::{Mono, NativeDir, NativeOp},
 };
@@ -100,10 +107,53 @@ pub struct NativeCall {
     pub run: Box<dyn FnOnce() -> Result<(), TaskFailure> + Send>,
 }
 
+/// A native checkpoint to be taken: files of a working store that hold the state as it was at the barrier.
+pub struct NativeSnapshot {
+    pub operator: OperatorUid,
+    pub key_groups: KeyGroupRange,
+    pub backend: BackendId,
+    /// Where the files will be.
+    pub directory: NativeDir,
+    pub subdirectory: String,
+    /// Waits until the state is in files, and makes them.
+    pub take: Box<dyn FnOnce() -> Result<(), String> + Send>,
+    /// After that: makes few files of many. Not part of the snapshot.
+    pub compact: Option<Box<dyn FnOnce() -> Result<(), String> + Send>>,
+    /// What need not be written again; as it was at the barrier.
+    pub base: SharedFiles,
+    /// Hears what was written.
+    pub increments: Arc<Mutex<Increments>>,
+}
+
+/// A database, and the files it begins with.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    pub directory: NativeDir,
+    /// The database's name, unless it goes on as the one it was.
+    pub backend: BackendId,
+    /// Native checkpoints whose files are there, each in a subdirectory.
+    pub restored: Vec<RestoredNative>,
+    /// For negative tests: key groups of others are not removed.
+    pub unclipped: bool,
+}
+
+/// A native checkpoint that was brought back.
+#[derive(Clone, Debug)]
+pub struct RestoredNative {
+    pub checkpoint: CheckpointId,
+    /// Which store wrote it.
+    pub backend: BackendId,
+    pub key_groups: KeyGroupRange,
+    pub subdirectory: String,
+    pub shared: SharedFiles,
+}
+
 /// The synchronous part of a snapshot.
 #[derive(Default)]
 pub struct ChainSnapshot {
+    pub checkpoint: CheckpointId,
     pub parts: Vec<PartSource>,
+    pub native: Vec<NativeSnapshot>,
     pub inline: BTreeMap<OperatorUid, Vec<u8>>,
     /// For a source: per split the offset of the next record.
     pub positions: BTreeMap<SplitId, u64>,
@@ -127,7 +177,7 @@ pub struct RestoredState {
     /// How many subtasks each operator had when the state was written, if it is known. Of others nothing is restored.
     pub parallelism: BTreeMap<OperatorUid, u32>,
     /// Where keyed operators may have databases, each a directory of its own.
-    pub scratch: BTreeMap<OperatorUid, NativeDir>,
+    pub scratch: BTreeMap<OperatorUid, Scratch>,
 }
 
 /// A state part with its bytes, which were verified.
@@ -218,6 +268,9 @@ pub trait Chain {
 
     /// The synchronous part of a snapshot. Must be short: it may mark state as shared, never encode it.
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError>;
+
+    /// `checkpoint` is complete.
+    fn completed(&mut self, _checkpoint: CheckpointId) {}
 
     /// While muted, sinks drop their output but keep digesting it.
     fn set_muted(&mut self, muted: bool);

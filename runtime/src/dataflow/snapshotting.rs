@@ -27,6 +27,7 @@ use crate::{
     platform::{Held, Platform},
     recovery::{
         local_store::LocalStateStore,
+        native_io::write_native,
         snapshot_io::{SnapshotContext, write_snapshot},
     },
     state::BackendKind,
@@ -184,7 +185,11 @@ impl Shared {
             true => self.bases(|bases| (bases.base(), bases.resolve(&mut parts))),
             false => (None, Contents::default()),
         };
-        let state = write_snapshot(&self.platform, &context, settings, parts, base, local);
+        let state = async {
+            let (mut state, local) = write_native(&self.platform, &context, settings, chain.native, local).await?;
+            state.extend(write_snapshot(&self.platform, &context, settings, parts, base, local).await?);
+            Ok::<_, String>(state)
+        };
         let (state, sinks) = futures::future::join(state, sinks.complete()).await;
         let (state, sinks) = (state?, sinks?);
         if settings.backend.is_incremental() {

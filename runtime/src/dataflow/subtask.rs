@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{
     alignment::Alignment,
-    chain::{Chain, ChainError, NativeCall, NativeStage},
+    chain::{Chain, ChainError, NativeCall, NativeStage, Scratch},
     channel::{ChannelError, InputChannel, OutputChannel},
     event_time::InputEventTimes,
     intake::{Replay, Work},
@@ -26,18 +26,18 @@ use super::{
     sink_log::SinkLog,
     snapshotting::Snapshotter,
     source_driver::SourceDriver,
-    task::{InboundChannel, SubtaskCommand, SubtaskReport, SubtaskSpec, TaskFailure},
+    task::{InboundChannel, SubtaskCommand, SubtaskReport, SubtaskSpec, TaskFailure, TaskSettings},
 };
 use crate::{
     checkpoint::types::Times,
     graph::{ChainContext, Job},
-    ids::{CheckpointId, OperatorUid},
+    ids::{BackendId, CheckpointId, OperatorUid},
     journal::Event,
-    platform::{Clock, Mono, NativeDir, Platform, Timer},
+    platform::{Clock, Mono, Platform, Timer},
     points::Point,
     recovery::{local_store::LocalStateStore, snapshot_io::restore_parts},
     sabotage::Sabotage,
-    state::{BackendKind, BackendSettings},
+    state::BackendKind,
 };
 
 /// Rounds between two looks at commands.
@@ -102,8 +102,8 @@ async fn start(
         max_parallelism: vertex.max_parallelism,
         backend: settings.backend.clone(),
     });
-    let mut restored = commands.unless_cancelled(restore_parts(&platform, &spec, &name, Some(&local))).await?;
-    restored.scratch = commands.unless_cancelled(scratch(&platform, &settings.backend, &vertex.keyed)).await?;
+    let scratch = commands.unless_cancelled(scratch(&platform, settings, &vertex.keyed)).await?;
+    let restored = commands.unless_cancelled(restore_parts(&platform, &spec, &name, Some(&local), scratch)).await?;
     chain.open(restored).map_err(user)?;
     for call in chain.native_calls(NativeStage::Open) {
         let operator = call.operator.clone();
@@ -157,19 +157,21 @@ async fn start(
     })
 }
 
-/// Directories for the databases of keyed operators, if they have any.
+/// What the databases of keyed operators need, if there are any.
 async fn scratch(
     platform: &Platform,
-    backend: &BackendSettings,
+    settings: &TaskSettings,
     keyed: &[OperatorUid],
-) -> Result<BTreeMap<OperatorUid, NativeDir>, TaskFailure> {
+) -> Result<BTreeMap<OperatorUid, Scratch>, TaskFailure> {
     let mut scratch = BTreeMap::new();
-    if backend.kind == BackendKind::RocksDb {
+    if settings.backend.kind == BackendKind::RocksDb {
         for operator in keyed {
             let directory = platform.disk.native_dir().await.map_err(|error| {
                 TaskFailure::Environment(format!("{operator}: no directory for its database: {error}"))
             })?;
-            scratch.insert(operator.clone(), directory);
+            let backend = BackendId(platform.entropy.next_u128("backend-id"));
+            let own = Scratch { directory, backend, restored: Vec::new(), unclipped: false };
+            scratch.insert(operator.clone(), own);
         }
     }
     Ok(scratch)

@@ -385,6 +385,18 @@ impl LocalDisk for NoDisk {
     ) -> Fut<'_, Result<(), DiskError>> {
         Box::pin(async { Err(DiskError::Dead) })
     }
+    fn list_native(&self, _: &NativeDir, _: &str) -> Fut<'_, Result<Vec<String>, DiskError>> {
+        Box::pin(async { Err(DiskError::Dead) })
+    }
+    fn read_native(&self, _: &NativeDir, _: &str, _: &str) -> Fut<'_, Result<Bytes, DiskError>> {
+        Box::pin(async { Err(DiskError::Dead) })
+    }
+    fn write_native(&self, _: &NativeDir, _: &str, _: &str, _: Bytes) -> Fut<'_, Result<(), DiskError>> {
+        Box::pin(async { Err(DiskError::Dead) })
+    }
+    fn remove_native(&self, _: &NativeDir, _: &str) -> Fut<'_, Result<(), DiskError>> {
+        Box::pin(async { Err(DiskError::Dead) })
+    }
 }
 
 #[derive(Default)]

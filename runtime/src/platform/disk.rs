@@ -191,6 +191,20 @@ pub trait LocalDisk: Send + Sync {
         to: &NativeDir,
         subdirectory: &str,
     ) -> Fut<'_, Result<(), DiskError>>;
+    /// Names of the files directly inside a subdirectory of a native directory, sorted.
+    fn list_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<Vec<String>, DiskError>>;
+    /// The bytes of a file of a native directory, below `subdirectory`.
+    fn read_native(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<Bytes, DiskError>>;
+    /// Writes a file of a native directory, which must not exist, and the directories it is in.
+    fn write_native(
+        &self,
+        to: &NativeDir,
+        subdirectory: &str,
+        file: &str,
+        bytes: Bytes,
+    ) -> Fut<'_, Result<(), DiskError>>;
+    /// Removes a subdirectory of a native directory with all it holds; fine if there is none.
+    fn remove_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<(), DiskError>>;
 }
 
 #[cfg(test)]

@@ -23,14 +23,18 @@ use crate::{
     ids::{AllocationId, CheckpointId, JobId, KeyGroupRange, OperatorUid, SubtaskId},
     journal::Event,
     layout::LocalLayout,
-    platform::{DiskError, Platform, RelPath},
+    platform::{DiskError, NativeDir, Platform, RelPath},
     points::Point,
     sabotage::{Sabotage, SabotageSet},
 };
 
 const MAGIC: [u8; 4] = *b"WELM";
 const VERSION: u16 = 1;
+/// Without numbers, which say nothing, and differ from run to run where a database has written the file.
+pub(super) const WRONG_CHECKSUM: &str = "its checksum is wrong";
 const MANIFEST: &str = "_manifest";
+/// Where adopted files come in, before they get the names of their parts.
+const ENTRANCE: &str = "_entrance";
 
 /// One part in a local copy, and which object of primary storage it mirrors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +44,8 @@ pub struct LocalPart {
     pub name: String,
     pub object: String,
     pub length: u64,
+    /// Of one length, as in [`StatePart`].
+    #[serde(with = "postcard::fixint::le")]
     pub crc32c: u32,
 }
 
@@ -70,7 +76,7 @@ impl LocalManifest {
 
 /// A name that can be a file in a copy's directory: names come back from disks and stores.
 fn is_file_name(name: &str) -> bool {
-    !name.contains('/') && name != MANIFEST && RelPath::new(name).is_ok()
+    !name.contains('/') && name != MANIFEST && name != ENTRANCE && RelPath::new(name).is_ok()
 }
 
 fn parse_copy(name: &str) -> Option<CheckpointId> {
@@ -307,39 +313,50 @@ impl LocalWriter {
         if store.is_dropped(checkpoint) || self.broken.is_some() {
             return;
         }
-        if !self.clean {
-            // Left over from an earlier process, which died while it wrote.
-            if let Err(error) = store.0.platform.disk.remove_tree(&store.directory(checkpoint)).await {
-                self.broken = Some(format!("left-over files cannot be removed: {error}"));
-                return;
-            }
-            self.clean = !store.0.sabotage.is(Sabotage::LocalPartsOverwrite);
-            if !self.clean && !self.parts.is_empty() {
-                store.emit(Sabotage::LocalPartsOverwrite.marker());
-            }
+        if !self.clean_up().await {
+            return;
         }
         let length = bytes.len() as u64;
-        let (subtask, name) = (store.0.name.clone(), part.name.clone());
         let result = if is_file_name(&part.name) {
             self.write(&part.name, bytes).await.map_err(|e| e.to_string())
         } else {
             Err("not a file name".to_string())
         };
         match result {
-            Ok(()) => {
-                self.parts.push(LocalPart {
-                    operator: part.operator.clone(),
-                    key_groups: part.key_groups,
-                    name: part.name.clone(),
-                    object: part.location.to_string(),
-                    length: part.length,
-                    crc32c: part.crc32c,
-                });
-                store.emit(Event::LocalPartStored { subtask, checkpoint, part: name, bytes: length });
+            Ok(()) => self.stored(part, length),
+            Err(reason) => self.failed(part, reason),
+        }
+    }
+
+    /// Takes over files of a native checkpoint, by link where the disk can. If it cannot, the copy goes on without them.
+    pub async fn adopt_native(&mut self, from: &NativeDir, subdirectory: &str, files: &[(String, &StatePart)]) {
+        let store = self.store.clone();
+        let checkpoint = self.checkpoint;
+        if store.is_dropped(checkpoint) || self.broken.is_some() || files.is_empty() || !self.clean_up().await {
+            return;
+        }
+        let disk = &store.0.platform.disk;
+        let directory = store.directory(checkpoint);
+        // Under their own names first, which may be those of another database's files too.
+        let entrance = directory.join(ENTRANCE);
+        let names: Vec<String> = files.iter().map(|(file, _)| file.clone()).collect();
+        let entered = match disk.adopt(from, subdirectory, &names, &entrance).await {
+            Ok(entered) => entered,
+            Err(error) => {
+                for (_, part) in files {
+                    self.failed(part, error.to_string());
+                }
+                return;
             }
-            Err(reason) => {
-                self.lacks_parts = true;
-                store.emit(Event::LocalPartFailed { subtask, checkpoint, part: name, reason });
+        };
+        for ((file, part), linked) in files.iter().zip(entered) {
+            if !is_file_name(&part.name) {
+                self.failed(part, "not a file name".to_string());
+                continue;
+            }
+            match disk.rename(&entrance.join(file), &directory.join(&part.name)).await {
+                Ok(()) => self.stored(part, linked.length),
+                Err(error) => self.failed(part, error.to_string()),
             }
         }
     }
@@ -348,12 +365,49 @@ impl LocalWriter {
     pub async fn adopt(&mut self, part: &StatePart, bytes: Result<Bytes, String>) {
         match bytes {
             Ok(bytes) => self.put(part, bytes).await,
-            Err(reason) => {
-                self.lacks_parts = true;
-                let (subtask, checkpoint, part) = (self.store.0.name.clone(), self.checkpoint, part.name.clone());
-                self.store.emit(Event::LocalPartFailed { subtask, checkpoint, part, reason });
+            Err(reason) => self.failed(part, reason),
+        }
+    }
+
+    /// Whether some part is stored.
+    pub fn has_parts(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    fn stored(&mut self, part: &StatePart, bytes: u64) {
+        self.parts.push(LocalPart {
+            operator: part.operator.clone(),
+            key_groups: part.key_groups,
+            name: part.name.clone(),
+            object: part.location.to_string(),
+            length: part.length,
+            crc32c: part.crc32c,
+        });
+        let (subtask, part) = (self.store.0.name.clone(), part.name.clone());
+        self.store.emit(Event::LocalPartStored { subtask, checkpoint: self.checkpoint, part, bytes });
+    }
+
+    fn failed(&mut self, part: &StatePart, reason: String) {
+        self.lacks_parts = true;
+        let (subtask, part) = (self.store.0.name.clone(), part.name.clone());
+        self.store.emit(Event::LocalPartFailed { subtask, checkpoint: self.checkpoint, part, reason });
+    }
+
+    /// Before each part. False: there can be no copy.
+    async fn clean_up(&mut self) -> bool {
+        let store = self.store.clone();
+        if !self.clean {
+            // Left over from an earlier process, which died while it wrote.
+            if let Err(error) = store.0.platform.disk.remove_tree(&store.directory(self.checkpoint)).await {
+                self.broken = Some(format!("left-over files cannot be removed: {error}"));
+                return false;
+            }
+            self.clean = !store.0.sabotage.is(Sabotage::LocalPartsOverwrite);
+            if !self.clean && !self.parts.is_empty() {
+                store.emit(Sabotage::LocalPartsOverwrite.marker());
             }
         }
+        true
     }
 
     /// Makes the copy whole: manifest, then names. True: it is there.
@@ -453,10 +507,9 @@ impl LocalCopy {
             journal.reached(Point::LocalLengthWrong);
             return Err(format!("has {} bytes, {} were expected", bytes.len(), part.length));
         }
-        let crc = crc32c::crc32c(&bytes);
-        if crc != part.crc32c {
+        if crc32c::crc32c(&bytes) != part.crc32c {
             journal.reached(Point::LocalChecksumWrong);
-            return Err(format!("checksum {crc:08x}, {:08x} was expected", part.crc32c));
+            return Err(WRONG_CHECKSUM.to_string());
         }
         Ok(bytes)
     }

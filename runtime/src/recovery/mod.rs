@@ -5,6 +5,7 @@ pub mod allocations;
 pub mod assignment;
 pub mod choice;
 pub mod local_store;
+pub mod native_io;
 pub mod snapshot_io;
 
 #[cfg(test)]

@@ -10,14 +10,17 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt, future::Either, stream};
 
-use super::local_store::{LocalCopy, LocalStateStore, LocalWriter};
+use super::{
+    local_store::{LocalCopy, LocalStateStore, LocalWriter, WRONG_CHECKSUM},
+    native_io::{Place, places},
+};
 use crate::{
     checkpoint::{
         primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
         types::{PartLocation, RestorePart, StatePart},
     },
     dataflow::{
-        chain::{PartData, PartSource, RestoredPart, RestoredState},
+        chain::{PartData, PartSource, RestoredPart, RestoredState, Scratch},
         task::{SubtaskSpec, TaskFailure, TaskSettings},
     },
     ids::{AttemptId, CheckpointId, JobId, OperatorUid, SubtaskId},
@@ -32,7 +35,7 @@ use crate::{
 /// Parts of one subtask that are written, or read, at the same time.
 const PARALLEL: usize = 4;
 /// The local copy may lag behind primary by so much, or by as long as primary took, before it is given up.
-const LOCAL_GRACE: Duration = Duration::from_millis(100);
+pub(super) const LOCAL_GRACE: Duration = Duration::from_millis(100);
 
 /// Whose snapshot it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +172,8 @@ async fn transfer(
     let started = platform.clock.now();
     let upload = upload_all(platform, context, settings, pieces);
     // What is inline needs no copy: it comes with the order to restore it.
-    let Some(writer) = local.filter(|_| pieces.iter().any(|piece| !matches!(piece, Piece::Inline(_)))) else {
+    let copied = pieces.iter().any(|piece| !matches!(piece, Piece::Inline(_)));
+    let Some(writer) = local.filter(|writer| copied || writer.has_parts()) else {
         return upload.await;
     };
     let store = writer.store().clone();
@@ -244,7 +248,7 @@ async fn upload_all(
     Ok(())
 }
 
-async fn upload_one(
+pub(super) async fn upload_one(
     platform: &Platform,
     context: &SnapshotContext,
     primary: &Primary,
@@ -290,7 +294,7 @@ async fn write_local(mut writer: LocalWriter, pieces: &[Piece], base: Option<Che
 }
 
 /// Reads the state that `spec` tells to restore, each part from the local copy if it has exactly that part, else from primary.
-/// Other local copies are removed. `name`: the subtask's, for the journal.
+/// Other local copies are removed. `scratch`: the operators with a database; files of native checkpoints go there. `name`: the subtask's, for the journal.
 ///
 /// # Errors
 /// [`TaskFailure::StateLost`]: a part is definitely gone or damaged in primary, and locally too.
@@ -300,6 +304,7 @@ pub async fn restore_parts(
     spec: &SubtaskSpec,
     name: &str,
     local: Option<&LocalStateStore>,
+    mut scratch: BTreeMap<OperatorUid, Scratch>,
 ) -> Result<RestoredState, TaskFailure> {
     let wrong_copy = wrong_copy(spec, local).await;
     if let Some(store) = local {
@@ -308,7 +313,7 @@ pub async fn restore_parts(
         let keep = wrong_copy.or(spec.restore.as_ref().map(|order| order.checkpoint));
         let _ = timeout(platform.clock.as_ref(), by, store.prune(keep)).await;
     }
-    let Some(order) = &spec.restore else { return Ok(RestoredState::default()) };
+    let Some(order) = &spec.restore else { return Ok(RestoredState { scratch, ..RestoredState::default() }) };
     let (checkpoint, attempt) = (order.checkpoint, spec.attempt);
     let settings = &spec.settings;
     platform.journal.emit(Event::RestoreStarted { subtask: name.to_string(), checkpoint, attempt });
@@ -326,9 +331,17 @@ pub async fn restore_parts(
             Some(store) => Some(reader_copy(platform, settings, store, wrong_copy.unwrap_or(checkpoint)).await),
         },
     };
+    let places = places(checkpoint, &order.parts, &mut scratch)?;
     // Boxed before they are streamed, as in `upload_all`.
-    let reads = order.parts.iter().map(|part| {
-        let read: Fut<'_, _> = Box::pin(reader.read(&part.part, part.from == spec.subtask.index));
+    let reads = order.parts.iter().zip(&places).map(|(part, place)| {
+        let reader = &reader;
+        let read: Fut<'_, _> = Box::pin(async move {
+            let (bytes, from_local) = reader.read(&part.part, part.from == spec.subtask.index).await?;
+            let Some(Place { directory, subdirectory, file }) = place else { return Ok((Some(bytes), from_local)) };
+            let written = platform.disk.write_native(directory, subdirectory, file, bytes).await;
+            written.map_err(|error| TaskFailure::Environment(format!("part {}: {error}", part.part.name)))?;
+            Ok((None, from_local))
+        });
         read
     });
     let reads: Vec<_> = reads.collect();
@@ -344,13 +357,14 @@ pub async fn restore_parts(
         match result {
             Ok((bytes, from_local)) => {
                 *(if from_local { &mut local_parts } else { &mut primary_parts }) += 1;
-                restored.parts.push(RestoredPart {
+                // What is none has found its place.
+                restored.parts.extend(bytes.map(|bytes| RestoredPart {
                     operator: part.operator.clone(),
                     key_groups: part.key_groups,
                     kind: part.kind.clone(),
                     from: *from,
                     bytes,
-                });
+                }));
             }
             // A definite loss says more than an outage.
             Err(lost @ TaskFailure::StateLost { .. }) if !matches!(failure, Some(TaskFailure::StateLost { .. })) => {
@@ -384,6 +398,7 @@ pub async fn restore_parts(
             _ => Point::LocalPartly,
         });
     }
+    restored.scratch = scratch;
     let subtask = name.to_string();
     platform.journal.emit(Event::RestoreFinished { subtask, checkpoint, attempt, local_parts, primary_parts });
     Ok(restored)
@@ -515,11 +530,10 @@ impl PartReader<'_> {
         loop {
             let (reason, meaning) = match self.primary.read_exact(object, part.length).await {
                 Ok(bytes) => {
-                    let crc = crc32c::crc32c(&bytes);
-                    if crc == part.crc32c {
+                    if crc32c::crc32c(&bytes) == part.crc32c {
                         return Ok(bytes);
                     }
-                    (format!("checksum {crc:08x}, {:08x} was expected", part.crc32c), readings.bad(&bytes))
+                    (WRONG_CHECKSUM.to_string(), readings.bad(&bytes))
                 }
                 Err(error @ ReadError::Length { .. }) => (error.to_string(), readings.wrong_length(&error)),
                 Err(ReadError::Store(StoreError::Absent)) => {
@@ -538,12 +552,14 @@ impl PartReader<'_> {
 
 /// What came with the order to restore it, if it is what was written.
 fn inline_bytes(part: &StatePart, bytes: &Bytes) -> Result<Bytes, PrimaryFailure> {
-    let (length, crc) = (bytes.len() as u64, crc32c::crc32c(bytes));
-    if (length, crc) == (part.length, part.crc32c) {
-        return Ok(bytes.clone());
+    let length = bytes.len() as u64;
+    if length != part.length {
+        return Err(PrimaryFailure::Lost(format!("{length} bytes, {} were expected", part.length)));
     }
-    let expected = format!("{} bytes with checksum {:08x} were expected", part.length, part.crc32c);
-    Err(PrimaryFailure::Lost(format!("{length} bytes with checksum {crc:08x}, {expected}")))
+    if crc32c::crc32c(bytes) != part.crc32c {
+        return Err(PrimaryFailure::Lost(WRONG_CHECKSUM.to_string()));
+    }
+    Ok(bytes.clone())
 }
 
 enum PrimaryFailure {

@@ -101,8 +101,13 @@ fn spec(checkpoint: u64, parts: &[StatePart]) -> SubtaskSpec {
 fn restore(world: &World, checkpoint: u64, parts: &[StatePart]) -> Result<(RestoredState, usize), TaskFailure> {
     let before = count(world, EventKind::PartRestoredLocally);
     let local = store(world);
-    let state =
-        world.run(restore_parts(&world.platform("tm-1"), &spec(checkpoint, parts), "count[0]", Some(&local)))?;
+    let state = world.run(restore_parts(
+        &world.platform("tm-1"),
+        &spec(checkpoint, parts),
+        "count[0]",
+        Some(&local),
+        BTreeMap::new(),
+    ))?;
     Ok((state, count(world, EventKind::PartRestoredLocally) - before))
 }
 
@@ -126,7 +131,7 @@ const _: fn(&World, &LocalStateStore) = |world, local| {
     fn send<T: Send>(_: T) {}
     let platform = world.platform("x");
     send(write_snapshot(&platform, &context(1), &settings(), Vec::new(), None, None));
-    send(restore_parts(&platform, &spec(1, &[]), "x", Some(local)));
+    send(restore_parts(&platform, &spec(1, &[]), "x", Some(local), BTreeMap::new()));
     send(local.confirm(CheckpointId(1)));
 };
 
@@ -266,7 +271,7 @@ fn state_is_lost_only_if_it_is_lost_in_both_places() {
     world.edit_file("part-1", |b| b[0] ^= 1);
     let Err(TaskFailure::StateLost { checkpoint, part, reason }) = restore(&world, 3, &parts) else { panic!() };
     assert_eq!((checkpoint, part.as_str()), (CheckpointId(3), "part-1"));
-    assert!(reason.contains("local: checksum") && reason.contains("no such object"), "{reason}");
+    assert!(reason.contains("local: its checksum") && reason.contains("no such object"), "{reason}");
     for bytes in [Bytes::from_static(b"short"), Bytes::from(vec![0; parts[1].length as usize])] {
         world.put_object(parts[1].object().unwrap(), bytes);
         assert!(matches!(restore(&world, 3, &parts), Err(TaskFailure::StateLost { .. })));
@@ -364,7 +369,7 @@ fn sabotage_breaks_what_it_says() {
     assert_eq!((parts.len(), world.objects().len()), (PARTS, PARTS - 1));
     world.edit_file("part-0", |b| b[0] ^= 1);
     let trusting = SubtaskSpec { settings: with(Sabotage::TrustLocalPart), ..spec(3, &parts) };
-    let state = world.run(restore_parts(&platform, &trusting, "count[0]", Some(&local))).unwrap();
+    let state = world.run(restore_parts(&platform, &trusting, "count[0]", Some(&local), BTreeMap::new())).unwrap();
     assert_ne!(state.parts[0].bytes, content(3, 0));
 }
 

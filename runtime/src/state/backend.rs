@@ -26,9 +26,8 @@ use super::{
 };
 use crate::{
     checkpoint::types::PartKind,
-    dataflow::chain::{NativeCall, NativeStage, PartData, PartSource},
-    ids::{KeyGroupRange, OperatorUid},
-    platform::NativeDir,
+    dataflow::chain::{ChainSnapshot, NativeCall, NativeSnapshot, NativeStage, PartData, PartSource, Scratch},
+    ids::{CheckpointId, KeyGroupRange, OperatorUid},
 };
 
 /// Keyed state of a subtask is written in so many parts at most.
@@ -74,7 +73,7 @@ impl<K: StateKey> KeyedBackend<K> {
         range: KeyGroupRange,
         max_parallelism: u16,
         parts: &[(KeyGroupRange, Bytes)],
-        scratch: Option<NativeDir>,
+        scratch: Option<Scratch>,
         settings: &BackendSettings,
     ) -> Result<KeyedBackend<K>, UserError> {
         let restored = read_parts::<K>(&operator, range, max_parallelism, parts)?;
@@ -161,13 +160,57 @@ impl<K: StateKey> KeyedBackend<K> {
         }
     }
 
-    /// The state as it is now, in parts that can be encoded later, on another thread.
+    /// The state as it is now, as files of a database; None if it is to be written in parts, by [`Self::snapshot`].
     ///
     /// # Errors
-    /// If the state of the last key cannot be written back.
-    pub fn snapshot(&mut self) -> Result<Vec<PartSource>, StateError> {
-        let (operator, range, max_parallelism) = (self.operator.clone(), self.range, self.max_parallelism);
-        let source = |states: &[StateHeader], key_groups, content, sections: Vec<Box<dyn SectionWriter>>| {
+    /// If the state of the last key cannot be written back, or the database refuses.
+    pub fn native_snapshot(&mut self, checkpoint: CheckpointId) -> Result<Option<NativeSnapshot>, StateError> {
+        match &mut self.store {
+            Store::Heap(_) => {
+                let _ = checkpoint;
+                Ok(None)
+            }
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => rocks.native_snapshot(&self.operator, self.range, checkpoint),
+        }
+    }
+
+    /// Adds the state as it is now to a snapshot, in the way the backend takes snapshots.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`] and [`Self::native_snapshot`].
+    pub fn add_to(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), StateError> {
+        match self.native_snapshot(snapshot.checkpoint)? {
+            Some(native) => {
+                snapshot.native.push(native);
+                snapshot.parts.extend(self.heap_timers());
+            }
+            None => snapshot.parts.extend(self.snapshot()?),
+        }
+        Ok(())
+    }
+
+    /// Parts with the timers alone, if there are any queues: beside files of a database, which does not have them.
+    fn heap_timers(&mut self) -> Vec<PartSource> {
+        let states = self.time.add_headers(Vec::new());
+        if states.is_empty() {
+            return Vec::new();
+        }
+        let source = self.part_source();
+        let parts = split_range(self.range, PARTS).into_iter().map(|key_groups| {
+            let first = usize::from(key_groups.first.0 - self.range.first.0);
+            let groups = first..first + key_groups.count() as usize;
+            source(&states, key_groups, None, self.time.add_sections(&[], Vec::new(), &groups))
+        });
+        parts.collect()
+    }
+
+    /// Makes parts of sections.
+    fn part_source(
+        &self,
+    ) -> impl Fn(&[StateHeader], KeyGroupRange, Option<u64>, Vec<Box<dyn SectionWriter>>) -> PartSource + use<K> {
+        let (operator, max_parallelism) = (self.operator.clone(), self.max_parallelism);
+        move |states, key_groups, content, sections| {
             let header = PartHeader {
                 operator: operator.0.clone(),
                 key_type: type_name::<K>().to_string(),
@@ -186,7 +229,27 @@ impl<K: StateKey> KeyedBackend<K> {
                     None => PartData::encode(move || encode_part(&header, &sections)),
                 },
             }
-        };
+        }
+    }
+
+    /// `checkpoint` is complete.
+    pub fn completed(&mut self, checkpoint: CheckpointId) {
+        match &mut self.store {
+            Store::Heap(_) => {
+                let _ = checkpoint;
+            }
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) => rocks.completed(checkpoint),
+        }
+    }
+
+    /// The state as it is now, in parts that can be encoded later, on another thread.
+    ///
+    /// # Errors
+    /// If the state of the last key cannot be written back.
+    pub fn snapshot(&mut self) -> Result<Vec<PartSource>, StateError> {
+        let range = self.range;
+        let source = self.part_source();
         let ranges = split_range(range, PARTS).into_iter();
         let groups = |key_groups: KeyGroupRange| {
             let first = usize::from(key_groups.first.0 - range.first.0);
@@ -271,17 +334,17 @@ impl<K: StateKey> KeyedBackend<K> {
 
 #[cfg(feature = "rocksdb")]
 fn rocksdb_store<K>(
-    scratch: Option<NativeDir>,
+    scratch: Option<Scratch>,
     settings: &BackendSettings,
     max_parallelism: u16,
 ) -> Result<Store<K>, UserError> {
     let scratch = scratch.ok_or_else(|| UserError::new("there is no directory for its database"))?;
-    Ok(Store::RocksDb(Box::new(RocksStore::new(&settings.rocksdb, scratch, max_parallelism))))
+    Ok(Store::RocksDb(Box::new(RocksStore::new(settings, scratch, max_parallelism))))
 }
 
 #[cfg(not(feature = "rocksdb"))]
 fn rocksdb_store<K>(
-    _scratch: Option<NativeDir>,
+    _scratch: Option<Scratch>,
     _settings: &BackendSettings,
     _max_parallelism: u16,
 ) -> Result<Store<K>, UserError> {
@@ -296,7 +359,7 @@ fn part_name(operator: &OperatorUid, key_groups: KeyGroupRange) -> String {
 }
 
 /// The uid as part of a file name.
-pub(super) fn plain_name(operator: &OperatorUid) -> String {
+pub(crate) fn plain_name(operator: &OperatorUid) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     operator.0.chars().map(plain).take(100).collect()
 }

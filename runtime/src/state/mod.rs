@@ -25,6 +25,7 @@ pub mod settings;
 mod table;
 mod timers;
 
+pub(crate) use backend::plain_name;
 pub use backend::{KeyedBackend, OpenContext};
 pub use combining::{Aggregate, AggregatingState, ReducingState};
 pub use context::KeyedContext;
@@ -45,7 +46,7 @@ pub use operator::{
 pub use operator_format::{OperatorPart, OperatorPartHeader, OperatorStateHeader, OperatorStateMode};
 pub use redistribution::{broadcast_copy, split_share};
 #[cfg(feature = "rocksdb")]
-pub use rocksdb::SlotMemory;
+pub use rocksdb::{SlotMemory, part_of_database};
 pub use settings::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace};
 pub use table::{StateNamespace, StateValue};
 pub use timers::{TimeDomain, Timer};

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    dataflow::chain::{NativeStage, PartData, PartSource},
-    ids::{KeyGroup, KeyGroupRange, OperatorUid},
+    dataflow::chain::{NativeStage, PartData, PartSource, Scratch},
+    ids::{BackendId, KeyGroup, KeyGroupRange, OperatorUid},
     platform::NativeDir,
 };
 
@@ -34,8 +34,12 @@ fn restore_range<K: StateKey>(parts: &Parts, range: KeyGroupRange) -> Result<Key
 
 /// Real directories are for native code; this is where tests make them.
 #[allow(clippy::disallowed_types)]
-pub(super) fn scratch() -> NativeDir {
+pub(super) fn directory() -> NativeDir {
     NativeDir(std::sync::Arc::new(tempfile::tempdir().unwrap()))
+}
+
+pub(super) fn scratch() -> Scratch {
+    Scratch { directory: directory(), backend: BackendId(7), restored: Vec::new(), unclipped: false }
 }
 
 fn restore_in<K: StateKey>(
@@ -43,7 +47,15 @@ fn restore_in<K: StateKey>(
     parts: &Parts,
     range: KeyGroupRange,
 ) -> Result<KeyedBackend<K>, UserError> {
-    let scratch = (settings.kind == BackendKind::RocksDb).then(scratch);
+    restore_from(settings, parts, range, (settings.kind == BackendKind::RocksDb).then(scratch))
+}
+
+fn restore_from<K: StateKey>(
+    settings: &BackendSettings,
+    parts: &Parts,
+    range: KeyGroupRange,
+    scratch: Option<Scratch>,
+) -> Result<KeyedBackend<K>, UserError> {
     KeyedBackend::restore(OperatorUid("count".into()), range, MAX_PARALLELISM, parts, scratch, settings)
 }
 
@@ -65,7 +77,17 @@ impl Operator {
         parts: &Parts,
         range: KeyGroupRange,
     ) -> Result<Operator, UserError> {
-        let mut backend = restore_in(settings, parts, range)?;
+        let scratch = (settings.kind == BackendKind::RocksDb).then(scratch);
+        Operator::open_from(settings, parts, range, scratch)
+    }
+
+    pub(super) fn open_from(
+        settings: &BackendSettings,
+        parts: &Parts,
+        range: KeyGroupRange,
+        scratch: Option<Scratch>,
+    ) -> Result<Operator, UserError> {
+        let mut backend = restore_from(settings, parts, range, scratch)?;
         let mut ctx = backend.open_context();
         let (value, list, map) = (ctx.value_state("value")?, ctx.list_state("list")?, ctx.map_state("map")?);
         backend.opened();
@@ -132,7 +154,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    fn apply(&mut self, change: &Change) {
+    pub(super) fn apply(&mut self, change: &Change) {
         match change {
             Change::Add(n) => *self.value.get_or_insert(0) += n,
             Change::Set(n) => self.value = Some(*n),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use runtime::{
     checkpoint::types::{LedgerEpoch, PrecommittedObject, SubtaskKey, SubtaskSnapshot},
     ids::{AttemptId, CheckpointId, Execution, LeaderEpoch, OperatorUid},
@@ -53,7 +54,15 @@ pub trait Formats {
     /// The entries of one part of `operator`'s state. Those of state without keys have as key, by postcard, the index of the
     /// subtask, the parallelism, and the position.
     fn state(&self, operator: &OperatorUid, bytes: &[u8]) -> Result<Vec<StateEntry>, String>;
+    /// Reads the entries of a native checkpoint, from its files. None: there are none in this format.
+    fn native_state(&self) -> Option<ReadNative> {
+        None
+    }
 }
+
+/// From the operator and the files of a native checkpoint, by their names, to its entries. Native code: it is not run on the
+/// simulation's thread.
+pub type ReadNative = fn(&OperatorUid, &[(String, Bytes)]) -> Result<Vec<StateEntry>, String>;
 
 /// A sink's manifest, by this module's own reading of `{"kind":"commit"|"void","checkpoint":n,"objects":[…]}`.
 #[derive(Clone, Debug, PartialEq, Eq)]

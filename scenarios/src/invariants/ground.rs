@@ -4,6 +4,7 @@
 //! hashed when it is created (the shadow), so that later loss or rot is seen without believing anybody.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::Duration,
@@ -18,7 +19,7 @@ use runtime::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    formats::{Completion, Formats, HeadRecord, Manifest, Snapshots, local_file},
+    formats::{Completion, Formats, HeadRecord, Manifest, Snapshots, StateEntry, local_file},
     output_truth::CommittedOutput,
     truth::{Effect, FaultNotice, Truth},
 };
@@ -184,6 +185,8 @@ pub struct Ground {
     pub committed_objects: BTreeSet<String>,
     pub output: CommittedOutput,
     pub damage: Damage,
+    /// What databases hold, by the names and hashes of their files: opening one is dear, and a checkpoint is looked at often.
+    pub databases: RefCell<BTreeMap<Vec<String>, Vec<StateEntry>>>,
 }
 
 impl Ground {
@@ -199,6 +202,7 @@ impl Ground {
             committed_objects: BTreeSet::new(),
             output: CommittedOutput { oracle, absorbed: BTreeSet::new(), quiet: None },
             damage: Damage::default(),
+            databases: RefCell::default(),
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Rule: the head log has one claim per leader epoch, epochs rise, and between two claims every entry was created by the very
 //! process (and incarnation) that made the first of them and carries its epoch. Executions rise. A completed checkpoint
-//! consists of objects of one attempt only, the current one: an acknowledgement of an older attempt never helps to
-//! complete. A manifest created by a process that is not the leader says what the head log says or is a void marker of
+//! consists of objects of one attempt only, the current one, and of what complete checkpoints before it had already: an
+//! acknowledgement of an older attempt never helps to complete. A manifest created by a process that is not the leader says what the head log says or is a void marker of
 //! its own time; otherwise it has no business there.
 //!
 //! Truth: head entries and who created them (from the store, not from the entry); attempts in object names.
@@ -81,7 +81,10 @@ impl Check for Leadership {
                     let Some(attempt) = attempt_in_name(object) else { continue };
                     // Without an entry about the current attempt, all must at least agree.
                     let current = *seen.get_or_insert(attempt);
-                    if attempt != current {
+                    // What a checkpoint before had already may be of any attempt before.
+                    let before = look.ground.head.completed.range(..completion.checkpoint);
+                    let reused = before.rev().any(|(_, before)| before.needed().any(|needed| needed == object));
+                    if attempt != current && !reused {
                         let message = format!("{object} is of attempt {attempt}, the current one is {current}");
                         out.report(format!("checkpoint {}", completion.checkpoint), "stale-ack", message);
                     }

@@ -24,6 +24,7 @@ mod output;
 mod output_truth;
 mod replay;
 mod restored;
+mod reuse;
 mod runtime_formats;
 mod slots;
 mod superset;
@@ -210,6 +211,7 @@ impl InvariantSuite {
             // The order decides whose finding is first when one instant shows several: causes before consequences.
             checks: vec![
                 Box::new(leadership::Leadership::default()),
+                Box::new(reuse::Reuse),
                 Box::new(cadence::Cadence::default()),
                 Box::new(superset::Superset),
                 Box::new(restored::Restored::default()),

@@ -1,11 +1,11 @@
 //! The committed output as a reader sees it, and what it implies: the manifests and the objects they name, nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use runtime::{
-    checkpoint::types::{PartKind, StatePart},
-    ids::CheckpointId,
+    checkpoint::types::{PartKind, StatePart, SubtaskKey},
+    ids::{CheckpointId, OperatorUid},
 };
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -109,10 +109,58 @@ impl Ground {
         for (_, part) in completed.parts().filter(|(_, part)| readable(&part.kind)) {
             parts.push((part, self.part_intact(truth, part).ok()?));
         }
+        match self.native_state_of(truth, completed)? {
+            Ok(found) => entries.extend(found),
+            Err(wrong) => return Some(Err(wrong)),
+        }
         for (part, bytes) in parts {
             match self.formats.state(&part.operator, &bytes) {
                 Ok(found) => entries.extend(found),
                 Err(reason) => return Some(Err(Wrong::new(part.location.to_string(), "state-garbled", reason))),
+            }
+        }
+        Some(Ok(entries))
+    }
+
+    /// The state that lies in files of databases. None if one of them is damaged or gone.
+    fn native_state_of(&self, truth: &dyn Truth, completed: &CompletedFact) -> Option<Result<Vec<StateEntry>, Wrong>> {
+        let mut databases: BTreeMap<(SubtaskKey, OperatorUid), Vec<(String, Bytes)>> = BTreeMap::new();
+        let mut names: BTreeMap<(SubtaskKey, OperatorUid), Vec<String>> = BTreeMap::new();
+        for (subtask, part) in completed.parts() {
+            let (PartKind::Shared { file } | PartKind::Private { file }) = &part.kind else { continue };
+            let database = (subtask, part.operator.clone());
+            let bytes = self.part_intact(truth, part).ok()?;
+            names.entry(database.clone()).or_default().push(format!("{file} {:?}", self.part_hash(part)));
+            databases.entry(database).or_default().push((file.clone(), bytes));
+        }
+        let mut entries = Vec::new();
+        for (database, files) in databases {
+            let known = names.remove(&database).unwrap_or_default();
+            if let Some(found) = self.databases.borrow().get(&known) {
+                entries.extend(found.iter().cloned());
+                continue;
+            }
+            let ((vertex, index), operator) = database;
+            let wrong = |reason: String| {
+                let what = format!("database of {operator} in subtask v{vertex}[{index}]");
+                Some(Err(Wrong::new(what, "state-garbled", reason)))
+            };
+            let Some(read) = self.formats.native_state() else {
+                return wrong("there should be no files of databases".to_string());
+            };
+            let (answer, answered) = std::sync::mpsc::channel();
+            let of = operator.clone();
+            truth.outside(Box::new(move || {
+                // The receiver waits below.
+                let _ = answer.send(read(&of, &files));
+            }));
+            match answered.recv() {
+                Ok(Ok(found)) => {
+                    entries.extend(found.iter().cloned());
+                    self.databases.borrow_mut().insert(known, found);
+                }
+                Ok(Err(reason)) => return wrong(reason),
+                Err(_) => return wrong("reading it panicked".to_string()),
             }
         }
         Some(Ok(entries))

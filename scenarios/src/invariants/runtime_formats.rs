@@ -4,10 +4,11 @@ use bytes::Bytes;
 use runtime::{
     checkpoint::{head, metadata::CheckpointMetadata},
     ids::OperatorUid,
-    state::{OperatorPart, PartReader},
+    platform::NativeDir,
+    state::{OperatorPart, PartReader, part_of_database},
 };
 
-use super::formats::{Completion, Formats, HeadRecord, Snapshots, StateEntry};
+use super::formats::{Completion, Formats, HeadRecord, ReadNative, Snapshots, StateEntry};
 
 pub struct RuntimeFormats;
 
@@ -42,6 +43,10 @@ impl Formats for RuntimeFormats {
 
     fn is_local_manifest(&self, file: &str) -> bool {
         file == "_manifest"
+    }
+
+    fn native_state(&self) -> Option<ReadNative> {
+        Some(read_native)
     }
 
     fn state(&self, operator: &OperatorUid, bytes: &[u8]) -> Result<Vec<StateEntry>, String> {
@@ -87,4 +92,19 @@ fn operator_state(operator: &OperatorUid, bytes: &[u8]) -> Result<Vec<StateEntry
         }
     }
     Ok(entries)
+}
+
+/// Opens the database somewhere and reads all of it.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "native code works in real directories")]
+fn read_native(operator: &OperatorUid, files: &[(String, Bytes)]) -> Result<Vec<StateEntry>, String> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("weir-judge-");
+    let directory = builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).map_err(|e| e.to_string())?;
+    let database = directory.path().join("database");
+    std::fs::create_dir(&database).map_err(|e| e.to_string())?;
+    for (name, bytes) in files {
+        std::fs::write(database.join(name), bytes).map_err(|e| e.to_string())?;
+    }
+    let part = part_of_database(NativeDir(std::sync::Arc::new(directory)), "database")?;
+    RuntimeFormats.state(operator, &part)
 }

@@ -160,6 +160,8 @@ impl Prepared {
 
 /// A run told step by step. Every step does what a right runtime would do, unless the test bends it.
 pub struct Story {
+    /// The part that the next checkpoint refers to instead of writing one.
+    reuse: Option<ObjectName>,
     pub truth: MemoryTruth,
     pub model: Model,
     pub attempt: AttemptId,
@@ -206,6 +208,7 @@ impl Story {
         change(&mut config);
         let suite = InvariantSuite::new(config);
         let mut story = Story {
+            reuse: None,
             truth: MemoryTruth::default(),
             model: Model::new(&input, None),
             attempt: AttemptId { leader: LeaderEpoch(1), execution: Execution(1) },
@@ -296,7 +299,9 @@ impl Story {
             .map(|(k, v)| (postcard::to_stdvec(k).expect("encodes"), postcard::to_stdvec(v).expect("encodes")))
             .collect();
         let state = serde_json::to_vec(&state).expect("encodes");
-        let part = layout.state_part(checkpoint, self.attempt, FOLD, "part-0", self.nonce);
+        let own = layout.state_part(checkpoint, self.attempt, FOLD, "part-0", self.nonce);
+        let reused = self.reuse.take();
+        let part = reused.clone().unwrap_or(own);
         let snapshot = SubtaskSnapshot {
             parts: vec![StatePart {
                 operator: OperatorUid("fold".into()),
@@ -311,7 +316,9 @@ impl Story {
             }],
             inline: BTreeMap::new(),
         };
-        self.create(part.as_str(), state);
+        if reused.is_none() {
+            self.create(part.as_str(), state);
+        }
         let data = layout.sink_data("audit", checkpoint, self.attempt, 0, self.nonce);
         let bytes: Vec<u8> = lines.iter().flat_map(|l| l.iter().copied().chain([b'\n'])).collect();
         let object = PrecommittedObject {
@@ -369,6 +376,14 @@ impl Story {
         let prepared = self.prepare(id, positions);
         self.complete_prepared(&prepared);
         self
+    }
+
+    /// Checkpoint `id`, with the state that was written for another, where nothing has been read since.
+    pub fn reusing(&mut self, id: u64, written_for: &Prepared) -> Prepared {
+        self.reuse = Some(ObjectName::new(written_for.parts[0].clone()).expect("made by the layout"));
+        let prepared = self.prepare(id, &written_for.positions);
+        self.complete_prepared(&prepared);
+        prepared
     }
 
     pub fn commit_prepared(&mut self, prepared: &Prepared) {

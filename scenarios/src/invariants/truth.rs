@@ -10,6 +10,11 @@ use runtime::journal::Event;
 
 /// Reads the simulated world.
 pub trait Truth {
+    /// Runs native code, to its end, where it sees a world that it understands.
+    fn outside(&self, job: Box<dyn FnOnce() + Send>) {
+        job();
+    }
+
     /// Simulated time since the start of the run.
     fn now(&self) -> Duration;
     /// Objects in primary storage whose names start with `prefix`, with lengths, in order of names.

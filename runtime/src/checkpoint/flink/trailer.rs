@@ -45,7 +45,7 @@ pub(in crate::checkpoint) fn body(file: &[u8]) -> Result<&[u8], String> {
     }
     let computed = checksum(body, length);
     if found != computed {
-        return Err(format!("checksum mismatch: {found:02x?} recorded, {computed:02x?} computed"));
+        return Err("its checksum is wrong".to_string());
     }
     Ok(body)
 }

@@ -208,6 +208,26 @@ impl DiskFile for RealFile {
     }
 }
 
+/// Sorted; none if there is no such directory.
+fn names_in(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        names.push(name.into_string().map_err(|n| io::Error::other(format!("not a text name: {n:?}")))?);
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// What errors about native directories name.
+fn native_name() -> RelPath {
+    RelPath::new("native").expect("plain")
+}
+
 impl LocalDisk for RealDisk {
     fn create_new(&self, path: &RelPath) -> Fut<'_, Result<Box<dyn DiskFile>, DiskError>> {
         let absolute = self.absolute(path);
@@ -291,19 +311,7 @@ impl LocalDisk for RealDisk {
 
     fn list(&self, path: &RelPath) -> Fut<'_, Result<Vec<String>, DiskError>> {
         let absolute = self.absolute(path);
-        self.run(path, move || {
-            let entries = match fs::read_dir(&absolute) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                other => other?,
-            };
-            let mut names = Vec::new();
-            for entry in entries {
-                let name = entry?.file_name();
-                names.push(name.into_string().map_err(|n| io::Error::other(format!("not a text name: {n:?}")))?);
-            }
-            names.sort_unstable();
-            Ok(names)
-        })
+        self.run(path, move || names_in(&absolute))
     }
 
     fn device_of(&self, path: &RelPath) -> Fut<'_, Result<DeviceId, DiskError>> {
@@ -321,7 +329,7 @@ impl LocalDisk for RealDisk {
         Box::pin(async move {
             match call.await {
                 Ok(dir) => Ok(NativeDir(Arc::new(dir))),
-                Err(e) => Err(disk_error(&RelPath::new("native").expect("plain"), &e)),
+                Err(e) => Err(disk_error(&native_name(), &e)),
             }
         })
     }
@@ -366,6 +374,47 @@ impl LocalDisk for RealDisk {
                 }
             }
             Ok(())
+        })
+    }
+
+    fn list_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<Vec<String>, DiskError>> {
+        let (from, subdirectory) = (from.clone(), subdirectory.to_string());
+        self.run(&native_name(), move || {
+            check_names(&subdirectory, &[])?;
+            names_in(&from.path().join(&subdirectory))
+        })
+    }
+
+    fn read_native(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<Bytes, DiskError>> {
+        let (from, subdirectory, file) = (from.clone(), subdirectory.to_string(), file.to_string());
+        self.run(&native_name(), move || {
+            check_names(&subdirectory, std::slice::from_ref(&file))?;
+            fs::read(from.path().join(&subdirectory).join(&file)).map(Bytes::from)
+        })
+    }
+
+    fn write_native(
+        &self,
+        to: &NativeDir,
+        subdirectory: &str,
+        file: &str,
+        bytes: Bytes,
+    ) -> Fut<'_, Result<(), DiskError>> {
+        let (to, subdirectory, file) = (to.clone(), subdirectory.to_string(), file.to_string());
+        self.run(&native_name(), move || {
+            check_names(&subdirectory, std::slice::from_ref(&file))?;
+            let target = to.path().join(&subdirectory);
+            fs::create_dir_all(&target)?;
+            let mut created = OpenOptions::new().write(true).create_new(true).open(target.join(&file))?;
+            io::copy(&mut bytes.as_ref(), &mut created).map(drop)
+        })
+    }
+
+    fn remove_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<(), DiskError>> {
+        let (from, subdirectory) = (from.clone(), subdirectory.to_string());
+        self.run(&native_name(), move || {
+            check_names(&subdirectory, &[])?;
+            remove_all(&from.path().join(&subdirectory))
         })
     }
 }

@@ -8,7 +8,7 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
-use super::{options::options_for, slot_memory::SlotShare};
+use super::{native::Window, options::options_for, slot_memory::SlotShare};
 use crate::{
     platform::NativeDir,
     state::{
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Where in its scratch directory a database works.
+/// Where in its scratch directory a new database works.
 pub const WORKING: &str = "db";
 
 /// An open database. It is closed when the last owner lets go of it; [`Database::close`] says where that should be.
@@ -30,31 +30,45 @@ pub struct Database {
     /// The memory that it shares with other databases; None: no bound.
     share: Option<SlotShare>,
     families: Vec<String>,
+    window: Window,
+    window_bytes: u64,
     /// Kept for as long as the database works in it.
-    _directory: NativeDir,
+    directory: NativeDir,
 }
 
 /// The column family of a state: no name of a state is one of RocksDB's own.
 pub fn family_of(state: &str) -> String {
-    format!("state:{state}")
+    format!("{FAMILY_OF}{state}")
 }
 
+const FAMILY_OF: &str = "state:";
+
 impl Database {
-    /// Opens the database of `directory`, with column families for `states` and for those it has already. A native call.
+    /// The column families of the database in a subdirectory of `directory`. A native call.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn families_of(
+        directory: &NativeDir,
+        subdirectory: &str,
+        settings: &RocksDbSettings,
+    ) -> Result<Vec<String>, rocksdb::Error> {
+        DB::list_cf(&options_for(settings, None)?, directory.path().join(subdirectory))
+    }
+
+    /// Opens the database in a subdirectory of `directory`, which is made if it is not there, with these column families; it
+    /// must not have others. A native call.
     ///
     /// # Errors
     /// What RocksDB says.
     pub fn open(
         directory: NativeDir,
+        subdirectory: &str,
         settings: &RocksDbSettings,
-        states: impl Iterator<Item = String>,
+        mut families: Vec<String>,
     ) -> Result<Database, rocksdb::Error> {
         let options = options_for(settings, settings.host.memory.as_ref())?;
-        let path = directory.path().join(WORKING);
-        let mut families: Vec<String> = states.map(|state| family_of(&state)).collect();
-        if path.join("CURRENT").is_file() {
-            families.extend(DB::list_cf(&options, &path)?);
-        }
+        let path = directory.path().join(subdirectory);
         families.push("default".to_string());
         families.sort_unstable();
         families.dedup();
@@ -64,12 +78,36 @@ impl Database {
         // What is not in a checkpoint is lost with the process, and meant to be.
         writes.disable_wal(true);
         let share = settings.host.memory.clone().map(SlotShare::new);
-        let max_entry_bytes = settings.max_entry_bytes;
-        Ok(Database { db, writes, max_entry_bytes, share, families, _directory: directory })
+        let write_buffer_bytes =
+            settings.options.column_family.write_buffer_size.unwrap_or(settings.write_buffer_bytes);
+        let (max_entry_bytes, window_bytes) = (settings.max_entry_bytes, write_buffer_bytes / 2);
+        let window = Window::default();
+        Ok(Database { db, writes, max_entry_bytes, share, families, window, window_bytes, directory })
     }
 
     pub(super) fn rocksdb(&self) -> &DB {
         &self.db
+    }
+
+    pub fn directory(&self) -> &NativeDir {
+        &self.directory
+    }
+
+    /// Names of all column families, sorted.
+    pub fn families(&self) -> &[String] {
+        &self.families
+    }
+
+    pub(super) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    fn before_write(&self, key: &[u8], value: &[u8]) {
+        if self.window.is_open() {
+            // A memory that is nearly full makes RocksDB flush whatever it likes.
+            let limit = if self.share.as_ref().is_some_and(SlotShare::is_nearly_full) { 0 } else { self.window_bytes };
+            self.window.before_write(key.len() + value.len(), limit);
+        }
     }
 
     pub(super) fn writes(&self) -> &WriteOptions {
@@ -115,6 +153,7 @@ impl Database {
     /// If it cannot be written, or key or value is larger than allowed.
     pub fn put(&self, state: &str, key: &[u8], value: &[u8]) -> Result<(), StateError> {
         self.check_size(state, key, value)?;
+        self.before_write(key, value);
         let put = self.db.put_cf_opt(self.family(state)?, key, value, &self.writes);
         put.and_then(|()| self.wrote(key.len() + value.len())).map_err(|e| database_error(state, &e))
     }
@@ -125,6 +164,7 @@ impl Database {
     /// As [`Self::put`].
     pub fn append(&self, state: &str, key: &[u8], list: &[u8]) -> Result<(), StateError> {
         self.check_size(state, key, list)?;
+        self.before_write(key, list);
         let merged = self.db.merge_cf_opt(self.family(state)?, key, list, &self.writes);
         merged.and_then(|()| self.wrote(key.len() + list.len())).map_err(|e| database_error(state, &e))
     }
@@ -132,10 +172,13 @@ impl Database {
     /// # Errors
     /// If it cannot be written.
     pub fn delete(&self, state: &str, key: &[u8]) -> Result<(), StateError> {
+        self.before_write(key, &[]);
         let deleted = self.db.delete_cf_opt(self.family(state)?, key, &self.writes);
         deleted.and_then(|()| self.wrote(key.len())).map_err(|e| database_error(state, &e))
     }
 
+    /// Only before the first barrier.
+    ///
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, state: &str, batch: WriteBatch) -> Result<(), StateError> {
@@ -148,6 +191,7 @@ impl Database {
     /// disk can take.
     fn wrote(&self, bytes: usize) -> Result<(), rocksdb::Error> {
         let Some(share) = self.share.as_ref().filter(|share| share.wrote(bytes)) else { return Ok(()) };
+        self.window.finish();
         for family in self.families.iter().filter_map(|name| self.db.cf_handle(name)) {
             let held = self.db.property_int_value_cf(family, "rocksdb.cur-size-all-mem-tables")?.unwrap_or(0);
             if held >= share.least_flush_bytes() {
@@ -180,6 +224,21 @@ impl Database {
         end: Option<Vec<u8>>,
         each: impl FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
     ) -> Result<(), StateError> {
+        self.scan_family(&family_of(state), start, end, each)
+    }
+
+    /// As [`Self::scan`], by the name of the column family.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn scan_family(
+        &self,
+        family: &str,
+        start: &[u8],
+        end: Option<Vec<u8>>,
+        each: impl FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
+    ) -> Result<(), StateError> {
+        let state = family.strip_prefix(FAMILY_OF).unwrap_or(family);
         let iterator = self.db.raw_iterator_cf_opt(self.family(state)?, until(end));
         scan(iterator, state, start, each)
     }

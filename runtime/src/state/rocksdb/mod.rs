@@ -6,12 +6,15 @@
 
 mod database;
 mod layout;
+mod native;
 mod options;
+mod restore;
 mod scan;
 mod slot_memory;
 mod store;
 mod tables;
 
+pub use restore::part_of_database;
 pub use slot_memory::SlotMemory;
 pub(super) use store::{Declared, RocksStore};
 

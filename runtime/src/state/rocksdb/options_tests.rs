@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
-    database::{Database, WORKING},
+    database::{Database, WORKING, family_of},
     slot_memory::SlotMemory,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     state::{
         BackendKind, BackendSettings, RocksDbSettings,
         rocksdb_options::{host::DatabaseHost, memory::MemoryBudget, metrics, predefined::PredefinedOptions},
-        tests::{Change, Operator, Parts, all_groups, scratch},
+        tests::{Change, Operator, Parts, all_groups, directory},
     },
 };
 
@@ -32,9 +32,9 @@ struct Written {
 }
 
 fn written(settings: &RocksDbSettings) -> Written {
-    let directory = scratch();
+    let directory = directory();
     let path = directory.path().join(WORKING);
-    let database = Database::open(directory, settings, [STATE.to_string()].into_iter()).expect("it opens");
+    let database = Database::open(directory, WORKING, settings, vec![family_of(STATE)]).expect("it opens");
     let family = database.family(STATE).expect("declared");
     let cache = database.rocksdb().property_int_value_cf(family, "rocksdb.block-cache-capacity").expect("a property");
     let names = std::fs::read_dir(&path).expect("a directory").map(|entry| entry.expect("readable").path());
@@ -145,7 +145,7 @@ fn databases_of_a_slot_share_their_memory() {
     assert_eq!(shown.cache, Some(10 << 20));
     shown.assert(&[("cache_index_and_filter_blocks", "true"), ("pin_l0_filter_and_index_blocks_in_cache", "true")]);
     let value = [7; 3 << 10];
-    let open = |settings| Database::open(scratch(), settings, [STATE.to_string()].into_iter()).expect("it opens");
+    let open = |settings| Database::open(directory(), WORKING, settings, vec![family_of(STATE)]).expect("it opens");
     // Together twice as much as the slot may have; gives the most that was in use.
     let fill = |databases: [&Database; 2]| {
         let mut most = 0;
@@ -197,7 +197,7 @@ fn native_metrics_are_properties_of_the_database() {
     assert_eq!(settings.metrics.properties().count(), 21);
     let journal = Journal::new("tm-1", 10_000, None);
     settings.host.journal = Some(journal.clone());
-    let database = Database::open(scratch(), &settings, [STATE.to_string()].into_iter()).expect("it opens");
+    let database = Database::open(directory(), WORKING, &settings, vec![family_of(STATE)]).expect("it opens");
     database.put(STATE, b"key", b"value").expect("it is written");
     let read = database.metrics(&[STATE], &settings.metrics);
     assert_eq!(read.iter().map(|(_, name, _)| name.as_str()).collect::<Vec<_>>(), metrics::NAMES, "each has a value");

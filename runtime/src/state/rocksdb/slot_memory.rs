@@ -67,6 +67,11 @@ impl SlotShare {
         SlotShare { memory, unchecked: AtomicU64::new(0) }
     }
 
+    /// Whether RocksDB may soon flush on its own account.
+    pub fn is_nearly_full(&self) -> bool {
+        self.memory.write_buffers.get_usage() >= self.memory.write_buffers.get_buffer_size() / 4 * 3
+    }
+
     /// Counts what was written; true if the writer has to flush before it goes on.
     pub fn wrote(&self, bytes: usize) -> bool {
         let unchecked = self.unchecked.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;

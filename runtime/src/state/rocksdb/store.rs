@@ -2,44 +2,50 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    database::{Database, FrozenDatabase, database_error},
+    database::{Database, FrozenDatabase, database_error, family_of},
     layout::{group_length, put_group, put_tail, take_count},
+    native::{NativeCheckpoint, compact},
+    restore::{Restoring, restore_native, split_whole},
     scan::StateScan,
     tables::{ListTable, MapTable, RocksTable, ValueTable, encode},
 };
 use crate::{
-    dataflow::{chain::NativeCall, task::TaskFailure},
-    ids::{KeyGroup, KeyGroupRange, OperatorUid},
+    checkpoint::increments::Increments,
+    dataflow::{
+        chain::{NativeCall, NativeSnapshot, Scratch},
+        task::TaskFailure,
+    },
+    ids::{BackendId, CheckpointId, KeyGroup, KeyGroupRange, OperatorUid},
     journal::Event,
-    platform::{NativeDir, NativeOp},
+    platform::NativeOp,
     state::{
         error::{StateError, StateProblem, UserError},
         format::{PartHeader, SectionWriter, StateHeader, StateKind},
         heap::foreign_handle,
         key::StateKey,
         key_group::key_group_of,
-        restored::Restored,
-        settings::RocksDbSettings,
+        restored::{Restored, same_state},
+        settings::{BackendSettings, RocksDbSettings},
         table::{StateNamespace, StateValue},
     },
 };
 
 /// Where the database says what it holds.
-const CONTENTS: &[u8] = b"contents";
+pub(super) const CONTENTS: &[u8] = b"contents";
 
 /// What a database holds; kept in itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Contents {
-    header: PartHeader,
+pub(super) struct Contents {
+    pub header: PartHeader,
     /// By name: maps that are kept whole, because nobody has declared what they are of.
-    whole: Vec<String>,
+    pub whole: Vec<String>,
 }
 
 /// Checks of what a full snapshot holds, and the way from a whole map to its entries.
@@ -47,10 +53,12 @@ struct Contents {
 pub(in crate::state) struct Declared {
     check_key: fn(&[u8], KeyGroup, u16) -> Result<(), String>,
     check_value: fn(&[u8]) -> Result<(), String>,
-    split: Option<fn(&[u8], &mut EachEntry<'_>) -> Result<(), String>>,
+    split: Option<Split>,
 }
 
-type EachEntry<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StateError> + 'a;
+/// Takes a whole map apart.
+pub(super) type Split = fn(&[u8], &mut EachEntry<'_>) -> Result<(), String>;
+pub(super) type EachEntry<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StateError> + 'a;
 
 fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     match postcard::take_from_bytes(bytes) {
@@ -108,8 +116,9 @@ struct Pending {
 
 pub(in crate::state) struct RocksStore {
     settings: RocksDbSettings,
+    incremental: bool,
     /// Until the database is open.
-    directory: Option<NativeDir>,
+    scratch: Option<Scratch>,
     pending: Vec<Pending>,
     database: Arc<OnceLock<Opened>>,
     tables: Vec<Box<dyn RocksTable>>,
@@ -124,15 +133,18 @@ pub(in crate::state) struct RocksStore {
 struct Opened {
     database: Arc<Database>,
     contents: Contents,
+    backend: BackendId,
+    increments: Arc<Mutex<Increments>>,
 }
 
 type Outcome<T> = Result<T, StateError>;
 
 impl RocksStore {
-    pub(in crate::state) fn new(settings: &RocksDbSettings, directory: NativeDir, max_parallelism: u16) -> RocksStore {
+    pub(in crate::state) fn new(settings: &BackendSettings, scratch: Scratch, max_parallelism: u16) -> RocksStore {
         RocksStore {
-            settings: settings.clone(),
-            directory: Some(directory),
+            settings: settings.rocksdb.clone(),
+            incremental: settings.incremental,
+            scratch: Some(scratch),
             pending: Vec::new(),
             database: Arc::new(OnceLock::new()),
             tables: Vec::new(),
@@ -171,7 +183,7 @@ impl RocksStore {
         operator: &OperatorUid,
         range: KeyGroupRange,
     ) -> Option<NativeCall> {
-        let directory = self.directory.take()?;
+        let scratch = self.scratch.take()?;
         let (settings, max_parallelism) = (self.settings.clone(), self.max_parallelism);
         let pending = std::mem::take(&mut self.pending);
         let slot = self.database.clone();
@@ -185,7 +197,7 @@ impl RocksStore {
         let uid = operator.clone();
         let operator = operator.0.clone();
         let run = move || {
-            let opened = open(directory, &settings, header, &pending).map_err(|failure| match failure {
+            let opened = open(scratch, &settings, header, &pending).map_err(|failure| match failure {
                 OpenFailure::Environment(what) => TaskFailure::Environment(format!("{operator}: {what}")),
                 OpenFailure::Data(what) => TaskFailure::User(format!("{operator}: {what}")),
             })?;
@@ -276,17 +288,44 @@ impl RocksStore {
         frozen: &Arc<FrozenDatabase>,
         key_groups: KeyGroupRange,
     ) -> Outcome<Vec<Box<dyn SectionWriter>>> {
-        let contents = &self.opened()?.contents;
-        let sections = contents.header.states.iter().map(|state| {
-            Box::new(StateScan {
-                database: frozen.clone(),
-                state: state.name.clone(),
-                first: key_groups.first,
-                group_length: self.group_length,
-                split: contents.is_split(state),
-            }) as Box<dyn SectionWriter>
-        });
-        Ok(sections.collect())
+        Ok(self.opened()?.contents.sections(frozen, key_groups))
+    }
+
+    /// The barrier of a native checkpoint, if checkpoints are incremental.
+    pub(in crate::state) fn native_snapshot(
+        &mut self,
+        operator: &OperatorUid,
+        key_groups: KeyGroupRange,
+        checkpoint: CheckpointId,
+    ) -> Outcome<Option<NativeSnapshot>> {
+        if !self.incremental {
+            return Ok(None);
+        }
+        self.settle()?;
+        let Opened { database, backend, increments, .. } = self.opened()?;
+        let subdirectory = format!("chk-{checkpoint}");
+        let begun = NativeCheckpoint::begin(database, subdirectory.clone()).map_err(|e| database_error("", &e))?;
+        let base = increments.lock().expect("increments: a holder panicked").base();
+        let compacted = database.clone();
+        let compact = move || compact(&compacted);
+        Ok(Some(NativeSnapshot {
+            operator: operator.clone(),
+            key_groups,
+            backend: *backend,
+            directory: database.directory().clone(),
+            subdirectory,
+            take: Box::new(move || begun.take()),
+            compact: (!self.settings.auto_compaction).then(|| Box::new(compact) as _),
+            base,
+            increments: increments.clone(),
+        }))
+    }
+
+    /// A checkpoint is complete: its files may be referred to.
+    pub(in crate::state) fn completed(&mut self, checkpoint: CheckpointId) {
+        if let Some(opened) = self.database.get() {
+            opened.increments.lock().expect("increments: a holder panicked").confirmed(checkpoint);
+        }
     }
 
     /// Counts by reading everything.
@@ -365,13 +404,27 @@ fn not_open() -> StateError {
 }
 
 impl Contents {
+    /// The sections of a part, in the order of the states.
+    pub fn sections(&self, frozen: &Arc<FrozenDatabase>, key_groups: KeyGroupRange) -> Vec<Box<dyn SectionWriter>> {
+        let sections = self.header.states.iter().map(|state| {
+            Box::new(StateScan {
+                database: frozen.clone(),
+                state: state.name.clone(),
+                first: key_groups.first,
+                group_length: group_length(self.header.max_parallelism),
+                split: self.is_split(state),
+            }) as Box<dyn SectionWriter>
+        });
+        sections.collect()
+    }
+
     /// Whether the entries of this state's maps are entries of the database.
     fn is_split(&self, state: &StateHeader) -> bool {
         state.kind == StateKind::Map && !self.whole.contains(&state.name)
     }
 }
 
-enum OpenFailure {
+pub(super) enum OpenFailure {
     /// It may go better next time.
     Environment(String),
     /// The snapshot and the code do not fit together, or the snapshot is damaged.
@@ -395,29 +448,44 @@ impl From<UserError> for OpenFailure {
 
 /// Opens the database, fills it, and writes down what it holds.
 fn open(
-    directory: NativeDir,
+    scratch: Scratch,
     settings: &RocksDbSettings,
     mut header: PartHeader,
     pending: &[Pending],
 ) -> Result<Opened, OpenFailure> {
-    let names = pending.iter().map(|state| state.header.name.clone());
-    let database = Database::open(directory, settings, names)
-        .map_err(|error| OpenFailure::Environment(format!("its database does not open: {error}")))?;
+    let names = pending.iter().map(|state| family_of(&state.header.name)).collect();
+    let Scratch { directory, backend, restored, unclipped } = scratch;
+    let Restoring { database, before, adopted } =
+        restore_native(directory, settings, &header, names, &restored, unclipped)?;
     let length = group_length(header.max_parallelism);
-    let mut whole = Vec::new();
+    let Contents { header: PartHeader { states, .. }, mut whole } = before;
     for state in pending {
+        let name = &state.header.name;
+        if let Some(stored) = states.iter().find(|stored| stored.name == *name) {
+            same_state(stored, &state.header)?;
+            if let (Some(split), true) = (state.declared.and_then(|d| d.split), whole.contains(name)) {
+                split_whole(&database, name, split, length)?;
+                whole.retain(|other| other != name);
+            }
+        }
         if state.declared.is_none() && state.header.kind == StateKind::Map {
-            whole.push(state.header.name.clone());
+            whole.push(name.clone());
         }
         if let Some(restored) = &state.restored {
             fill(&database, state, restored, length, header.max_parallelism)?;
         }
         header.states.push(state.header.clone());
     }
+    let undeclared = states.into_iter().filter(|state| pending.iter().all(|p| p.header.name != state.name));
+    header.states.extend(undeclared);
     header.states.sort_by(|a, b| a.name.cmp(&b.name));
     let contents = Contents { header, whole };
     write_contents(&database, &contents)?;
-    Ok(Opened { database: Arc::new(database), contents })
+    let (backend, increments) = match adopted {
+        Some(native) => (native.backend, Increments::adopted(native.checkpoint, native.shared)),
+        None => (backend, Increments::default()),
+    };
+    Ok(Opened { database: Arc::new(database), contents, backend, increments: Arc::new(Mutex::new(increments)) })
 }
 
 fn write_contents(database: &Database, contents: &Contents) -> Outcome<()> {
@@ -427,7 +495,7 @@ fn write_contents(database: &Database, contents: &Contents) -> Outcome<()> {
 }
 
 /// Bytes of a batch when a state is filled.
-const BATCH_BYTES: usize = 512 << 10;
+pub(super) const BATCH_BYTES: usize = 512 << 10;
 
 /// Writes what a full snapshot has of a state.
 fn fill(

@@ -1,17 +1,21 @@
 //! The database store against the heap: same changes, same answers, same full snapshots.
 
+#![allow(clippy::disallowed_methods, reason = "native code works in real directories")]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use crate::{
-    dataflow::chain::NativeStage,
-    ids::OperatorUid,
+    checkpoint::increments::SharedFiles,
+    dataflow::chain::{NativeSnapshot, NativeStage, RestoredNative, Scratch},
+    ids::{BackendId, CheckpointId, KeyGroupRange, OperatorUid},
     state::{
-        BackendKind, BackendSettings, KeyedBackend, MapState, PartReader, RocksDbSettings, StateProblem, UserError,
-        key_group_range,
+        BackendKind, BackendSettings, KeyedBackend, MapState, PartReader, RocksDbSettings, StateKey, StateProblem,
+        UserError, key_group_of, key_group_range,
         tests::{
-            Change, MAX_PARALLELISM, Model, Operator, Parts, all_groups, apply_all, assert_is, changes, encode, scratch,
+            Change, MAX_PARALLELISM, Model, Operator, Parts, all_groups, apply_all, assert_is, changes, encode, groups,
+            scratch,
         },
     },
 };
@@ -166,4 +170,179 @@ fn keys_and_values_of_another_type_are_refused() {
             .unwrap();
     let error = backend.open_context().value_state::<i16>("value").err().unwrap();
     assert!(error.message().contains("u64") && error.message().contains("i16"), "{error}");
+}
+
+fn incremental() -> BackendSettings {
+    let rocksdb = RocksDbSettings { auto_compaction: false, ..RocksDbSettings::default() };
+    BackendSettings { incremental: true, rocksdb, ..self::rocksdb() }
+}
+
+/// Files of a native checkpoint, outside of any scratch directory.
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn take(native: NativeSnapshot) -> (KeyGroupRange, Files) {
+    (native.take)().unwrap();
+    let directory = native.directory.path().join(&native.subdirectory);
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if !name.starts_with("OPTIONS") {
+            files.insert(name, std::fs::read(entry.path()).unwrap());
+        }
+    }
+    (native.key_groups, files)
+}
+
+fn barrier(operator: &mut Operator, checkpoint: u64) -> NativeSnapshot {
+    operator.backend.native_snapshot(CheckpointId(checkpoint)).unwrap().expect("checkpoints are incremental")
+}
+
+/// A database from the files of others.
+fn from_files(checkpoints: &[(KeyGroupRange, Files)], range: KeyGroupRange, unclipped: bool) -> Operator {
+    let mut scratch = Scratch { unclipped, ..scratch() };
+    for (position, (key_groups, files)) in checkpoints.iter().enumerate() {
+        let subdirectory = format!("restored-{position}");
+        let directory = scratch.directory.path().join(&subdirectory);
+        std::fs::create_dir_all(&directory).unwrap();
+        for (name, bytes) in files {
+            std::fs::write(directory.join(name), bytes).unwrap();
+        }
+        scratch.restored.push(RestoredNative {
+            checkpoint: CheckpointId(1),
+            backend: BackendId(1),
+            key_groups: *key_groups,
+            subdirectory,
+            shared: SharedFiles::new(),
+        });
+    }
+    Operator::open_from(&incremental(), &Parts::new(), range, Some(scratch)).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    /// R153: the files hold the state at the barrier, whatever the stream writes before they are made.
+    #[test]
+    fn a_native_checkpoint_is_the_state_at_its_barrier(before in changes(), after in changes(), later in changes()) {
+        let mut operator = Operator::open_in(&incremental(), &Parts::new(), all_groups()).unwrap();
+        let mut then = BTreeMap::new();
+        apply_all(&mut operator, &mut then, &before);
+        let first = barrier(&mut operator, 1);
+        let mut now = then.clone();
+        apply_all(&mut operator, &mut now, &after);
+        // The next barrier may come before the files of the first are made.
+        let second = barrier(&mut operator, 2);
+        let mut at_second = now.clone();
+        apply_all(&mut operator, &mut now, &later);
+        let (first, second) = (take(first), take(second));
+        assert_is(&mut operator, &now);
+        let mut restored = from_files(std::slice::from_ref(&first), all_groups(), false);
+        assert_is(&mut restored, &then);
+        let mut restored = from_files(std::slice::from_ref(&second), all_groups(), false);
+        assert_is(&mut restored, &at_second);
+        apply_all(&mut restored, &mut at_second, &later);
+        assert_is(&mut restored, &now);
+        prop_assert_eq!(restored.snapshot(), operator.snapshot());
+    }
+
+    /// R174: at another parallelism, each takes what is of its key groups and nothing else.
+    #[test]
+    fn native_checkpoints_are_restored_at_another_parallelism(before in changes(), old in 1u32..4, new in 1u32..4) {
+        let mut model: BTreeMap<String, Model> = BTreeMap::new();
+        let mut checkpoints = Vec::new();
+        for i in 0..old {
+            let range = key_group_range(i, old, MAX_PARALLELISM);
+            let mut operator = Operator::open_in(&incremental(), &Parts::new(), range).unwrap();
+            for (key, change) in &before {
+                if range.contains(key_group_of(key.java_hash(), MAX_PARALLELISM)) {
+                    operator.apply(key, change);
+                    model.entry(key.clone()).or_default().apply(change);
+                }
+            }
+            let native = barrier(&mut operator, 1);
+            checkpoints.push(take(native));
+        }
+        let mut entries = 0;
+        for i in 0..new {
+            let range = key_group_range(i, new, MAX_PARALLELISM);
+            let needed: Vec<_> = checkpoints
+                .iter()
+                .filter(|(of, _)| of.first <= range.last && range.first <= of.last)
+                .cloned()
+                .collect();
+            let mut restored = from_files(&needed, range, false);
+            let mine: BTreeMap<String, Model> = model
+                .iter()
+                .filter(|(key, _)| range.contains(key_group_of(key.java_hash(), MAX_PARALLELISM)))
+                .map(|(key, state)| (key.clone(), state.clone()))
+                .collect();
+            assert_is(&mut restored, &mine);
+            entries += restored.backend.entries().unwrap();
+        }
+        let mut whole = from_files(&checkpoints, all_groups(), false);
+        prop_assert_eq!(whole.backend.entries().unwrap(), entries);
+        assert_is(&mut whole, &model);
+    }
+}
+
+/// Whoever fills the memtables before the files are made makes them himself.
+#[test]
+fn a_stream_that_writes_much_during_the_window_does_not_spoil_the_checkpoint() {
+    let rocksdb =
+        RocksDbSettings { auto_compaction: false, write_buffer_bytes: 128 << 10, ..RocksDbSettings::default() };
+    let settings = BackendSettings { rocksdb, ..incremental() };
+    let mut operator = Operator::open_in(&settings, &Parts::new(), all_groups()).unwrap();
+    let text = "x".repeat(1_000);
+    let mut model = BTreeMap::new();
+    for n in 0..50 {
+        let change = Change::Insert(1, format!("{n}{text}"));
+        apply_all(&mut operator, &mut model, &[(format!("k{n}"), change)]);
+    }
+    let native = barrier(&mut operator, 1);
+    let mut now = model.clone();
+    for n in 0..2_000 {
+        let change = Change::Insert(1, format!("{n}-{text}"));
+        apply_all(&mut operator, &mut now, &[(format!("k{}", n % 700), change)]);
+    }
+    let files = take(native);
+    assert_is(&mut operator, &now);
+    let mut restored = from_files(&[files], all_groups(), false);
+    assert_is(&mut restored, &model);
+}
+
+/// Old increments fold away: the files that a checkpoint refers to stay few.
+#[test]
+fn compaction_keeps_the_files_of_a_checkpoint_few() {
+    let mut operator = Operator::open_in(&incremental(), &Parts::new(), all_groups()).unwrap();
+    let mut most = 0;
+    for checkpoint in 1..60 {
+        operator.apply(&format!("k{}", checkpoint % 7), &Change::Set(checkpoint));
+        let mut native = barrier(&mut operator, checkpoint);
+        let compact = native.compact.take().expect("auto compaction is off");
+        let (_, files) = take(native);
+        most = most.max(files.keys().filter(|name| name.ends_with(".sst")).count());
+        compact().unwrap();
+        operator.backend.completed(CheckpointId(checkpoint));
+    }
+    assert!((2..8).contains(&most), "{most} table files");
+}
+
+/// A planted fault: what is not of a subtask's key groups stays in its database, and shows.
+#[test]
+fn key_groups_of_others_show_if_they_are_not_removed() {
+    let mut operator = Operator::open_in(&incremental(), &Parts::new(), all_groups()).unwrap();
+    for n in 0..100 {
+        operator.apply(&format!("k{n}"), &Change::Set(n));
+    }
+    let native = barrier(&mut operator, 1);
+    let files = [take(native)];
+    let count = |unclipped| {
+        let mut half = from_files(&files, groups(0, 63), unclipped);
+        half.backend.completed(CheckpointId(1));
+        let native = barrier(&mut half, 2);
+        from_files(&[take(native)], all_groups(), false).backend.entries().unwrap()
+    };
+    assert!(count(false) < 100);
+    assert_eq!(count(true), 100);
 }

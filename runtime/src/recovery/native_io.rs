@@ -1,0 +1,277 @@
+//! Files of native checkpoints between a database's scratch directory and the two stores: taken, uploaded as far as the base does
+//! not have them, linked into the local copy.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+
+use super::{
+    local_store::LocalWriter,
+    snapshot_io::{LOCAL_GRACE, SnapshotContext, upload_one},
+};
+use crate::{
+    checkpoint::{
+        increments::SharedFiles,
+        primary::Primary,
+        types::{PartKind, PartLocation, RestorePart, StatePart},
+    },
+    dataflow::{
+        chain::{NativeSnapshot, RestoredNative, Scratch},
+        task::{TaskFailure, TaskSettings},
+    },
+    ids::{BackendId, CheckpointId, OperatorUid},
+    journal::Event,
+    layout::Layout,
+    platform::{Fut, Held, NativeDir, NativeOp, Platform, RelPath, timeout},
+    points::Point,
+    state::plain_name,
+};
+
+/// Takes native checkpoints and writes what is new of them. Gives the parts of all, and the local copy to go on with.
+///
+/// # Errors
+/// Why a checkpoint could not be taken or a file is not durable in primary storage; the local copy is given up then.
+pub async fn write_native(
+    platform: &Platform,
+    context: &SnapshotContext,
+    settings: &TaskSettings,
+    snapshots: Vec<NativeSnapshot>,
+    mut local: Option<LocalWriter>,
+) -> Result<(Vec<StatePart>, Option<LocalWriter>), String> {
+    let mut parts = Vec::new();
+    for snapshot in snapshots {
+        let (directory, subdirectory) = (snapshot.directory.clone(), snapshot.subdirectory.clone());
+        let store = local.as_ref().map(|local| local.store().clone());
+        let result = write_one(platform, context, settings, snapshot, &mut local).await;
+        // In primary, and linked into the local copy: not needed any more. What cannot be removed goes with the database.
+        let _ = platform.disk.remove_native(&directory, &subdirectory).await;
+        match result {
+            Ok(more) => parts.extend(more),
+            Err(reason) => {
+                if let Some(store) = store {
+                    store.give_up(context.checkpoint, &reason);
+                }
+                return Err(reason);
+            }
+        }
+    }
+    Ok((parts, local))
+}
+
+async fn write_one(
+    platform: &Platform,
+    context: &SnapshotContext,
+    settings: &TaskSettings,
+    snapshot: NativeSnapshot,
+    local: &mut Option<LocalWriter>,
+) -> Result<Vec<StatePart>, String> {
+    let NativeSnapshot { operator, key_groups, backend, directory, subdirectory, take, compact, base, increments } =
+        snapshot;
+    let of_operator = |what: String| format!("{operator}: {what}");
+    run(platform, NativeOp::DatabaseCheckpoint, take).await.map_err(of_operator)?;
+    if let Some(compact) = compact {
+        run(platform, NativeOp::DatabaseCompact, compact).await.map_err(of_operator)?;
+    }
+    #[cfg(feature = "sabotage")]
+    let base = planted_base(platform, settings, base, &increments);
+    let files = platform.disk.list_native(&directory, &subdirectory).await;
+    let mut files = files.map_err(|error| of_operator(error.to_string()))?;
+    files.retain(|file| is_needed(file));
+    let started = platform.clock.now();
+    let primary = Primary::new(platform, settings.store_operation_timeout, settings.store_total_timeout);
+    let layout = Layout { job: context.job };
+    let new_part = |file: &String| {
+        let kind = if is_shared(file) {
+            PartKind::Shared { file: file.clone() }
+        } else {
+            PartKind::Private { file: file.clone() }
+        };
+        // With the key groups: where a subtask restores what several have written, names tell the parts apart.
+        let name = format!("{}-{}-{}-{file}", plain_name(&operator), key_groups.first, key_groups.last);
+        let nonce = platform.entropy.next_u64("object-nonce");
+        let (checkpoint, attempt, subtask) = (context.checkpoint, context.attempt, context.subtask);
+        let object = if is_shared(file) {
+            layout.shared_part(checkpoint, attempt, subtask, &name, nonce)
+        } else {
+            layout.state_part(checkpoint, attempt, subtask, &name, nonce)
+        };
+        StatePart {
+            operator: operator.clone(),
+            key_groups,
+            name,
+            kind,
+            location: PartLocation::Object(object),
+            length: 0,
+            crc32c: 0,
+            written_by: context.checkpoint,
+            backend: Some(backend),
+        }
+    };
+    // Boxed before they are streamed: what a closure makes inside a stream is not known to be `Send`.
+    let uploads = files.iter().map(|file| {
+        let upload: Fut<'_, Result<StatePart, String>> = match base.get(file) {
+            Some(part) => Box::pin(std::future::ready(Ok(part.clone()))),
+            None => {
+                let part = new_part(file);
+                let (directory, subdirectory, primary) = (&directory, &subdirectory, &primary);
+                Box::pin(async move {
+                    let bytes = platform.disk.read_native(directory, subdirectory, file).await;
+                    let bytes = bytes.map_err(|error| format!("file {file} of the native checkpoint: {error}"))?;
+                    upload(platform, context, settings, primary, part, bytes).await
+                })
+            }
+        };
+        upload
+    });
+    let uploads: Vec<_> = uploads.collect();
+    let at_once = settings.backend.rocksdb.transfer_threads.max(1) as usize;
+    let results: Vec<Result<StatePart, String>> = stream::iter(uploads).buffered(at_once).collect().await;
+    let parts = results.into_iter().collect::<Result<Vec<StatePart>, String>>().map_err(of_operator)?;
+    platform.journal.emit(Event::NativeCheckpointWritten {
+        subtask: context.name.clone(),
+        checkpoint: context.checkpoint,
+        files: count(parts.len()),
+        reused: count(parts.iter().filter(|part| part.written_by != context.checkpoint).count()),
+    });
+    if let Some(mut writer) = local.take() {
+        let now = platform.clock.now();
+        let grace = LOCAL_GRACE.max(now.since(started));
+        // What is inline needs no copy: it comes with the order to restore it.
+        let linked = files.into_iter().zip(&parts).filter(|(_, part)| part.object().is_some());
+        let linked: Vec<(String, &StatePart)> = linked.collect();
+        let store = writer.store().clone();
+        let adopted = writer.adopt_native(&directory, &subdirectory, &linked);
+        match timeout(platform.clock.as_ref(), now + grace, adopted).await {
+            Ok(()) => *local = Some(writer),
+            Err(_) => store.give_up(context.checkpoint, "too slow: primary was done long before"),
+        }
+    }
+    let shared: SharedFiles = parts.iter().filter_map(|part| Some((shared_file(part)?, part.clone()))).collect();
+    increments.lock().map_err(|_| "increments: a holder panicked".to_string())?.written(context.checkpoint, shared);
+    Ok(parts)
+}
+
+/// A planted bug: the base is what was written last.
+#[cfg(feature = "sabotage")]
+fn planted_base(
+    platform: &Platform,
+    settings: &TaskSettings,
+    base: SharedFiles,
+    increments: &std::sync::Mutex<crate::checkpoint::increments::Increments>,
+) -> SharedFiles {
+    use crate::sabotage::Sabotage::BaseIsUnconfirmed;
+    let Ok(increments) = increments.lock() else { return base };
+    if settings.sabotage.is(BaseIsUnconfirmed) && increments.newest() != base {
+        platform.journal.emit(BaseIsUnconfirmed.marker());
+        return increments.newest();
+    }
+    base
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The name of a shared part's file in its native checkpoint.
+fn shared_file(part: &StatePart) -> Option<String> {
+    match &part.kind {
+        PartKind::Shared { file } => Some(file.clone()),
+        _ => None,
+    }
+}
+
+/// Files that never change.
+fn is_shared(file: &str) -> bool {
+    file.ends_with(".sst") || file.ends_with(".blob")
+}
+
+/// What makes up the database, and what says so. The rest is made anew when it is opened.
+fn is_needed(file: &str) -> bool {
+    is_shared(file) || file.starts_with("MANIFEST-") || file == "CURRENT"
+}
+
+async fn run(
+    platform: &Platform,
+    op: NativeOp,
+    call: Box<dyn FnOnce() -> Result<(), String> + Send>,
+) -> Result<(), String> {
+    platform.spawner.native_value(op, call).await.map_err(|error| error.to_string())?
+}
+
+async fn upload(
+    platform: &Platform,
+    context: &SnapshotContext,
+    settings: &TaskSettings,
+    primary: &Primary,
+    mut part: StatePart,
+    bytes: Bytes,
+) -> Result<StatePart, String> {
+    part.length = bytes.len() as u64;
+    part.crc32c = crc32c::crc32c(&bytes);
+    // A shared file stays a file, so that others can refer to it.
+    if matches!(part.kind, PartKind::Private { .. }) && settings.backend.is_inline(part.length) {
+        platform.journal.reached(Point::PartInline);
+        part.location = PartLocation::Inline(bytes);
+        return Ok(part);
+    }
+    let _held = Held::new(&platform.memory, part.length);
+    upload_one(platform, context, primary, &part, &bytes).await?;
+    Ok(part)
+}
+
+/// Where a file of a native checkpoint is brought back to.
+pub(super) struct Place {
+    pub directory: NativeDir,
+    pub subdirectory: String,
+    pub file: String,
+}
+
+/// Gives each file of a native checkpoint its place in the scratch directory of its operator's database: one subdirectory for
+/// each database it comes from. None for other parts.
+///
+/// # Errors
+/// If an operator has no database, or what the checkpoint says is no file name.
+pub(super) fn places(
+    checkpoint: CheckpointId,
+    parts: &[RestorePart],
+    scratch: &mut BTreeMap<OperatorUid, Scratch>,
+) -> Result<Vec<Option<Place>>, TaskFailure> {
+    let mut known: BTreeMap<(&OperatorUid, u32, BackendId), usize> = BTreeMap::new();
+    let mut places = Vec::with_capacity(parts.len());
+    for RestorePart { from, part } in parts {
+        let (PartKind::Shared { file } | PartKind::Private { file }) = &part.kind else {
+            places.push(None);
+            continue;
+        };
+        let (name, operator) = (&part.name, &part.operator);
+        let Some(scratch) = scratch.get_mut(operator) else {
+            return Err(TaskFailure::User(format!(
+                "{operator}: checkpoint {checkpoint} holds files of a RocksDB database, which no other backend can restore: \
+                 choose RocksDB, or take a full snapshot first"
+            )));
+        };
+        let Some(backend) = part.backend.filter(|_| !file.contains('/') && RelPath::new(file.clone()).is_ok()) else {
+            return Err(TaskFailure::User(format!(
+                "{operator}: part {name} of checkpoint {checkpoint} does not say which file of which database it is"
+            )));
+        };
+        let position = *known.entry((operator, *from, backend)).or_insert_with(|| {
+            scratch.restored.push(RestoredNative {
+                checkpoint,
+                backend,
+                key_groups: part.key_groups,
+                subdirectory: format!("restored-{}", scratch.restored.len()),
+                shared: SharedFiles::new(),
+            });
+            scratch.restored.len() - 1
+        });
+        let native = &mut scratch.restored[position];
+        if let Some(file) = shared_file(part) {
+            native.shared.insert(file, part.clone());
+        }
+        let subdirectory = native.subdirectory.clone();
+        places.push(Some(Place { directory: scratch.directory.clone(), subdirectory, file: file.clone() }));
+    }
+    Ok(places)
+}

@@ -1,0 +1,185 @@
+//! Native checkpoints: the files of a database as it was at a barrier, while the stream goes on.
+//!
+//! At the barrier the memtables are closed, which takes no time, and the stream goes on with new ones. Away from the stream
+//! the closed ones are flushed, and the files of the database linked into a directory. Between the two, the window, nothing of
+//! the new memtables may get into files. They are flushed early only when they are full: before that, whoever fills them
+//! makes the native checkpoint himself. There is one window at a time: a barrier that comes while one is open does the same.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, Weak,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use rocksdb::{
+    BottommostLevelCompaction, ColumnFamily, CompactOptions, DB, FlushOptions, WaitForCompactOptions,
+    checkpoint::Checkpoint, properties,
+};
+
+use super::database::Database;
+
+/// What happened since the barrier of the open window.
+#[derive(Default)]
+pub(super) struct Window {
+    open: AtomicBool,
+    bytes: AtomicU64,
+    entries: AtomicU64,
+    /// Who waits for the files; nobody if it was given up.
+    checkpoint: Mutex<Weak<NativeCheckpoint>>,
+}
+
+/// Memory of an entry in a memtable beside its bytes, generously.
+const ENTRY_OVERHEAD_BYTES: u64 = 128;
+
+impl Window {
+    fn checkpoint(&self) -> MutexGuard<'_, Weak<NativeCheckpoint>> {
+        self.checkpoint.lock().expect("native checkpoint: a holder panicked")
+    }
+
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Before a write of so many bytes while the window is open. `limit`: a memtable may be flushed when it holds more.
+    #[cold]
+    pub(super) fn before_write(&self, bytes: usize, limit: u64) {
+        let bytes = bytes as u64;
+        let before = self.bytes.fetch_add(bytes + ENTRY_OVERHEAD_BYTES, Ordering::Relaxed);
+        if before + bytes > limit {
+            self.finish();
+        }
+        self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes the files of an open window now.
+    pub(super) fn finish(&self) {
+        if !self.is_open() {
+            return;
+        }
+        let waiting = self.checkpoint().upgrade();
+        if let Some(checkpoint) = waiting {
+            // Who waits for the files hears of the failure.
+            let _ = checkpoint.take();
+        }
+        self.open.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The native checkpoint of one barrier.
+pub struct NativeCheckpoint {
+    database: Arc<Database>,
+    subdirectory: String,
+    taken: Mutex<Option<Result<(), String>>>,
+}
+
+impl NativeCheckpoint {
+    /// The barrier: what is written from now on is not in it.
+    pub fn begin(database: &Arc<Database>, subdirectory: String) -> Result<Arc<NativeCheckpoint>, rocksdb::Error> {
+        let window = database.window();
+        window.finish();
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        database.rocksdb().flush_cfs_opt(&families(database), &options)?;
+        let (database, taken) = (database.clone(), Mutex::new(None));
+        let checkpoint = Arc::new(NativeCheckpoint { database, subdirectory, taken });
+        let window = checkpoint.database.window();
+        window.bytes.store(0, Ordering::Relaxed);
+        window.entries.store(0, Ordering::Relaxed);
+        *window.checkpoint() = Arc::downgrade(&checkpoint);
+        window.open.store(true, Ordering::Relaxed);
+        Ok(checkpoint)
+    }
+
+    /// Makes the files, once; whoever comes later hears how it went.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn take(&self) -> Result<(), String> {
+        let mut taken = self.taken.lock().expect("native checkpoint: a holder panicked");
+        if let Some(result) = &*taken {
+            return result.clone();
+        }
+        let result = self.make_files();
+        self.database.window().open.store(false, Ordering::Relaxed);
+        *taken = Some(result.clone());
+        result
+    }
+
+    fn make_files(&self) -> Result<(), String> {
+        self.wait_for_flush()?;
+        let database = self.database.rocksdb();
+        let path = self.database.directory().path().join(&self.subdirectory);
+        // So much: the memtables stay as they are.
+        let made = Checkpoint::new(database).and_then(|c| c.create_checkpoint_with_log_size(path, u64::MAX));
+        made.map_err(|error| format!("native checkpoint: {error}"))?;
+        let written = self.database.window().entries.load(Ordering::Relaxed);
+        let mut in_memory = 0;
+        for family in families(&self.database) {
+            in_memory += number(database, family, properties::NUM_ENTRIES_ACTIVE_MEM_TABLE)?;
+        }
+        // One write may be under way.
+        if in_memory + 1 < written {
+            return Err("state of after the barrier was flushed into the native checkpoint".to_string());
+        }
+        Ok(())
+    }
+
+    /// Until no closed memtable is left.
+    fn wait_for_flush(&self) -> Result<(), String> {
+        let database = self.database.rocksdb();
+        let mut options = WaitForCompactOptions::default();
+        // Compactions may take long, and need not be waited for.
+        options.set_timeout(2_000);
+        loop {
+            let mut closed = 0;
+            for family in families(&self.database) {
+                closed += number(database, family, properties::NUM_IMMUTABLE_MEM_TABLE)?;
+                if number(database, family, properties::BACKGROUND_ERRORS)? > 0 {
+                    return Err("the database cannot flush: it had an error in the background".to_string());
+                }
+            }
+            if closed == 0 {
+                return Ok(());
+            }
+            // Its error is that it took too long; any other shows above.
+            let _ = database.wait_for_compact(&options);
+        }
+    }
+}
+
+fn number(database: &DB, family: &ColumnFamily, property: &properties::PropName) -> Result<u64, String> {
+    match database.property_int_value_cf(family, property) {
+        Ok(Some(number)) => Ok(number),
+        Ok(None) => Err(format!("the database does not know {property:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn families(database: &Database) -> Vec<&ColumnFamily> {
+    database.families().iter().filter_map(|name| database.rocksdb().cf_handle(name)).collect()
+}
+
+/// Column families with so many files of level 0 are compacted.
+const MANY_FILES: u64 = 4;
+
+/// Makes one file of many, where auto compaction is off. So the files that checkpoints refer to stay few.
+///
+/// # Errors
+/// What RocksDB says.
+pub fn compact(database: &Database) -> Result<(), String> {
+    // Held: a compaction flushes what is in memory, which no window would bear.
+    let waiting = database.window().checkpoint();
+    if waiting.upgrade().is_some() && database.window().open.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let mut options = CompactOptions::default();
+    // Files that do not overlap would only be moved to another level, each as it is.
+    options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+    for family in families(database) {
+        if number(database.rocksdb(), family, &properties::num_files_at_level(0))? >= MANY_FILES {
+            database.rocksdb().compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+        }
+    }
+    drop(waiting);
+    Ok(())
+}

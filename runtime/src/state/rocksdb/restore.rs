@@ -1,0 +1,260 @@
+//! From native checkpoints to a working database.
+//!
+//! The one checkpoint of exactly these key groups is opened as it is, and the database goes on under its name. Otherwise the
+//! checkpoint with the best overlap becomes the database, what is not of these key groups is removed from it, and what is of
+//! them in the others is copied into it (Flink `RocksDBIncrementalRestoreOperation`); it is a new database then, without a base.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::WriteBatch;
+
+use super::{
+    database::{Database, FrozenDatabase, WORKING, database_error},
+    layout::{group_length, group_start, put_tail},
+    store::{BATCH_BYTES, CONTENTS, Contents, OpenFailure, Split},
+};
+use crate::{
+    dataflow::chain::RestoredNative,
+    ids::KeyGroupRange,
+    platform::NativeDir,
+    state::{
+        error::{StateError, StateProblem},
+        format::{PartHeader, encode_part},
+        restored::same_state,
+        settings::RocksDbSettings,
+    },
+};
+
+/// A database with what was restored into it.
+pub(super) struct Restoring {
+    pub database: Database,
+    /// What it said of itself.
+    pub before: Contents,
+    /// The checkpoint it goes on from as it was.
+    pub adopted: Option<RestoredNative>,
+}
+
+fn environment(what: &str, error: &rocksdb::Error) -> OpenFailure {
+    OpenFailure::Environment(format!("{what}: {error}"))
+}
+
+/// Opens the database with at least `families`. `header` says what for.
+pub(super) fn restore_native(
+    directory: NativeDir,
+    settings: &RocksDbSettings,
+    header: &PartHeader,
+    families: Vec<String>,
+    restored: &[RestoredNative],
+    unclipped: bool,
+) -> Result<Restoring, OpenFailure> {
+    let does_not_open = |error| environment("its database does not open", &error);
+    let Some(best) = best_overlap(header.key_groups, restored) else {
+        let database = Database::open(directory, WORKING, settings, families).map_err(does_not_open)?;
+        let before = Contents { header: header.clone(), whole: Vec::new() };
+        return Ok(Restoring { database, before, adopted: None });
+    };
+    let (mut families, mut known) = (families, Vec::new());
+    for native in restored {
+        let of_this = Database::families_of(&directory, &native.subdirectory, settings).map_err(does_not_open)?;
+        families.extend(of_this.iter().cloned());
+        known.push(of_this);
+    }
+    let initial = &restored[best];
+    let database =
+        Database::open(directory.clone(), &initial.subdirectory, settings, families).map_err(does_not_open)?;
+    let mut before = contents_of(&database, header)?;
+    if let [only] = restored
+        && only.key_groups == header.key_groups
+    {
+        return Ok(Restoring { database, before, adopted: Some(only.clone()) });
+    }
+    if !unclipped {
+        clip(&database, header)?;
+    }
+    for (position, native) in restored.iter().enumerate().filter(|(position, _)| *position != best) {
+        let families = std::mem::take(&mut known[position]);
+        let other =
+            Database::open(directory.clone(), &native.subdirectory, settings, families).map_err(does_not_open)?;
+        let of_other = contents_of(&other, header)?;
+        merge_contents(&mut before, of_other)?;
+        copy(&other, &database, header)?;
+    }
+    Ok(Restoring { database, before, adopted: None })
+}
+
+/// All that the files of a native checkpoint hold, as one part of a full snapshot. A native call.
+///
+/// # Errors
+/// If they are not a database that says what it holds.
+pub fn part_of_database(directory: NativeDir, subdirectory: &str) -> Result<Bytes, String> {
+    let settings = RocksDbSettings { auto_compaction: false, ..RocksDbSettings::default() };
+    let failed = |error: rocksdb::Error| format!("the database does not open: {error}");
+    let families = Database::families_of(&directory, subdirectory, &settings).map_err(failed)?;
+    let database = Arc::new(Database::open(directory, subdirectory, &settings, families).map_err(failed)?);
+    let bytes = database.rocksdb().get(CONTENTS).map_err(failed)?.ok_or("the database does not say what it holds")?;
+    let contents: Contents = postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
+    let frozen = Arc::new(FrozenDatabase::of(&database));
+    let sections = contents.sections(&frozen, contents.header.key_groups);
+    Ok(encode_part(&contents.header, &sections))
+}
+
+fn overlap(wanted: KeyGroupRange, of: KeyGroupRange) -> u32 {
+    let first = u32::from(wanted.first.0.max(of.first.0));
+    let last = u32::from(wanted.last.0.min(of.last.0));
+    (last + 1).saturating_sub(first)
+}
+
+/// The position of the checkpoint to begin with: the one of which most is wanted, in number and in part.
+fn best_overlap(wanted: KeyGroupRange, restored: &[RestoredNative]) -> Option<usize> {
+    // overlap * (overlap / count)^2, compared without fractions: the one with the largest is the first of equals.
+    let score = |native: &RestoredNative| {
+        let (overlap, count) = (u128::from(overlap(wanted, native.key_groups)), u128::from(native.key_groups.count()));
+        (overlap.pow(3) << 32) / count.pow(2)
+    };
+    let scores: Vec<u128> = restored.iter().map(score).collect();
+    let best = scores.iter().max()?;
+    scores.iter().position(|score| score == best)
+}
+
+/// What a database says of itself, if it is of this operator.
+fn contents_of(database: &Database, header: &PartHeader) -> Result<Contents, OpenFailure> {
+    let bytes = database.rocksdb().get(CONTENTS).map_err(|error| OpenFailure::from(database_error("", &error)))?;
+    let bad = |what: String| OpenFailure::Data(format!("its database in the snapshot {what}"));
+    let bytes = bytes.ok_or_else(|| bad("does not say what it holds".to_string()))?;
+    let contents: Contents =
+        postcard::from_bytes(&bytes).map_err(|error| bad(format!("does not say what it holds: {error}")))?;
+    let found = &contents.header;
+    if found.operator != header.operator {
+        return Err(bad(format!("is of operator {}", found.operator)));
+    }
+    if found.max_parallelism != header.max_parallelism {
+        return Err(bad(format!(
+            "was written with max parallelism {}, the job has {}; it cannot be changed",
+            found.max_parallelism, header.max_parallelism
+        )));
+    }
+    if found.key_type != header.key_type {
+        return Err(bad(format!(
+            "has keys of type {}, the operator has keys of type {}",
+            found.key_type, header.key_type
+        )));
+    }
+    Ok(contents)
+}
+
+fn merge_contents(into: &mut Contents, other: Contents) -> Result<(), OpenFailure> {
+    for state in other.header.states {
+        match into.header.states.iter().find(|known| known.name == state.name) {
+            Some(known) => {
+                same_state(&state, known)?;
+                if into.whole.contains(&state.name) != other.whole.contains(&state.name) {
+                    let what = format!("state {:?} lies in two ways in the databases of the snapshot", state.name);
+                    return Err(OpenFailure::Data(what));
+                }
+            }
+            None => {
+                if other.whole.contains(&state.name) {
+                    into.whole.push(state.name.clone());
+                }
+                into.header.states.push(state);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is not of the operator's key groups.
+fn clip(database: &Database, header: &PartHeader) -> Result<(), OpenFailure> {
+    let length = group_length(header.max_parallelism);
+    let KeyGroupRange { first, last } = header.key_groups;
+    let outside = [(0, u32::from(first.0)), (u32::from(last.0) + 1, u32::from(header.max_parallelism))];
+    for name in database.families().iter().filter(|name| *name != "default") {
+        let Some(family) = database.rocksdb().cf_handle(name) else { continue };
+        for (from, to) in outside.iter().filter(|(from, to)| from < to) {
+            let (from, to) = (group_start(*from, length), group_start(*to, length));
+            let removed = database.rocksdb().delete_range_cf_opt(family, from, to, database.writes());
+            removed.map_err(|error| environment(name, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies what is of the operator's key groups.
+fn copy(from: &Database, to: &Database, header: &PartHeader) -> Result<(), OpenFailure> {
+    let length = group_length(header.max_parallelism);
+    let start = group_start(u32::from(header.key_groups.first.0), length);
+    let end = group_start(u32::from(header.key_groups.last.0) + 1, length);
+    for name in from.families().iter().filter(|name| *name != "default") {
+        let Some(target) = to.rocksdb().cf_handle(name) else { continue };
+        let mut batch = WriteBatch::default();
+        from.scan_family(name, &start, Some(end.clone()), |key, value| {
+            batch.put_cf(target, key, value);
+            if batch.size_in_bytes() > BATCH_BYTES {
+                to.write(name, std::mem::take(&mut batch))?;
+            }
+            Ok(true)
+        })?;
+        to.write(name, batch)?;
+    }
+    Ok(())
+}
+
+/// Takes apart the maps that were kept whole, now that it is known what they are of.
+pub(super) fn split_whole(
+    database: &Database,
+    state: &str,
+    split: Split,
+    group_length: usize,
+) -> Result<(), StateError> {
+    let mut entries = Vec::new();
+    database.scan(state, &[], None, |key, value| {
+        entries.push((key.to_vec(), value.to_vec()));
+        Ok(true)
+    })?;
+    for (key, value) in entries {
+        database.delete(state, &key)?;
+        let taken = split(&value, &mut |map_key, value| {
+            let mut entry = key.clone();
+            entry.extend_from_slice(map_key);
+            put_tail(key.len() - group_length, &mut entry);
+            database.put(state, &entry, value)
+        });
+        taken.map_err(|detail| StateError::new(state, StateProblem::Decode { what: "value", detail }))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checkpoint::increments::SharedFiles,
+        ids::{BackendId, CheckpointId, KeyGroup},
+    };
+
+    fn of(first: u16, last: u16) -> RestoredNative {
+        RestoredNative {
+            checkpoint: CheckpointId(1),
+            backend: BackendId(1),
+            key_groups: groups(first, last),
+            subdirectory: "a".to_string(),
+            shared: SharedFiles::new(),
+        }
+    }
+
+    fn groups(first: u16, last: u16) -> KeyGroupRange {
+        KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) }
+    }
+
+    #[test]
+    fn the_checkpoint_of_which_most_is_wanted_comes_first() {
+        assert_eq!(best_overlap(groups(0, 63), &[]), None);
+        assert_eq!(best_overlap(groups(0, 63), &[of(0, 31), of(32, 63)]), Some(0));
+        // All of a smaller one is worth more than half of a larger one.
+        assert_eq!(best_overlap(groups(0, 63), &[of(48, 127), of(0, 31)]), Some(1));
+        assert_eq!(best_overlap(groups(20, 39), &[of(0, 29), of(30, 59)]), Some(0));
+        assert_eq!(overlap(groups(0, 3), groups(4, 7)), 0);
+        assert_eq!(overlap(groups(2, 5), groups(4, 7)), 2);
+    }
+}
