@@ -23,6 +23,7 @@ use super::{
     settings::{BackendKind, BackendSettings},
     table::{EncodeValue, StateNamespace, StateValue, encode_map, encode_plain, hash_of},
     timers::QUEUE_PREFIX,
+    ttl::{Strip, Ttl},
 };
 use crate::{
     checkpoint::types::PartKind,
@@ -42,6 +43,8 @@ pub struct KeyedBackend<K> {
     /// Read from the snapshot and not declared yet.
     restored: BTreeMap<String, Restored>,
     pub(super) time: KeyedTime<K>,
+    /// Tables that are cleaned with each record, and how many entries of them.
+    cleaned: Vec<(usize, usize)>,
 }
 
 /// Where the working state is.
@@ -81,8 +84,8 @@ impl<K: StateKey> KeyedBackend<K> {
             BackendKind::Memory | BackendKind::Filesystem => Store::Heap(HeapStore::new()),
             BackendKind::RocksDb => rocksdb_store(scratch, settings, max_parallelism)?,
         };
-        let (declared, time) = (Vec::new(), KeyedTime::new());
-        Ok(KeyedBackend { operator, range, max_parallelism, store, declared, restored, time })
+        let (declared, time, cleaned) = (Vec::new(), KeyedTime::new(), Vec::new());
+        Ok(KeyedBackend { operator, range, max_parallelism, store, declared, restored, time, cleaned })
     }
 
     /// What user code declares its states through.
@@ -127,6 +130,9 @@ impl<K: StateKey> KeyedBackend<K> {
         if let Store::RocksDb(rocks) = &mut self.store {
             rocks.enter(key, group)?;
         }
+        if !self.cleaned.is_empty() {
+            self.clean_for_record();
+        }
         let position = usize::from(group.0 - self.range.first.0);
         Ok(Some(KeyedContext { hash: hash_of(key), group: position, key, backend: self }))
     }
@@ -141,6 +147,37 @@ impl<K: StateKey> KeyedBackend<K> {
             Store::Heap(_) => Ok(()),
             #[cfg(feature = "rocksdb")]
             Store::RocksDb(rocks) => rocks.settle(),
+        }
+    }
+
+    /// The values of a table expire. A database keeps them until they are met.
+    pub(super) fn expire<N: StateNamespace, V: StateValue>(&mut self, table: usize, ttl: Ttl, strip: Strip<V>) {
+        if let Store::Heap(heap) = &mut self.store {
+            heap.table_mut::<N, V>(table).expire(ttl, strip);
+        }
+    }
+
+    /// So many entries of a table are looked at with each record.
+    pub(super) fn clean_per_record(&mut self, table: usize, entries: usize) {
+        if entries > 0 {
+            self.cleaned.push((table, entries));
+        }
+    }
+
+    /// Looks at some entries of a table, and takes away what has expired.
+    pub(super) fn clean(&mut self, table: usize, entries: usize, now: i64) {
+        if entries > 0
+            && let Store::Heap(heap) = &mut self.store
+        {
+            heap.clean(table, entries, now);
+        }
+    }
+
+    #[cold]
+    fn clean_for_record(&mut self) {
+        let now = self.time.times().processing;
+        for (table, entries) in self.cleaned.clone() {
+            self.clean(table, entries, now);
         }
     }
 
@@ -255,6 +292,7 @@ impl<K: StateKey> KeyedBackend<K> {
             let first = usize::from(key_groups.first.0 - range.first.0);
             first..first + key_groups.count() as usize
         };
+        let now = self.time.times().processing;
         let time = &mut self.time;
         match &mut self.store {
             Store::Heap(heap) => {
@@ -262,11 +300,9 @@ impl<K: StateKey> KeyedBackend<K> {
                 let states = time.add_headers(own.clone());
                 let parts = ranges.map(|key_groups| {
                     let groups = groups(key_groups);
-                    // Timers do not say whether they have changed.
-                    let content = heap.content(&groups);
-                    let content = (!time.has_timers()).then_some(content);
-                    let sections = time.add_sections(&own, heap.share(&groups), &groups);
-                    source(&states, key_groups, content, sections)
+                    let content = heap.content(&groups, time.has_changed(&groups));
+                    let sections = time.add_sections(&own, heap.share(&groups, now), &groups);
+                    source(&states, key_groups, Some(content), sections)
                 });
                 Ok(parts.collect())
             }

@@ -261,6 +261,17 @@ pub fn without_one_key_group(part: &Bytes) -> Result<Bytes, FormatError> {
 /// The same part without the entries of one key group. For negative tests.
 #[cfg(feature = "sabotage")]
 pub fn without_key_group(part: &Bytes, victim: KeyGroup) -> Result<Bytes, FormatError> {
+    without(part, |section, _| section.group == victim)
+}
+
+/// The same part without its timers. For negative tests.
+#[cfg(feature = "sabotage")]
+pub fn without_timers(part: &Bytes) -> Result<Bytes, FormatError> {
+    without(part, |_, state| state.kind == StateKind::Timers)
+}
+
+#[cfg(feature = "sabotage")]
+fn without(part: &Bytes, goes: impl Fn(&StateSection, &StateHeader) -> bool) -> Result<Bytes, FormatError> {
     struct Sections(Vec<StateSection>);
     impl SectionWriter for Sections {
         fn write(&self, group: usize, out: &mut Vec<u8>) -> u32 {
@@ -271,7 +282,7 @@ pub fn without_key_group(part: &Bytes, victim: KeyGroup) -> Result<Bytes, Format
     let mut reader = PartReader::new(part)?;
     let mut states: Vec<Vec<StateSection>> = reader.header.states.iter().map(|_| Vec::new()).collect();
     for mut section in reader.sections.drain(..) {
-        if section.group == victim {
+        if goes(&section, &reader.header.states[section.state]) {
             (section.entries, section.bytes) = (0, Bytes::new());
         }
         states[section.state].push(section);

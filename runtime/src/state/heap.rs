@@ -65,20 +65,27 @@ impl<K: StateKey> HeapStore<K> {
     }
 
     /// The number of the content of these groups: another one whenever something was written to since they were last kept by
-    /// [`Self::share`], which is to follow.
-    pub(super) fn content(&mut self, groups: &Range<usize>) -> u64 {
-        let has_changed = self.tables.iter().any(|table| table.has_changed(groups.clone()));
+    /// [`Self::share`], which is to follow. `beside`: whether what is written with them has changed.
+    pub(super) fn content(&mut self, groups: &Range<usize>, beside: bool) -> u64 {
+        let has_changed = beside || self.tables.iter().any(|table| table.has_changed(groups.clone()));
         let content = self.contents.entry(groups.start).or_default();
         *content += u64::from(has_changed);
         *content
     }
 
     /// Keeps the state of these groups as it is now, in the order of [`Self::headers`].
-    pub(super) fn share(&mut self, groups: &Range<usize>) -> Vec<Box<dyn SectionWriter>> {
+    pub(super) fn share(&mut self, groups: &Range<usize>, now: i64) -> Vec<Box<dyn SectionWriter>> {
         // By name, so that equal contents give equal bytes in whatever order user code declares.
         let mut tables: Vec<&mut Box<dyn KeyedTable<K>>> = self.tables.iter_mut().collect();
         tables.sort_by(|a, b| a.header().name.cmp(&b.header().name));
-        tables.iter_mut().map(|table| table.share(groups.clone())).collect()
+        tables.iter_mut().map(|table| table.share(groups.clone(), now)).collect()
+    }
+
+    /// Looks at so many entries of a table, and takes away what has expired.
+    pub(super) fn clean(&mut self, table: usize, entries: usize, now: i64) {
+        if let Some(table) = self.tables.get_mut(table) {
+            table.clean(entries, now);
+        }
     }
 
     #[inline]

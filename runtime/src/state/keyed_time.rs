@@ -32,6 +32,10 @@ impl<K: StateKey> KeyedTime<K> {
         KeyedTime { times: Times::default(), queues: Vec::new(), domains: Vec::new(), needs_processing_time: false }
     }
 
+    pub(super) fn times(&self) -> Times {
+        self.times
+    }
+
     /// Something will ask for processing time.
     pub(super) fn need_processing_time(&mut self) {
         self.needs_processing_time = true;
@@ -44,8 +48,9 @@ impl<K: StateKey> KeyedTime<K> {
         states
     }
 
-    pub(super) fn has_timers(&self) -> bool {
-        !self.queues.is_empty()
+    /// Whether any timers of these groups were added or taken out since they were shared.
+    pub(super) fn has_changed(&self, groups: &std::ops::Range<usize>) -> bool {
+        self.queues.iter().any(|queue| queue.has_changed(groups.clone()))
     }
 
     /// Then, in the same order, their timers: `sections` are those of `states`, a store's own.

@@ -24,6 +24,8 @@ pub mod rocksdb_options;
 pub mod settings;
 mod table;
 mod timers;
+mod ttl;
+mod ttl_handles;
 
 pub(crate) use backend::plain_name;
 pub use backend::{KeyedBackend, OpenContext};
@@ -32,7 +34,7 @@ pub use context::KeyedContext;
 pub use error::{Record, StateError, StateProblem, UserError};
 pub use format::{EntryRef, FormatError, PartHeader, PartReader, StateHeader, StateKind, StateSection};
 #[cfg(feature = "sabotage")]
-pub use format::{without_key_group, without_one_key_group};
+pub use format::{without_key_group, without_one_key_group, without_timers};
 pub use handles::{ListState, MapState, ValueState};
 pub use key::StateKey;
 pub use key_group::{
@@ -43,6 +45,8 @@ pub use operator::{
     BroadcastState, OperatorBackend, OperatorContext, OperatorListState, OperatorOpenContext, OperatorReadContext,
     ReadsOperatorState, SubtaskPlace,
 };
+#[cfg(feature = "sabotage")]
+pub use operator_format::with_entries_changed;
 pub use operator_format::{OperatorPart, OperatorPartHeader, OperatorStateHeader, OperatorStateMode};
 pub use redistribution::{broadcast_copy, split_share};
 #[cfg(feature = "rocksdb")]
@@ -50,6 +54,8 @@ pub use rocksdb::{SlotMemory, part_of_database};
 pub use settings::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace};
 pub use table::{StateNamespace, StateValue};
 pub use timers::{TimeDomain, Timer};
+pub use ttl::{Expiring, Ttl, TtlUpdate, TtlVisibility, is_expired_encoded};
+pub use ttl_handles::{TtlAggregatingState, TtlListState, TtlMapState, TtlReducingState, TtlValueState};
 
 #[cfg(test)]
 mod tests;

@@ -156,3 +156,28 @@ fn take_array<const N: usize>(rest: &mut Bytes, what: &str) -> Result<[u8; N], F
     let bytes = take(rest, N as u64, what)?;
     bytes[..].try_into().map_err(|_| FormatError(format!("{what} is cut off")))
 }
+
+/// The same part with the entries of each state changed. For negative tests.
+///
+/// # Errors
+/// [`FormatError`] if the bytes are not exactly one part.
+#[cfg(feature = "sabotage")]
+pub fn with_entries_changed(
+    part: &Bytes,
+    change: impl Fn(OperatorStateMode, Vec<Bytes>) -> Vec<Bytes>,
+) -> Result<Bytes, FormatError> {
+    struct Entries(Vec<Bytes>);
+    impl EntryWriter for Entries {
+        fn write(&self, out: &mut Vec<u8>) -> u32 {
+            self.0.iter().for_each(|entry| put_operator_entry(entry, out));
+            u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+        }
+    }
+    let OperatorPart { header, states } = OperatorPart::read(part)?;
+    let changed = header.states.iter().zip(states).map(|(state, entries)| {
+        let entries: Box<dyn EntryWriter> = Box::new(Entries(change(state.mode, entries)));
+        entries
+    });
+    let changed: Vec<_> = changed.collect();
+    Ok(encode_operator_part(&header, &changed))
+}

@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    borrow::Cow,
     collections::BTreeMap,
     hash::{BuildHasher, Hash},
     ops::Range,
@@ -16,6 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     format::{FormatError, SectionWriter, StateHeader, StateSection, put_entry},
     key::StateKey,
+    ttl::{Kept, Strip, Ttl},
 };
 
 /// What a table may hold.
@@ -73,8 +75,10 @@ pub(super) trait KeyedTable<K> {
     fn header(&self) -> &StateHeader;
     /// Whether anything in these groups was written to since they were shared.
     fn has_changed(&self, groups: Range<usize>) -> bool;
-    /// Keeps the state of these groups as it is now.
-    fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter>;
+    /// Keeps the state of these groups as it is now. `now`: processing time, for what expires.
+    fn share(&mut self, groups: Range<usize>, now: i64) -> Box<dyn SectionWriter>;
+    /// Looks at so many entries, going on where it ended, and takes away what has expired.
+    fn clean(&mut self, _entries: usize, _now: i64) {}
     fn entries(&self) -> u64;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -82,6 +86,9 @@ pub(super) trait KeyedTable<K> {
 
 /// The entries of a key group: key, namespace, value.
 type Entries<K, N, V> = HashTable<(K, N, V)>;
+
+/// Cleaning looks at so many places of a hash table for each entry that it may find.
+const BUCKETS_PER_ENTRY: usize = 16;
 
 /// A write to what is the group's own costs no atomic operation.
 enum Group<K, N, V> {
@@ -112,6 +119,14 @@ impl<K: Clone, N: Clone, V: Clone> Group<K, N, V> {
         }
     }
 
+    /// To be cleaned, if no snapshot has it. That is no change which a later snapshot must have: nobody can see what goes.
+    fn own(&mut self) -> Option<&mut Entries<K, N, V>> {
+        match self {
+            Group::Own(table) => Some(table),
+            Group::Shared(table) => Arc::get_mut(table),
+        }
+    }
+
     fn share(&mut self) -> Arc<Entries<K, N, V>> {
         if let Group::Own(table) = self {
             *self = Group::Shared(Arc::new(std::mem::take(table)));
@@ -137,6 +152,9 @@ pub(super) struct Table<K, N, V> {
     header: StateHeader,
     encode: EncodeValue<V>,
     groups: Vec<Group<K, N, V>>,
+    expiry: Option<(Ttl, Strip<V>)>,
+    /// Where cleaning goes on: a group and a bucket of it.
+    cursor: (usize, usize),
 }
 
 #[inline]
@@ -158,7 +176,13 @@ impl<K: StateKey, N: StateNamespace> Place<'_, K, N> {
 
 impl<K: StateKey, N: StateNamespace, V: StateValue> Table<K, N, V> {
     pub(super) fn new(header: StateHeader, encode: EncodeValue<V>, groups: usize) -> Table<K, N, V> {
-        Table { header, encode, groups: (0..groups).map(|_| Group::Own(HashTable::new())).collect() }
+        let groups = (0..groups).map(|_| Group::Own(HashTable::new())).collect();
+        Table { header, encode, groups, expiry: None, cursor: (0, 0) }
+    }
+
+    /// Its values expire.
+    pub(super) fn expire(&mut self, ttl: Ttl, strip: Strip<V>) {
+        self.expiry = Some((ttl, strip));
     }
 
     #[inline]
@@ -246,9 +270,43 @@ impl<K: StateKey, N: StateNamespace, V: StateValue> KeyedTable<K> for Table<K, N
         self.groups[groups].iter().any(|group| matches!(group, Group::Own(_)))
     }
 
-    fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter> {
+    fn share(&mut self, groups: Range<usize>, now: i64) -> Box<dyn SectionWriter> {
         let shared = self.groups[groups].iter_mut().map(Group::share).collect();
-        Box::new(SharedGroups { state: self.header.name.clone(), encode: self.encode, groups: shared })
+        let expiry = self.expiry.filter(|(ttl, _)| ttl.filters_snapshots()).map(|(ttl, strip)| (ttl, strip, now));
+        Box::new(SharedGroups { state: self.header.name.clone(), encode: self.encode, groups: shared, expiry })
+    }
+
+    fn clean(&mut self, entries: usize, now: i64) {
+        let Some((ttl, strip)) = self.expiry else { return };
+        let (mut entries, mut buckets) = (entries, entries.saturating_mul(BUCKETS_PER_ENTRY));
+        let mut groups = 0;
+        while entries > 0 && buckets > 0 && groups <= self.groups.len() {
+            let (group, bucket) = self.cursor;
+            let Some(table) = self.groups.get_mut(group).and_then(Group::own) else {
+                // Past the last group; or a snapshot has it, and cleaning is no reason to copy it.
+                self.cursor = if group < self.groups.len() { (group + 1, 0) } else { (0, 0) };
+                groups += 1;
+                continue;
+            };
+            if bucket >= table.num_buckets() {
+                self.cursor = (group + 1, 0);
+                groups += 1;
+                continue;
+            }
+            buckets -= 1;
+            self.cursor = (group, bucket + 1);
+            let Some(entry) = table.get_bucket_mut(bucket) else { continue };
+            entries -= 1;
+            match strip(&entry.2, &ttl, now) {
+                Kept::Whole => {}
+                Kept::Part(part) => entry.2 = part,
+                Kept::Nothing => {
+                    if let Ok(entry) = table.get_bucket_entry(bucket) {
+                        entry.remove();
+                    }
+                }
+            }
+        }
     }
 
     fn entries(&self) -> u64 {
@@ -268,6 +326,8 @@ struct SharedGroups<K, N, V> {
     state: String,
     encode: EncodeValue<V>,
     groups: Vec<Arc<Entries<K, N, V>>>,
+    /// What has expired is left out.
+    expiry: Option<(Ttl, Strip<V>, i64)>,
 }
 
 impl<K: StateKey, N: StateNamespace, V: StateValue> SectionWriter for SharedGroups<K, N, V> {
@@ -277,6 +337,15 @@ impl<K: StateKey, N: StateNamespace, V: StateValue> SectionWriter for SharedGrou
         let mut keys = Vec::with_capacity(table.len() * 8);
         let mut order = Vec::with_capacity(table.len());
         for (key, namespace, value) in table.iter() {
+            let kept = match &self.expiry {
+                None => Kept::Whole,
+                Some((ttl, strip, now)) => strip(value, ttl, *now),
+            };
+            let value = match kept {
+                Kept::Whole => Cow::Borrowed(value),
+                Kept::Part(part) => Cow::Owned(part),
+                Kept::Nothing => continue,
+            };
             let start = keys.len();
             keys = postcard::to_extend(key, keys)
                 .and_then(|keys| postcard::to_extend(namespace, keys))
@@ -311,7 +380,7 @@ impl<K> KeyedTable<K> for RawTable {
         false
     }
 
-    fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter> {
+    fn share(&mut self, groups: Range<usize>, _now: i64) -> Box<dyn SectionWriter> {
         Box::new(RawTable { header: self.header.clone(), groups: self.groups[groups].to_vec() })
     }
 

@@ -108,6 +108,8 @@ impl Group {
 /// A queue whatever its namespace.
 pub(super) trait AnyTimers<K> {
     fn header(&self) -> &StateHeader;
+    /// Whether any of these groups was written to since it was shared.
+    fn has_changed(&self, groups: Range<usize>) -> bool;
     /// Keeps the timers of these groups as they are now.
     fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter>;
     fn count(&self) -> u64;
@@ -226,6 +228,10 @@ impl<K: StateKey, N: StateNamespace> TimerQueue<K, N> {
 impl<K: StateKey, N: StateNamespace> AnyTimers<K> for TimerQueue<K, N> {
     fn header(&self) -> &StateHeader {
         &self.header
+    }
+
+    fn has_changed(&self, groups: Range<usize>) -> bool {
+        self.groups[groups].iter().any(|group| matches!(group, Group::Own(_)))
     }
 
     fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter> {
@@ -355,8 +361,10 @@ mod tests {
             apply(&mut queue, &mut then, &before);
             prop_assert_eq!(queue.count(), then.len() as u64);
             let waiting = queue.share(0..GROUPS);
+            prop_assert!(!queue.has_changed(0..GROUPS));
             let mut now = then.clone();
             apply(&mut queue, &mut now, &after);
+            prop_assert!(queue.has_changed(0..GROUPS) || now == then);
             let sections = encoded(waiting.as_ref());
             let mut again = restored(&sections);
             prop_assert_eq!(again.count(), then.len() as u64);
