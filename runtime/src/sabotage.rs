@@ -84,6 +84,13 @@ defects! {
         "", "", "What the sinks replayed is not compared with what they had committed; the next commit does not wait for it.",
         ["fallback-behind-commit"]
     }
+    ReplayForgetsTimes {
+        "", "", "A replay does not move the times that the epochs it repeats had moved.", ["fallback-behind-commit"]
+        in "fallback"
+    }
+    EndWithoutWatermark {
+        "", "", "The end of its splits is not the end of event time for a source.", ["exactly-once"] in "fallback"
+    }
     DeleteRetained { "", "", "A completed checkpoint's files are deleted while it is retained.", ["file-lifetime"] }
     ReuseCheckpointIds { "", "", "A restart hands out checkpoint ids that were used before.", ["checkpoint-ids"] }
     ForgetAllocations { "", "", "Slots are assigned without regard to previous allocations.", ["previous-slot"] }
@@ -202,6 +209,17 @@ defects! {
     KeyGroupOffByOne {
         "B108", "", "After a change of parallelism a subtask gives up the last key group of its range, and takes it for empty.",
         ["restored-state", "exactly-once", "barrier-side"] in "rescale"
+    }
+    BroadcastNotCopied {
+        "B110", "FLINK-23475", "A subtask that is new after a change of parallelism gets no broadcast state.",
+        ["restored-state"] in "rescale"
+    }
+    UnionDoubled {
+        "B111", "", "Union state is there twice when it is restored.", ["restored-state"] in "fallback"
+    }
+    TimersNotRestored {
+        "B125", "FLINK-21486", "The timers of a snapshot are ignored when it is restored.",
+        ["restored-state", "exactly-once", "fallback-behind-commit"] in "fallback"
     }
 }
 

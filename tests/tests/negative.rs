@@ -66,6 +66,18 @@ fn a_commit_that_does_not_wait_for_the_replay_is_caught() {
     is_caught(Sabotage::ReplayUnverified, "fallback", 12, &["fallback-behind-commit"]);
 }
 
+/// Invariant 5: a replay that leaves event time and processing time where they are fires other timers and closes other windows.
+#[test]
+fn a_replay_that_forgets_the_times_is_caught() {
+    is_caught(Sabotage::ReplayForgetsTimes, "fallback", 20, &["fallback-behind-commit"]);
+}
+
+/// Invariant 1: the input has ended, and no watermark says so: what waits for event time is never put out.
+#[test]
+fn an_end_without_a_watermark_is_caught() {
+    is_caught(Sabotage::EndWithoutWatermark, "fallback", 8, &["exactly-once"]);
+}
+
 /// Invariant 6: a file of a retained checkpoint is deleted.
 #[test]
 fn deleting_what_is_retained_is_caught() {

@@ -41,6 +41,9 @@ planted! {
     restoring_deletes_newer_output: RestoreDeletesNewerOutput within 20
     a_task_starts_elsewhere_without_its_state: RelocatedWithoutState within 5
     a_key_group_is_lost_between_two_ranges: KeyGroupOffByOne within 20
+    a_new_subtask_gets_no_broadcast_state: BroadcastNotCopied within 60
+    union_state_is_doubled: UnionDoubled within 20
+    timers_are_not_restored: TimersNotRestored within 20
 }
 
 /// Every historical bug is here, and nothing else.

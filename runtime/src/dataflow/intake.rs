@@ -13,6 +13,7 @@ use crate::{
     ids::CheckpointId,
     journal::Event,
     platform::Mono,
+    sabotage::Sabotage,
 };
 
 /// What a round of work gave.
@@ -133,6 +134,11 @@ impl Subtask {
         match step {
             ReplayStep::Take { input, at_most } if self.source.is_some() => self.replay_split(input, at_most),
             ReplayStep::Take { input, at_most } => self.replay_channel(input, at_most),
+            ReplayStep::Resume(_) | ReplayStep::Watermark(_) | ReplayStep::ProcessingTime(_)
+                if self.spec.settings.sabotage.runs(Sabotage::ReplayForgetsTimes, &self.platform.journal) =>
+            {
+                self.time_replayed()
+            }
             ReplayStep::Resume(times) => {
                 self.resume_times(times)?;
                 self.time_replayed()

@@ -14,6 +14,7 @@ use crate::{
     checkpoint::types::{MergeStep, Times},
     journal::Event,
     platform::Mono,
+    sabotage::Sabotage,
 };
 
 /// Processing time moves in steps of at least so many milliseconds, except to a timer that is due.
@@ -68,6 +69,13 @@ impl Subtask {
             return Ok(TimeLook::Nothing(None));
         };
         let before = self.times.watermark;
+        if event_time == EventTime::At(i64::MAX)
+            && before != i64::MAX
+            && self.spec.settings.sabotage.runs(Sabotage::EndWithoutWatermark, &self.platform.journal)
+        {
+            self.times.watermark = i64::MAX;
+            return Ok(TimeLook::Nothing(None));
+        }
         let waits = |watermark: i64| watermark > before && watermark != i64::MAX && now < self.next_watermark;
         if matches!(event_time, EventTime::At(watermark) if waits(watermark)) {
             return Ok(TimeLook::Nothing(Some(self.next_watermark)));

@@ -6,6 +6,8 @@ pub mod assignment;
 pub mod choice;
 pub mod local_store;
 pub mod native_io;
+#[cfg(feature = "sabotage")]
+mod planted_state;
 pub mod snapshot_io;
 
 #[cfg(test)]

@@ -388,6 +388,8 @@ pub async fn restore_parts(
         }
     }
     #[cfg(feature = "sabotage")]
+    super::planted_state::spoil(platform, spec, &mut restored);
+    #[cfg(feature = "sabotage")]
     if settings.sabotage.is(Sabotage::KeyGroupOffByOne) {
         spoil_the_seam(platform, &mut restored);
     }

@@ -2,7 +2,7 @@
 //!
 //! Lines of output `states`, separated by tabs: `r` a record with what the states of its key were after it (key, sequence,
 //! split, offset, value, sum, recent records, records of its split, smallest and largest value and their count, rules known,
-//! count of the second operator); `t` key, timestamp: an event-time timer fired; `p` the same in processing time. Of
+//! count of the second operator, records that it had lately); `t` key, timestamp: an event-time timer fired; `p` the same in processing time. Of
 //! output `windows`: `w` key, start, end, records of a window; `l` split, offset: a late record.
 //!
 //! What must hold. Each record has one `r` line, and the states of a key follow from its lines. Each timer that a key asked
@@ -80,6 +80,7 @@ struct Line {
     extremes: (i64, i64, u64),
     rules: u64,
     echo: u64,
+    lately: u64,
 }
 
 impl Line {
@@ -98,6 +99,7 @@ impl Line {
             extremes: (signed(8)?, signed(9)?, number(10)?),
             rules: number(11)?,
             echo: number(12)?,
+            lately: number(13)?,
         })
     }
 }
@@ -126,6 +128,10 @@ impl Key {
         if expected != (line.sum, &line.recent, line.of_split, line.extremes, line.echo) {
             let found = (line.sum, &line.recent, line.of_split, line.extremes, line.echo);
             return Err(format!("after sequence {}: expected {expected:?}, the output says {found:?}", self.sequence));
+        }
+        // How many of them were lately is for the clock to say.
+        if line.lately == 0 || line.lately > self.sequence {
+            return Err(format!("{} records lately, of {}", line.lately, self.sequence));
         }
         if line.rules > RULES {
             return Err(format!("{} rules are known, there are {RULES}", line.rules));

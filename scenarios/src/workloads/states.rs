@@ -3,7 +3,7 @@
 //!
 //! Source `states-source` -> `tally` (split and union lists, chained to the source) -> by key, with the broadcast stream of
 //! source `rules` -> `fold` (value, list, map, reducing, aggregating and broadcast state, event-time timers) -> chained, by
-//! the same key as another type -> `echo` (value and map state, processing-time timers) -> output `states`. And from
+//! the same key as another type -> `echo` (value and map state, reducing state with a time to live, processing-time timers) -> output `states`. And from
 //! `tally`, by a key of text -> `windows` (tumbling or sessions) -> output `windows`. What lines and states mean is told in
 //! [`crate::oracle::StatesOracle`].
 
@@ -18,7 +18,7 @@ use runtime::{
     state::{
         Aggregate, AggregatingState, BroadcastState, KeyedContext, ListState, MapState, OpenContext, OperatorContext,
         OperatorListState, OperatorOpenContext, OperatorReadContext, ProcessingClock, ReadsOperatorState,
-        ReducingState, Timers, UserError, ValueState,
+        ReducingState, Timers, Ttl, TtlReducingState, UserError, ValueState,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -151,6 +151,8 @@ struct FoldedRecord {
     /// Rules known here: of no consequence, but different if the inputs are merged in another order.
     rules: u64,
     echo: u64,
+    /// Records of the key in the last moments, in processing time.
+    lately: u64,
 }
 
 #[derive(Default)]
@@ -226,6 +228,7 @@ impl KeyedBroadcastProcess for Fold {
             extremes: self.extremes.get(ctx)?.unwrap_or_else(Extremes::create),
             rules: self.rules.map(operator).len() as u64,
             echo: 0,
+            lately: 0,
         })));
         Ok(())
     }
@@ -257,12 +260,15 @@ impl KeyedBroadcastProcess for Fold {
 struct Echo {
     count: ValueState<u64>,
     asked: MapState<i64, u64>,
+    lately: TtlReducingState<u64>,
     timers: Timers,
     clock: ProcessingClock,
 }
 
 /// A key is woken so long after it asked.
 const WAKE_MILLIS: i64 = 150;
+/// What a key had is forgotten so long after its last record.
+const LATELY_MILLIS: u64 = 250;
 
 impl KeyedProcess for Echo {
     type Key = u64;
@@ -272,6 +278,9 @@ impl KeyedProcess for Echo {
     fn open(&mut self, ctx: &mut OpenContext<'_, u64>) -> Result<(), UserError> {
         self.count = ctx.value_state("count")?;
         self.asked = ctx.map_state("asked")?;
+        let ttl = Ttl::new(Duration::from_millis(LATELY_MILLIS)).cleanup_in_full_snapshot();
+        let ttl = ttl.cleanup_incrementally(2, true);
+        self.lately = ctx.ttl_reducing_state("lately", ttl, |sum, more| *sum += more)?;
         self.timers = ctx.processing_timers()?;
         self.clock = ctx.processing_clock();
         Ok(())
@@ -287,6 +296,8 @@ impl KeyedProcess for Echo {
             let count = self.count.get_or_default_mut(ctx)?;
             *count += 1;
             record.echo = *count;
+            self.lately.add(ctx, 1)?;
+            record.lately = self.lately.get(ctx)?.unwrap_or(0);
             let wake = self.clock.now(ctx) + WAKE_MILLIS;
             if record.echo % 4 == 1 && !self.asked.contains(ctx, &wake)? {
                 self.asked.insert(ctx, wake, record.echo)?;
@@ -323,11 +334,11 @@ fn pairs(pairs: &[(u32, u64)]) -> String {
 fn write_folded(folded: &Folded, line: &mut Vec<u8>) {
     let text = match folded {
         Folded::Record(folded) => {
-            let FoldedRecord { record, sequence, sum, recent, of_split, extremes, rules, echo } = &**folded;
+            let FoldedRecord { record, sequence, sum, recent, of_split, extremes, rules, echo, lately } = &**folded;
             let AuditRecord { split, offset, key, value } = record;
             let (least, most, count) = extremes;
             format!(
-                "r\t{key}\t{sequence}\t{split}\t{offset}\t{value}\t{sum}\t{}\t{of_split}\t{least}\t{most}\t{count}\t{rules}\t{echo}",
+                "r\t{key}\t{sequence}\t{split}\t{offset}\t{value}\t{sum}\t{}\t{of_split}\t{least}\t{most}\t{count}\t{rules}\t{echo}\t{lately}",
                 pairs(recent)
             )
         }
