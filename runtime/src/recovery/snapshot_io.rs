@@ -32,8 +32,16 @@ use crate::{
     state::BackendKind,
 };
 
-/// Parts of one subtask that are written, or read, at the same time.
+/// Parts of heap state of one subtask that are written, or read, at the same time.
 const PARALLEL: usize = 4;
+
+/// How many are; RocksDB's is configured, as in Flink.
+fn at_once(settings: &TaskSettings) -> usize {
+    match settings.backend.kind {
+        BackendKind::RocksDb => settings.backend.rocksdb.transfer_threads.max(1) as usize,
+        BackendKind::Memory | BackendKind::Filesystem => PARALLEL,
+    }
+}
 /// The local copy may lag behind primary by so much, or by as long as primary took, before it is given up.
 pub(super) const LOCAL_GRACE: Duration = Duration::from_millis(100);
 
@@ -241,7 +249,7 @@ async fn upload_all(
         upload
     });
     let uploads: Vec<_> = uploads.collect();
-    let mut uploads = stream::iter(uploads).buffer_unordered(PARALLEL);
+    let mut uploads = stream::iter(uploads).buffer_unordered(at_once(settings));
     while let Some(result) = uploads.next().await {
         result?;
     }
@@ -345,7 +353,7 @@ pub async fn restore_parts(
         read
     });
     let reads: Vec<_> = reads.collect();
-    let results: Vec<_> = stream::iter(reads).buffered(PARALLEL).collect().await;
+    let results: Vec<_> = stream::iter(reads).buffered(at_once(settings)).collect().await;
     let mut restored = RestoredState {
         inline: order.inline.clone(),
         parallelism: order.parallelism.clone(),

@@ -398,6 +398,30 @@ fn small_parts_travel_with_the_acknowledgement() {
     }
 }
 
+/// R115: with RocksDB as many transfers as configured are under way at once, never more, up and down.
+#[test]
+fn as_many_files_are_transferred_at_once_as_configured() {
+    let latency = Duration::from_secs(1);
+    for (threads, rounds) in [(1, 3), (2, 2), (3, 1), (64, 1)] {
+        let world = World::default();
+        world.set_latency(latency, Duration::ZERO);
+        let mut settings = settings();
+        settings.local_recovery = false;
+        settings.backend.kind = BackendKind::RocksDb;
+        settings.backend.rocksdb.transfer_threads = threads;
+        let platform = world.platform("tm-1");
+        let before = world.now();
+        let written = world.run(write_snapshot(&platform, &context(1), &settings, sources(1), None, None));
+        let parts = written.expect("nothing is wrong");
+        assert_eq!(world.now().since(before), latency * rounds, "{threads} up");
+        let spec = SubtaskSpec { settings, ..spec(1, &parts) };
+        let before = world.now();
+        let state = world.run(restore_parts(&platform, &spec, "count[0]", None, BTreeMap::new()));
+        check_content(&state.expect("nothing is wrong"), 1);
+        assert_eq!(world.now().since(before), latency * rounds, "{threads} down");
+    }
+}
+
 /// R80. The memory backend writes no file, and no local copy.
 #[test]
 fn the_memory_backend_writes_no_file() {

@@ -48,8 +48,8 @@ pub(super) const KEYS: &[Key] = &[
             at_most: 1024,
             set: |settings, threads| settings.state.rocksdb.transfer_threads = u32::try_from(threads).unwrap_or(1),
         },
-        standing: Standing::NotYet("4 parts of a snapshot are uploaded at the same time"),
-        test: EACH,
+        standing: Standing::Works,
+        test: "as_many_files_are_transferred_at_once_as_configured",
     },
     Key {
         name: "state.backend.rocksdb.ttl.compaction.filter.enabled",

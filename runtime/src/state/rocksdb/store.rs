@@ -302,6 +302,7 @@ impl RocksStore {
             return Ok(None);
         }
         self.settle()?;
+        self.report_metrics()?;
         let Opened { database, backend, increments, .. } = self.opened()?;
         let subdirectory = format!("chk-{checkpoint}");
         let begun = NativeCheckpoint::begin(database, subdirectory.clone()).map_err(|e| database_error("", &e))?;
