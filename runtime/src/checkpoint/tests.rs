@@ -365,9 +365,42 @@ fn the_fold_keeps_what_can_be_restored_and_replayed() {
     assert_eq!(head.ledger.keys().copied().collect::<Vec<_>>(), [CheckpointId(5), CheckpointId(6)]);
     // 7 was handed out, 8 not: it stays usable.
     assert_eq!(head.voidable(CheckpointId(8), Some(CheckpointId(5))), [CheckpointId(7)]);
+    // From nothing: ids begin at 1.
+    assert_eq!(HeadState::default().voidable(CheckpointId(3), None), [CheckpointId(1), CheckpointId(2)]);
     let HeadEntry::IdBlock { from, .. } = head.next_id_block() else { panic!("not a block") };
     assert_eq!(from, CheckpointId(9));
     assert_eq!(head.next_sequence, 5);
+}
+
+#[test]
+fn a_job_is_complete_when_its_newest_checkpoint_has_all_input() {
+    let mut head = HeadState::default();
+    assert!(!head.is_complete(), "nothing was read");
+    head.apply(0, &completed(1, None, &[1], &[]));
+    assert!(!head.is_complete());
+    let mut last = completed(2, Some(1), &[1, 2], &[]);
+    if let HeadEntry::Completed { exhausted, .. } = &mut last {
+        *exhausted = true;
+    }
+    head.apply(1, &last);
+    assert!(head.is_complete());
+}
+
+/// What was found lost stays condemned as long as it could be tried again: while it, or an older checkpoint, is retained.
+#[test]
+fn the_condemned_are_remembered_as_long_as_they_could_be_restored() {
+    let mut head = HeadState::default();
+    head.apply(0, &completed(1, None, &[1], &[]));
+    head.apply(1, &completed(2, Some(1), &[1, 2], &[]));
+    head.apply(2, &completed(3, Some(2), &[1, 2, 3], &[]));
+    let condemned = BTreeMap::from([(CheckpointId(2), "a part is gone".to_string())]);
+    let restored = HeadEntry::Restored { attempt: attempt(1, 2), checkpoint: Some(CheckpointId(1)), condemned };
+    head.apply(3, &restored);
+    assert_eq!(head.restored, Some((attempt(1, 2), Some(CheckpointId(1)))));
+    head.apply(4, &completed(4, Some(1), &[2, 3, 4], &[1]));
+    assert_eq!(head.condemned.keys().copied().collect::<Vec<_>>(), [CheckpointId(2)]);
+    head.apply(5, &completed(5, Some(4), &[3, 4, 5], &[2]));
+    assert!(head.condemned.is_empty(), "nobody can choose it any more");
 }
 
 #[test]

@@ -211,6 +211,21 @@ mod tests {
     }
 
     #[test]
+    fn what_has_happened_is_noted_once() {
+        let mut alignment = Alignment::new(2, CheckpointId(0), false);
+        let mut noted = |event| {
+            alignment.handle(event);
+            alignment.take_points().passed().collect::<Vec<_>>()
+        };
+        assert_eq!(noted(barrier(0, 1)), []);
+        assert_eq!(noted(barrier(1, 2)), [Point::BarrierOvertakes]);
+        assert_eq!(noted(aborted(2)), [Point::AbortDuringAlignment]);
+        assert_eq!(noted(barrier(0, 2)), [Point::BarrierOfAborted]);
+        assert_eq!(noted(aborted(5)), [Point::AbortBeforeBarrier]);
+        assert_eq!(noted(aborted(1)), [], "it was settled long before");
+    }
+
+    #[test]
     fn the_planted_fault_snapshots_at_the_first_barrier() {
         let mut alignment = Alignment::new(2, CheckpointId(0), true);
         assert_eq!(alignment.handle(barrier(0, 1)), [Started(ONE), Snapshot(ONE)]);
