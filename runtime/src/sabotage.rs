@@ -189,12 +189,6 @@ defects! {
         ["file-lifetime"]
     }
 
-    // ---- incremental checkpoints
-    BaseIsUnconfirmed {
-        "", "", "An incremental checkpoint builds on the last one that was written, whether it was confirmed or not.",
-        ["reuse", "file-lifetime"] in "rocksdb"
-    }
-
     // ---- restarts
     RelocatedWithoutState {
         "B145", "FLINK-10712", "A task that comes to another slot than before starts without its state.",
@@ -205,6 +199,10 @@ defects! {
     PositionsStayBehind {
         "", "", "After a change of parallelism a source subtask knows only the positions that its own index had written.",
         ["exactly-once", "barrier-side", "restored-state"] in "rescale"
+    }
+    KeepsForeignKeyGroups {
+        "", "", "After a change of parallelism a database keeps the key groups that are no longer the subtask's.",
+        ["restored-state", "barrier-side", "exactly-once"] in "rescale"
     }
     KeyGroupOffByOne {
         "B108", "", "After a change of parallelism a subtask gives up the last key group of its range, and takes it for empty.",

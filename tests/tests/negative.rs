@@ -146,6 +146,13 @@ fn forgetting_the_positions_of_others_is_caught() {
     is_caught(Sabotage::PositionsStayBehind, "rescale", 20, &["exactly-once", "barrier-side", "restored-state"]);
 }
 
+/// Invariant 3: a database that was clipped too little hands state on that is another subtask's.
+#[test]
+fn keeping_the_key_groups_of_others_is_caught() {
+    let defect = Sabotage::KeepsForeignKeyGroups.defect();
+    is_caught(Sabotage::KeepsForeignKeyGroups, defect.profile, 40, defect.expected);
+}
+
 /// No defect is forgotten: each has its test above.
 #[test]
 fn every_sabotage_has_its_test() {

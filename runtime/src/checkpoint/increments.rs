@@ -46,12 +46,6 @@ impl Increments {
             self.written = self.written.split_off(&checkpoint);
         }
     }
-
-    /// The files of the newest checkpoint, confirmed or not: what a planted bug takes for a base.
-    #[cfg(feature = "sabotage")]
-    pub fn newest(&self) -> SharedFiles {
-        self.written.values().next_back().cloned().unwrap_or_else(|| self.base())
-    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use crate::{
     points::Point,
     recovery::{local_store::LocalStateStore, snapshot_io::restore_parts},
     sabotage::Sabotage,
-    state::BackendKind,
+    state::{BackendKind, key_group_range},
 };
 
 /// Rounds between two looks at commands.
@@ -104,6 +104,13 @@ async fn start(
     });
     let scratch = commands.unless_cancelled(scratch(&platform, settings, &vertex.keyed)).await?;
     let restored = commands.unless_cancelled(restore_parts(&platform, &spec, &name, Some(&local), scratch)).await?;
+    if settings.sabotage.is(Sabotage::KeepsForeignKeyGroups) {
+        let own = key_group_range(spec.subtask.index, vertex.parallelism, vertex.max_parallelism);
+        let mut native = restored.scratch.values().flat_map(|scratch| &scratch.restored);
+        if native.any(|native| native.key_groups != own) {
+            platform.journal.emit(Sabotage::KeepsForeignKeyGroups.marker());
+        }
+    }
     chain.open(restored).map_err(user)?;
     for call in chain.native_calls(NativeStage::Open) {
         let operator = call.operator.clone();
@@ -164,13 +171,14 @@ async fn scratch(
     keyed: &[OperatorUid],
 ) -> Result<BTreeMap<OperatorUid, Scratch>, TaskFailure> {
     let mut scratch = BTreeMap::new();
+    let unclipped = settings.sabotage.is(Sabotage::KeepsForeignKeyGroups);
     if settings.backend.kind == BackendKind::RocksDb {
         for operator in keyed {
             let directory = platform.disk.native_dir().await.map_err(|error| {
                 TaskFailure::Environment(format!("{operator}: no directory for its database: {error}"))
             })?;
             let backend = BackendId(platform.entropy.next_u128("backend-id"));
-            let own = Scratch { directory, backend, restored: Vec::new(), unclipped: false };
+            let own = Scratch { directory, backend, restored: Vec::new(), unclipped };
             scratch.insert(operator.clone(), own);
         }
     }

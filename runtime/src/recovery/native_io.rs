@@ -73,8 +73,6 @@ async fn write_one(
     if let Some(compact) = compact {
         run(platform, NativeOp::DatabaseCompact, compact).await.map_err(of_operator)?;
     }
-    #[cfg(feature = "sabotage")]
-    let base = planted_base(platform, settings, base, &increments);
     let files = platform.disk.list_native(&directory, &subdirectory).await;
     let mut files = files.map_err(|error| of_operator(error.to_string()))?;
     files.retain(|file| is_needed(file));
@@ -150,23 +148,6 @@ async fn write_one(
     let shared: SharedFiles = parts.iter().filter_map(|part| Some((shared_file(part)?, part.clone()))).collect();
     increments.lock().map_err(|_| "increments: a holder panicked".to_string())?.written(context.checkpoint, shared);
     Ok(parts)
-}
-
-/// A planted bug: the base is what was written last.
-#[cfg(feature = "sabotage")]
-fn planted_base(
-    platform: &Platform,
-    settings: &TaskSettings,
-    base: SharedFiles,
-    increments: &std::sync::Mutex<crate::checkpoint::increments::Increments>,
-) -> SharedFiles {
-    use crate::sabotage::Sabotage::BaseIsUnconfirmed;
-    let Ok(increments) = increments.lock() else { return base };
-    if settings.sabotage.is(BaseIsUnconfirmed) && increments.newest() != base {
-        platform.journal.emit(BaseIsUnconfirmed.marker());
-        return increments.newest();
-    }
-    base
 }
 
 fn count(number: usize) -> u32 {

@@ -13,6 +13,7 @@ mod count;
 mod network;
 mod recovery;
 mod shrink;
+mod state;
 mod usage;
 
 use std::{
@@ -41,6 +42,8 @@ enum Figure {
     Count(count::Options),
     /// Real processes, one TaskManager killed: seconds until everything runs again.
     Recovery(recovery::Options),
+    /// Keyed state: operations per second, and what snapshots cost, for each backend.
+    State(state::Options),
     /// Messages per second through the simulated transport, beside bare madsim.
     Network(network::Options),
 }
@@ -61,6 +64,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Figure::Shrink(options) => shrink::measure(&options),
         Figure::Count(options) => count::measure(&options),
         Figure::Recovery(options) => recovery::measure(&options),
+        Figure::State(options) => state::measure(&options),
         Figure::Network(options) => network::measure(&options),
     };
     match measured {

@@ -84,7 +84,7 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
         faults: Vec::new(),
     };
     with_every_state(&mut plan, profile, seed);
-    if profile.uses_rocksdb() {
+    if Draw::new(seed, "settings/rocksdb").chance(profile.rocksdb_percent()) {
         with_rocksdb(&mut plan, seed);
     }
     plan.faults = generate_faults::faults(&plan, &swarm, workload_ms);
@@ -174,7 +174,7 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
 /// A database is dear to open: few subtasks have one, and few faults restart them.
 fn with_rocksdb(plan: &mut Plan, seed: u64) {
     plan.settings.backend = BackendKind::RocksDb;
-    plan.settings.incremental = Draw::new(seed, "settings/incremental").chance(70);
+    plan.settings.incremental = Draw::new(seed, "settings/incremental-rocksdb").chance(70);
     plan.workload.parallelism = plan.workload.parallelism.min(2);
     if Draw::new(seed, "workload/second-database").chance(60) {
         plan.workload.parameters.remove(GROUPS);
@@ -233,7 +233,7 @@ fn workload(profile: &str, seed: u64, parallelism: u32, most_subtasks: u32, dura
 /// where epochs are replayed, which its timers and windows make harder.
 fn with_every_state(plan: &mut Plan, profile: &Profile, seed: u64) {
     let percent = if profile.name == "fallback" { 40 } else { STATES_PERCENT };
-    if !profile.uses_rocksdb() && Draw::new(seed, "workload/states").chance(percent) {
+    if Draw::new(seed, "workload/states").chance(percent) {
         plan.workload.name = STATES.to_string();
         plan.workload.parameters.remove(GROUPS);
     }

@@ -428,6 +428,8 @@ pub const ALL: &[Profile] = &[
             StoreErrorBefore,
             StoreErrorAfter,
             StoreTimeout,
+            StoreSlow,
+            FaultClass::StoreOutage,
             StoreShortRead,
             UserError,
         ],
@@ -479,9 +481,13 @@ impl Profile {
         }
     }
 
-    /// Whether working state lives in RocksDB.
-    pub fn uses_rocksdb(&self) -> bool {
-        self.name == "rocksdb"
+    /// In how many of 100 seeds working state lives in RocksDB.
+    pub fn rocksdb_percent(&self) -> u64 {
+        match self.name {
+            "rocksdb" => 100,
+            "rescale" => 20,
+            _ => 0,
+        }
     }
 
     pub fn named(name: &str) -> Option<&'static Profile> {

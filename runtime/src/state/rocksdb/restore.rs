@@ -86,7 +86,7 @@ pub(super) fn restore_native(
 /// All that the files of a native checkpoint hold, as one part of a full snapshot. A native call.
 ///
 /// # Errors
-/// If they are not a database that says what it holds.
+/// If they are not a database that says what it holds, or it holds what is of other key groups.
 pub fn part_of_database(directory: NativeDir, subdirectory: &str) -> Result<Bytes, String> {
     let settings = RocksDbSettings { auto_compaction: false, ..RocksDbSettings::default() };
     let failed = |error: rocksdb::Error| format!("the database does not open: {error}");
@@ -94,6 +94,20 @@ pub fn part_of_database(directory: NativeDir, subdirectory: &str) -> Result<Byte
     let database = Arc::new(Database::open(directory, subdirectory, &settings, families).map_err(failed)?);
     let bytes = database.rocksdb().get(CONTENTS).map_err(failed)?.ok_or("the database does not say what it holds")?;
     let contents: Contents = postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
+    for (from, to) in outside(&contents.header) {
+        for name in database.families().iter().filter(|name| *name != "default") {
+            let mut foreign = 0;
+            let scanned = database.scan_family(name, &from, Some(to.clone()), |_, _| {
+                foreign += 1;
+                Ok(true)
+            });
+            scanned.map_err(|error| error.to_string())?;
+            if foreign > 0 {
+                let own = contents.header.key_groups;
+                return Err(format!("{foreign} entries of {name} are not of its key groups {own}"));
+            }
+        }
+    }
     let frozen = Arc::new(FrozenDatabase::of(&database));
     let sections = contents.sections(&frozen, contents.header.key_groups);
     Ok(encode_part(&contents.header, &sections))
@@ -164,15 +178,21 @@ fn merge_contents(into: &mut Contents, other: Contents) -> Result<(), OpenFailur
     Ok(())
 }
 
-/// Removes what is not of the operator's key groups.
-fn clip(database: &Database, header: &PartHeader) -> Result<(), OpenFailure> {
+/// Where the keys of other key groups begin and end.
+fn outside(header: &PartHeader) -> Vec<(Vec<u8>, Vec<u8>)> {
     let length = group_length(header.max_parallelism);
     let KeyGroupRange { first, last } = header.key_groups;
     let outside = [(0, u32::from(first.0)), (u32::from(last.0) + 1, u32::from(header.max_parallelism))];
+    let outside = outside.into_iter().filter(|(from, to)| from < to);
+    outside.map(|(from, to)| (group_start(from, length), group_start(to, length))).collect()
+}
+
+/// Removes what is not of the operator's key groups.
+fn clip(database: &Database, header: &PartHeader) -> Result<(), OpenFailure> {
+    let outside = outside(header);
     for name in database.families().iter().filter(|name| *name != "default") {
         let Some(family) = database.rocksdb().cf_handle(name) else { continue };
-        for (from, to) in outside.iter().filter(|(from, to)| from < to) {
-            let (from, to) = (group_start(*from, length), group_start(*to, length));
+        for (from, to) in &outside {
             let removed = database.rocksdb().delete_range_cf_opt(family, from, to, database.writes());
             removed.map_err(|error| environment(name, &error))?;
         }
