@@ -24,7 +24,7 @@ use crate::{
     checkpoint::types::{CheckpointAck, MergeStep, SubtaskSnapshot},
     ids::CheckpointId,
     journal::Event,
-    platform::{Held, Platform},
+    platform::{Held, MAX_FRAME_BYTES, Platform},
     recovery::{
         local_store::LocalStateStore,
         native_io::write_native,
@@ -234,6 +234,7 @@ const ENVELOPE_BYTES: u64 = 64;
 /// # Errors
 /// Which sizes do not fit together, and what to do.
 fn fits_a_message(ack: &CheckpointAck, frame_bytes: u64) -> Result<(), String> {
+    let frame_bytes = frame_bytes.min(MAX_FRAME_BYTES as u64);
     let whole = postcard::experimental::serialized_size(ack).map_err(|e| format!("the acknowledgement: {e}"))? as u64;
     if whole + ENVELOPE_BYTES <= frame_bytes {
         return Ok(());

@@ -38,6 +38,8 @@ pub struct KeyedBackend<K> {
     operator: OperatorUid,
     pub(super) range: KeyGroupRange,
     pub(super) max_parallelism: u16,
+    /// Key groups of snapshots are compressed.
+    compression: bool,
     pub(super) store: Store<K>,
     declared: Vec<StateHeader>,
     /// Read from the snapshot and not declared yet.
@@ -85,7 +87,8 @@ impl<K: StateKey> KeyedBackend<K> {
             BackendKind::RocksDb => rocksdb_store(scratch, settings, max_parallelism)?,
         };
         let (declared, time, cleaned) = (Vec::new(), KeyedTime::new(), Vec::new());
-        Ok(KeyedBackend { operator, range, max_parallelism, store, declared, restored, time, cleaned })
+        let compression = settings.compression;
+        Ok(KeyedBackend { operator, range, max_parallelism, compression, store, declared, restored, time, cleaned })
     }
 
     /// What user code declares its states through.
@@ -247,6 +250,7 @@ impl<K: StateKey> KeyedBackend<K> {
         &self,
     ) -> impl Fn(&[StateHeader], KeyGroupRange, Option<u64>, Vec<Box<dyn SectionWriter>>) -> PartSource + use<K> {
         let (operator, max_parallelism) = (self.operator.clone(), self.max_parallelism);
+        let compression = self.compression;
         move |states, key_groups, content, sections| {
             let header = PartHeader {
                 operator: operator.0.clone(),
@@ -262,8 +266,10 @@ impl<K: StateKey> KeyedBackend<K> {
                 kind: PartKind::Keyed,
                 backend: None,
                 data: match content {
-                    Some(content) => PartData::encode_unless_known(content, move || encode_part(&header, &sections)),
-                    None => PartData::encode(move || encode_part(&header, &sections)),
+                    Some(content) => {
+                        PartData::encode_unless_known(content, move || encode_part(&header, compression, &sections))
+                    }
+                    None => PartData::encode(move || encode_part(&header, compression, &sections)),
                 },
             }
         }
@@ -321,6 +327,25 @@ impl<K: StateKey> KeyedBackend<K> {
         }
     }
 
+    /// What the snapshot has for a state that is declared now, in the version that is declared.
+    fn take_over<V: StateValue>(
+        &mut self,
+        header: &StateHeader,
+        encode: EncodeValue<V>,
+    ) -> Result<Option<Restored>, UserError> {
+        match self.restored.remove(&header.name) {
+            Some(mut state) if state.header.can_become(header) => {
+                state.upgrade::<V>(header, encode)?;
+                Ok(Some(state))
+            }
+            Some(state) => {
+                same_state(&state.header, header)?;
+                Ok(Some(state))
+            }
+            None => Ok(None),
+        }
+    }
+
     /// What the snapshot has for a state that is declared now.
     pub(super) fn take_restored(&mut self, header: &StateHeader) -> Result<Option<Restored>, UserError> {
         let restored = self.restored.remove(&header.name);
@@ -351,7 +376,7 @@ impl<K: StateKey> KeyedBackend<K> {
         if name.starts_with(QUEUE_PREFIX) {
             return Err(UserError::new(format!("no state can be called {name:?}: {QUEUE_PREFIX} is for timers")));
         }
-        let restored = self.take_restored(&header)?;
+        let restored = self.take_over(&header, types.encode)?;
         self.declared.push(header.clone());
         match &mut self.store {
             Store::Heap(heap) => {
@@ -416,7 +441,9 @@ impl<K: StateKey> OpenContext<'_, K> {
         self.value_state_version(name, 1)
     }
 
-    /// As [`Self::value_state`], with a version to raise when the type changes and its name does not.
+    /// As [`Self::value_state`], with a version to raise when fields are added to the end of the type. In state of an older version
+    /// they are absent: an empty option, list or text, or 0. What changes otherwise needs another name. State of a newer version
+    /// is refused.
     ///
     /// # Errors
     /// As [`Self::value_state`].

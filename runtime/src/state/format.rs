@@ -7,8 +7,16 @@
 //!         per entry, ascending by key bytes:   key length varint, key, value length varint, value
 //! ```
 //!
+//! Version 2 is compressed, a key group at a time, so that one can be read without the others:
+//!
+//! ```text
+//! per key group:   group u16  length u64  Snappy frames of what version 1 has for the key group behind its number
+//! ```
+//!
 //! Integers are little-endian. Equal contents have equal bytes. Nothing about the bytes is believed when they are read: every
 //! length is checked against what is there before anything is allocated.
+
+use std::io::{Read, Write};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -16,7 +24,11 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{KeyGroup, KeyGroupRange};
 
 const MAGIC: &[u8; 4] = b"WKST";
-const VERSION: u16 = 1;
+/// Of parts that are not compressed.
+const PLAIN: u16 = 1;
+const COMPRESSED: u16 = 2;
+/// No Snappy frame holds more than so many times its own length; what would be longer is no part of ours.
+const MOST_EXPANSION: u64 = 64;
 
 /// The bytes are not a part of keyed state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +61,15 @@ pub struct StateHeader {
     pub value_type: String,
     /// Raised by the author of the job when the type changed and its name did not.
     pub version: u32,
+}
+
+impl StateHeader {
+    /// Whether values of this state can be read as those of `newer`: the same state in a higher version. The author of the job, who
+    /// raised it, has only added fields to the end of the type, each of which may be absent.
+    pub(super) fn can_become(&self, newer: &StateHeader) -> bool {
+        let single = matches!(self.kind, StateKind::Value | StateKind::Reducing | StateKind::Aggregating);
+        single && self.version < newer.version && *self == StateHeader { version: self.version, ..newer.clone() }
+    }
 }
 
 impl std::fmt::Display for StateHeader {
@@ -90,27 +111,60 @@ pub(super) trait SectionWriter: Send {
     fn write(&self, group: usize, out: &mut Vec<u8>) -> u32;
 }
 
-/// The whole part.
-pub(super) fn encode_part(header: &PartHeader, states: &[Box<dyn SectionWriter>]) -> Bytes {
+/// The whole part. `compressed`: each key group is.
+pub(super) fn encode_part(header: &PartHeader, compressed: bool, states: &[Box<dyn SectionWriter>]) -> Bytes {
     let encoded = postcard::to_allocvec(header).expect("strings and numbers always encode");
     let mut out = Vec::with_capacity(64 << 10);
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&if compressed { COMPRESSED } else { PLAIN }.to_le_bytes());
     out.extend_from_slice(&u32::try_from(encoded.len()).expect("a header is small").to_le_bytes());
     out.extend_from_slice(&encoded);
+    let mut plain = Vec::new();
     for (position, group) in header.key_groups.iter().enumerate() {
         out.extend_from_slice(&group.0.to_le_bytes());
-        for state in states {
-            // The frame's length is known only afterwards.
-            let frame = out.len();
-            out.extend_from_slice(&[0; 12]);
-            let entries = state.write(position, &mut out);
-            let length = (out.len() - frame - 12) as u64;
-            out[frame..frame + 4].copy_from_slice(&entries.to_le_bytes());
-            out[frame + 4..frame + 12].copy_from_slice(&length.to_le_bytes());
+        if compressed {
+            plain.clear();
+            write_states(position, states, &mut plain);
+            let frames = compress(&plain);
+            out.extend_from_slice(&(frames.len() as u64).to_le_bytes());
+            out.extend_from_slice(&frames);
+        } else {
+            write_states(position, states, &mut out);
         }
     }
     Bytes::from(out)
+}
+
+/// What one key group has of all states.
+fn write_states(position: usize, states: &[Box<dyn SectionWriter>], out: &mut Vec<u8>) {
+    for state in states {
+        // The frame's length is known only afterwards.
+        let frame = out.len();
+        out.extend_from_slice(&[0; 12]);
+        let entries = state.write(position, out);
+        let length = (out.len() - frame - 12) as u64;
+        out[frame..frame + 4].copy_from_slice(&entries.to_le_bytes());
+        out[frame + 4..frame + 12].copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+fn compress(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+    encoder.write_all(plain).expect("memory takes everything");
+    encoder.into_inner().expect("memory takes everything")
+}
+
+fn decompress(frames: &[u8], group: KeyGroup) -> Result<Bytes, FormatError> {
+    let most = (frames.len() as u64).saturating_mul(MOST_EXPANSION);
+    let mut plain = Vec::new();
+    snap::read::FrameDecoder::new(frames)
+        .take(most + 1)
+        .read_to_end(&mut plain)
+        .map_err(|error| FormatError(format!("key group {group} does not decompress: {error}")))?;
+    if plain.len() as u64 > most {
+        return bad(format!("key group {group} of {} bytes is more than {most} when it is decompressed", frames.len()));
+    }
+    Ok(plain.into())
 }
 
 /// Appends one entry.
@@ -142,8 +196,8 @@ impl PartReader {
             return bad("it does not begin with WKST");
         }
         let version = take_u16(&mut rest, "version")?;
-        if version != VERSION {
-            return bad(format!("format version {version}, this program reads version {VERSION}"));
+        if version != PLAIN && version != COMPRESSED {
+            return bad(format!("format version {version}, this program reads versions {PLAIN} and {COMPRESSED}"));
         }
         let header_length = take_u32(&mut rest, "header length")?;
         let header_bytes = take(&mut rest, u64::from(header_length), "header")?;
@@ -164,11 +218,20 @@ impl PartReader {
             if group != expected {
                 return bad(format!("key group {group} where {expected} is expected"));
             }
+            let mut unpacked = None;
+            if version == COMPRESSED {
+                let length = take_u64(&mut rest, "length of a key group")?;
+                unpacked = Some(decompress(&take(&mut rest, length, "key group")?, group)?);
+            }
+            let of_group = unpacked.as_mut().unwrap_or(&mut rest);
             for state in 0..header.states.len() {
-                let entries = take_u32(&mut rest, "entry count")?;
-                let length = take_u64(&mut rest, "section length")?;
-                let section = take(&mut rest, length, "section")?;
+                let entries = take_u32(of_group, "entry count")?;
+                let length = take_u64(of_group, "section length")?;
+                let section = take(of_group, length, "section")?;
                 sections.push(StateSection { group, state, entries, bytes: section });
+            }
+            if let Some(left) = unpacked.filter(|left| !left.is_empty()) {
+                return bad(format!("{} bytes too many in key group {group}", left.len()));
             }
         }
         if !rest.is_empty() {
@@ -289,5 +352,5 @@ fn without(part: &Bytes, goes: impl Fn(&StateSection, &StateHeader) -> bool) -> 
     }
     let states: Vec<Box<dyn SectionWriter>> =
         states.into_iter().map(|sections| Box::new(Sections(sections)) as Box<dyn SectionWriter>).collect();
-    Ok(encode_part(&reader.header, &states))
+    Ok(encode_part(&reader.header, false, &states))
 }

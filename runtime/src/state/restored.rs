@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::{
     error::UserError,
-    format::{PartReader, StateHeader, StateSection},
+    format::{FormatError, PartReader, StateHeader, StateSection, put_entry},
     key::StateKey,
+    table::{EncodeValue, StateValue},
 };
 use crate::ids::{KeyGroup, KeyGroupRange, OperatorUid};
 
@@ -15,6 +16,46 @@ use crate::ids::{KeyGroup, KeyGroupRange, OperatorUid};
 pub(super) struct Restored {
     pub header: StateHeader,
     pub sections: BTreeMap<KeyGroup, StateSection>,
+}
+
+/// So many bytes may be missing at the end of a value of an older version: fields that were added since. A zero is an absent
+/// option, an empty list or text, or the number 0.
+const ADDED_BYTES: usize = 64;
+
+impl Restored {
+    /// Writes all values anew as those of `header`, a later version of the same state.
+    ///
+    /// # Errors
+    /// If a value is not what an older version of `V` can have written.
+    pub(super) fn upgrade<V: StateValue>(
+        &mut self,
+        header: &StateHeader,
+        encode: EncodeValue<V>,
+    ) -> Result<(), UserError> {
+        let (older, name) = (self.header.clone(), header.name.clone());
+        for section in self.sections.values_mut() {
+            let mut upgraded = Vec::with_capacity(section.bytes.len());
+            section.for_each(|entry| {
+                let padded = [entry.value, &[0; ADDED_BYTES]].concat();
+                let not_upgraded = |problem: String| {
+                    FormatError(format!(
+                        "state {name:?}, a {older} in the snapshot, cannot become a {header}: {problem}"
+                    ))
+                };
+                let (value, left) = postcard::take_from_bytes::<V>(&padded).map_err(|e| not_upgraded(e.to_string()))?;
+                // All that was written belongs to the value, or fields have gone.
+                if left.len() > ADDED_BYTES {
+                    return Err(not_upgraded(format!("{} bytes are left over", left.len() - ADDED_BYTES)));
+                }
+                let bytes = encode(&value, Vec::new()).map_err(|e| not_upgraded(e.to_string()))?;
+                put_entry(entry.key, &bytes, &mut upgraded);
+                Ok(())
+            })?;
+            section.bytes = upgraded.into();
+        }
+        self.header = header.clone();
+        Ok(())
+    }
 }
 
 /// Reads parts; none for a fresh start. Parts may cover more key groups than `range` (the operator had another

@@ -121,7 +121,7 @@ pub(super) const KEYS: &[Key] = &[
         default: Some("false"),
         meaning: "compress full snapshots with Snappy, each key group by itself; RocksDB's files always are",
         kind: Kind::Boolean(|settings, on| settings.state.compression = on),
-        standing: Standing::NotYet("full snapshots are not compressed"),
+        standing: Standing::Works,
         test: EACH,
     },
     Key {

@@ -110,7 +110,7 @@ pub fn part_of_database(directory: NativeDir, subdirectory: &str) -> Result<Byte
     }
     let frozen = Arc::new(FrozenDatabase::of(&database));
     let sections = contents.sections(&frozen, contents.header.key_groups);
-    Ok(encode_part(&contents.header, &sections))
+    Ok(encode_part(&contents.header, false, &sections))
 }
 
 fn overlap(wanted: KeyGroupRange, of: KeyGroupRange) -> u32 {
