@@ -11,4 +11,6 @@ mod planted_state;
 pub mod snapshot_io;
 
 #[cfg(test)]
+mod integrity_tests;
+#[cfg(test)]
 mod tests;
