@@ -86,7 +86,7 @@ impl<K: StateKey> KeyedBackend<K> {
             BackendKind::Memory | BackendKind::Filesystem => Store::Heap(HeapStore::new()),
             BackendKind::RocksDb => rocksdb_store(scratch, settings, max_parallelism)?,
         };
-        let (declared, time, cleaned) = (Vec::new(), KeyedTime::new(), Vec::new());
+        let (declared, time, cleaned) = (Vec::new(), KeyedTime::new(settings), Vec::new());
         let compression = settings.compression;
         Ok(KeyedBackend { operator, range, max_parallelism, compression, store, declared, restored, time, cleaned })
     }

@@ -11,6 +11,7 @@ use super::{
     key::StateKey,
     key_group::key_group_of,
     restored::same_state,
+    settings::{BackendKind, BackendSettings, TimersPlace},
     table::StateNamespace,
     timers::{AnyTimers, TimeDomain, Timer, TimerQueue, queue_header},
 };
@@ -25,11 +26,20 @@ pub(super) struct KeyedTime<K> {
     queues: Vec<Box<dyn AnyTimers<K>>>,
     domains: Vec<TimeDomain>,
     needs_processing_time: bool,
+    /// Timers were to be in the database.
+    in_database: bool,
 }
 
 impl<K: StateKey> KeyedTime<K> {
-    pub(super) fn new() -> KeyedTime<K> {
-        KeyedTime { times: Times::default(), queues: Vec::new(), domains: Vec::new(), needs_processing_time: false }
+    pub(super) fn new(settings: &BackendSettings) -> KeyedTime<K> {
+        let in_database = settings.kind == BackendKind::RocksDb && settings.timers == TimersPlace::RocksDb;
+        KeyedTime {
+            in_database,
+            times: Times::default(),
+            queues: Vec::new(),
+            domains: Vec::new(),
+            needs_processing_time: false,
+        }
     }
 
     pub(super) fn times(&self) -> Times {
@@ -127,6 +137,12 @@ impl<K: StateKey> KeyedBackend<K> {
         domain: TimeDomain,
         service: &str,
     ) -> Result<TimerService<N>, UserError> {
+        if self.time.in_database {
+            return Err(UserError::new(
+                "timers cannot be kept in RocksDB yet; they are on the heap with every backend: set \
+                 state.backend.rocksdb.timer-service.factory to HEAP",
+            ));
+        }
         let header = queue_header::<N>(domain, service);
         if let Some(position) = self.time.queues.iter().position(|queue| queue.header().name == header.name) {
             same_state(self.time.queues[position].header(), &header)?;
@@ -279,5 +295,25 @@ impl<K: StateKey> KeyedContext<'_, K> {
     /// Event time: no record before it is expected any more. `i64::MIN` before the first watermark.
     pub fn watermark(&self) -> i64 {
         self.backend.time.times.watermark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{KeyGroup, OperatorUid};
+
+    #[test]
+    fn timers_that_were_to_be_in_the_database_are_refused_and_not_put_elsewhere() {
+        let range = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(7) };
+        let heap = BackendSettings::default();
+        let mut backend: KeyedBackend<u32> =
+            KeyedBackend::restore(OperatorUid("op".into()), range, 8, &[], None, &heap).unwrap();
+        assert!(backend.open_context().event_timers().is_ok());
+        let in_database =
+            BackendSettings { kind: BackendKind::RocksDb, timers: TimersPlace::RocksDb, ..BackendSettings::default() };
+        backend.time = KeyedTime::new(&in_database);
+        let error = backend.open_context().event_timers().err().unwrap();
+        assert!(error.message().contains("state.backend.rocksdb.timer-service.factory"), "{error}");
     }
 }

@@ -138,6 +138,7 @@ pub(super) fn strip_value<V: StateValue>(value: &Expiring<V>, ttl: &Ttl, now: i6
     if ttl.is_expired(value.last_access, now) { Kept::Nothing } else { Kept::Whole }
 }
 
+#[expect(clippy::ptr_arg, reason = "a `Strip` of what the table holds")]
 pub(super) fn strip_list<V: StateValue>(list: &Vec<Expiring<V>>, ttl: &Ttl, now: i64) -> Kept<Vec<Expiring<V>>> {
     let kept: Vec<_> = list.iter().filter(|element| !ttl.is_expired(element.last_access, now)).cloned().collect();
     match kept.len() {
