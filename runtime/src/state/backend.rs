@@ -49,6 +49,9 @@ pub struct KeyedBackend<K> {
     cleaned: Vec<(usize, usize)>,
 }
 
+/// Of one part, in the order of its states.
+type Sections = Vec<Box<dyn SectionWriter>>;
+
 /// Where the working state is.
 pub(super) enum Store<K> {
     Heap(HeapStore<K>),
@@ -246,9 +249,7 @@ impl<K: StateKey> KeyedBackend<K> {
     }
 
     /// Makes parts of sections.
-    fn part_source(
-        &self,
-    ) -> impl Fn(&[StateHeader], KeyGroupRange, Option<u64>, Vec<Box<dyn SectionWriter>>) -> PartSource + use<K> {
+    fn part_source(&self) -> impl Fn(&[StateHeader], KeyGroupRange, Option<u64>, Sections) -> PartSource + use<K> {
         let (operator, max_parallelism) = (self.operator.clone(), self.max_parallelism);
         let compression = self.compression;
         move |states, key_groups, content, sections| {

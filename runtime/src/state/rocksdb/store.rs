@@ -1,4 +1,8 @@
 //! All states of an operator in one database.
+#![allow(
+    clippy::disallowed_types,
+    reason = "a OnceLock as a value, no static: a native call leaves the open database in it"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -136,6 +140,9 @@ struct Opened {
     backend: BackendId,
     increments: Arc<Mutex<Increments>>,
 }
+
+/// A table, its database, and the current key.
+type Reach<'a, T> = (T, &'a Database, &'a [u8]);
 
 type Outcome<T> = Result<T, StateError>;
 
@@ -345,13 +352,13 @@ impl RocksStore {
     }
 
     #[inline]
-    fn table<T: RocksTable>(&self, table: usize) -> Outcome<(&T, &Database, &[u8])> {
+    fn table<T: RocksTable>(&self, table: usize) -> Outcome<Reach<'_, &T>> {
         let found = self.tables.get(table).and_then(|table| table.as_any().downcast_ref());
         Ok((found.unwrap_or_else(|| foreign_handle()), self.database()?, &self.key))
     }
 
     #[inline]
-    fn table_mut<T: RocksTable>(&mut self, table: usize) -> Outcome<(&mut T, &Database, &[u8])> {
+    fn table_mut<T: RocksTable>(&mut self, table: usize) -> Outcome<Reach<'_, &mut T>> {
         let database = self.database.get().map(|opened| &opened.database).ok_or_else(not_open)?;
         let found = self.tables.get_mut(table).and_then(|table| table.as_any_mut().downcast_mut());
         Ok((found.unwrap_or_else(|| foreign_handle()), database, &self.key))
@@ -360,42 +367,42 @@ impl RocksStore {
     pub(in crate::state) fn value<N: StateNamespace, V: StateValue>(
         &self,
         table: usize,
-    ) -> Outcome<(&ValueTable<N, V>, &Database, &[u8])> {
+    ) -> Outcome<Reach<'_, &ValueTable<N, V>>> {
         self.table(table)
     }
 
     pub(in crate::state) fn value_mut<N: StateNamespace, V: StateValue>(
         &mut self,
         table: usize,
-    ) -> Outcome<(&mut ValueTable<N, V>, &Database, &[u8])> {
+    ) -> Outcome<Reach<'_, &mut ValueTable<N, V>>> {
         self.table_mut(table)
     }
 
     pub(in crate::state) fn list<N: StateNamespace, V: StateValue>(
         &self,
         table: usize,
-    ) -> Outcome<(&ListTable<N, V>, &Database, &[u8])> {
+    ) -> Outcome<Reach<'_, &ListTable<N, V>>> {
         self.table(table)
     }
 
     pub(in crate::state) fn list_mut<N: StateNamespace, V: StateValue>(
         &mut self,
         table: usize,
-    ) -> Outcome<(&mut ListTable<N, V>, &Database, &[u8])> {
+    ) -> Outcome<Reach<'_, &mut ListTable<N, V>>> {
         self.table_mut(table)
     }
 
     pub(in crate::state) fn map<N: StateNamespace, M: StateValue + Ord, V: StateValue>(
         &self,
         table: usize,
-    ) -> Outcome<(&MapTable<N, M, V>, &Database, &[u8])> {
+    ) -> Outcome<Reach<'_, &MapTable<N, M, V>>> {
         self.table(table)
     }
 
     pub(in crate::state) fn map_mut<N: StateNamespace, M: StateValue + Ord, V: StateValue>(
         &mut self,
         table: usize,
-    ) -> Outcome<(&mut MapTable<N, M, V>, &Database, &[u8])> {
+    ) -> Outcome<Reach<'_, &mut MapTable<N, M, V>>> {
         self.table_mut(table)
     }
 }
