@@ -210,7 +210,6 @@ pub fn resolve(
             metrics: settings.metrics.clone(),
             ..RocksDbSettings::default()
         },
-        ..BackendSettings::default()
     };
     let local_recovery = local_recovery(config, kind, &mut notices);
     Ok(ResolvedState { backend, local_recovery, directory, notices })

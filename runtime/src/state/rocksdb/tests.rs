@@ -31,7 +31,7 @@ fn open(parts: &Parts) -> Operator {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// R96: full snapshots have one form, so each store restores what the other wrote.
+    /// R31: full snapshots have one form, so each store restores what the other wrote.
     #[test]
     fn a_full_snapshot_is_the_same_from_both_stores_and_goes_into_both(before in changes(), after in changes()) {
         let mut heap = Operator::open_in(&BackendSettings::default(), &Parts::new(), all_groups()).unwrap();
@@ -86,7 +86,7 @@ proptest! {
     }
 }
 
-/// R92: a key or value above the limit is refused when it is written, with the state, the size and the limit.
+/// R99, R100: a key or value above the limit is refused when it is written, with the state, the size and the limit.
 #[test]
 fn what_is_too_large_is_refused_when_it_is_written() {
     let rocksdb = RocksDbSettings { max_entry_bytes: 100, ..RocksDbSettings::default() };

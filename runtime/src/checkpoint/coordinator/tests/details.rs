@@ -86,6 +86,22 @@ fn a_block_of_ids_that_repeats_used_ones_is_ignored() {
     assert_eq!(cluster.coordinator.first_unused_id(), next);
 }
 
+/// A block is used to its last id; the next one is asked for then, and not before.
+#[test]
+fn a_block_of_ids_is_used_to_its_end() {
+    let timeout = Duration::from_secs(60);
+    let mut cluster =
+        running(CoordinatorConfig { max_concurrent: 100, min_pause: Duration::ZERO, timeout, ..config() });
+    let (first, last) = (cluster.coordinator.first_unused_id(), cluster.head.granted);
+    assert!(first < last);
+    for id in first.0..=last.0 {
+        assert!(!cluster.ids_wanted, "{id} is not used");
+        cluster.wait(100 * MS);
+        assert!(cluster.open.contains_key(&CheckpointId(id)), "{id}");
+    }
+    assert!(cluster.ids_wanted);
+}
+
 /// Acknowledgements of another execution and of strangers are not counted: what they bring is removed.
 #[test]
 fn nobody_else_can_complete_a_checkpoint() {
