@@ -122,7 +122,7 @@ pub(super) const KEYS: &[Key] = &[
         meaning: "compress full snapshots with Snappy, each key group by itself; RocksDB's files always are",
         kind: Kind::Boolean(|settings, on| settings.state.compression = on),
         standing: Standing::Works,
-        test: EACH,
+        test: "compressed_parts_are_restored",
     },
     Key {
         name: "execution.checkpointing.local-backup.enabled",
