@@ -150,14 +150,16 @@ fn backend_text(backend: Option<BackendId>) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
+/// A part with its place among the subtask's parts.
+type Placed<'a> = (usize, &'a StatePart);
+
 /// What one subtask has of one operator.
 #[derive(Default)]
 struct Pieces<'a> {
-    /// With their places among the subtask's parts.
-    keyed: Vec<(usize, &'a StatePart)>,
-    native: BTreeMap<(Option<BackendId>, KeyGroupRange), Vec<(usize, &'a StatePart)>>,
-    split: Option<(usize, &'a StatePart)>,
-    union: Option<(usize, &'a StatePart)>,
+    keyed: Vec<Placed<'a>>,
+    native: BTreeMap<(Option<BackendId>, KeyGroupRange), Vec<Placed<'a>>>,
+    split: Option<Placed<'a>>,
+    union: Option<Placed<'a>>,
     inline: Option<&'a [u8]>,
 }
 

@@ -30,6 +30,9 @@ use crate::{
 /// A record by its place.
 type Place = (u32, u64);
 
+/// What a state holds, encoded: by key.
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// What the lines of a key imply.
 #[derive(Clone, Debug, Default)]
 struct Key {
@@ -259,7 +262,7 @@ impl StatesOracle {
     }
 
     fn key_states(&self, state: &States) -> Result<(), Wrong> {
-        let mut expected: Vec<(&str, &str, BTreeMap<Vec<u8>, Vec<u8>>)> = Vec::new();
+        let mut expected: Vec<(&str, &str, Entries)> = Vec::new();
         let by_key = |value: &dyn Fn(&Key) -> Vec<u8>| -> BTreeMap<Vec<u8>, Vec<u8>> {
             self.keys.iter().map(|(key, of_key)| (encoded(key), value(of_key))).collect()
         };
