@@ -166,7 +166,7 @@ defects! {
         "B94", "", "The confirmation of a checkpoint drops its own local copy with the older ones.", ["local-copy"]
     }
     LocalFailureDeclines {
-        "B95", "", "A local copy that cannot be written fails the snapshot.", ["local-copy"]
+        "B95", "", "A local copy that cannot be written fails the snapshot.", ["local-copy", "liveness"]
     }
     StealSlots {
         "B97", "FLINK-9635", "A task whose slot is gone takes the first slot there is, be it another's.", ["previous-slot"]

@@ -370,6 +370,7 @@ impl TaskManager {
     }
 
     /// What databases of a slot have in common.
+    #[cfg_attr(not(feature = "rocksdb"), expect(unused_variables, reason = "there are no databases without it"))]
     fn database_host(&mut self, spec: &SubtaskSpec) -> DatabaseHost {
         DatabaseHost {
             #[cfg(feature = "rocksdb")]

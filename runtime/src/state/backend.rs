@@ -158,8 +158,10 @@ impl<K: StateKey> KeyedBackend<K> {
 
     /// The values of a table expire. A database keeps them until they are met.
     pub(super) fn expire<N: StateNamespace, V: StateValue>(&mut self, table: usize, ttl: Ttl, strip: Strip<V>) {
-        if let Store::Heap(heap) = &mut self.store {
-            heap.table_mut::<N, V>(table).expire(ttl, strip);
+        match &mut self.store {
+            Store::Heap(heap) => heap.table_mut::<N, V>(table).expire(ttl, strip),
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(_) => {}
         }
     }
 
