@@ -52,11 +52,6 @@ impl Layout {
         format!("checkpoints/{}/shared/", self.job)
     }
 
-    /// `checkpoints/<job>/taskowned/`: what subtasks own and no checkpoint ever drops.
-    pub fn task_owned_prefix(&self) -> String {
-        format!("checkpoints/{}/taskowned/", self.job)
-    }
-
     /// Whether more than one checkpoint may refer to an object of this name.
     pub fn is_shared(&self, object: &ObjectName) -> bool {
         object.as_str().starts_with(&self.shared_prefix())

@@ -33,7 +33,7 @@ fn restore_range<K: StateKey>(parts: &Parts, range: KeyGroupRange) -> Result<Key
 }
 
 /// Real directories are for native code; this is where tests make them.
-#[allow(clippy::disallowed_types, clippy::disallowed_methods)]
+#[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "native code works in real directories")]
 pub(super) fn directory() -> NativeDir {
     NativeDir(std::sync::Arc::new(tempfile::tempdir().unwrap()))
 }
