@@ -28,7 +28,7 @@ use crate::{
     recovery::{
         local_store::LocalStateStore,
         native_io::write_native,
-        snapshot_io::{SnapshotContext, write_snapshot},
+        snapshot_writing::{SnapshotContext, write_snapshot},
     },
     state::BackendKind,
 };

@@ -35,7 +35,7 @@ use crate::{
     journal::Event,
     platform::{Clock, Mono, Platform, Timer},
     points::Point,
-    recovery::{local_store::LocalStateStore, snapshot_io::restore_parts},
+    recovery::{local_store::LocalStateStore, snapshot_reading::restore_parts},
     sabotage::Sabotage,
     state::{BackendKind, key_group_range},
 };

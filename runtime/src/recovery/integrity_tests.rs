@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::{
     assignment::assign,
     local_store::LocalStateStore,
-    snapshot_io::{SnapshotContext, restore_parts, write_snapshot},
+    snapshot_reading::restore_parts,
+    snapshot_writing::{SnapshotContext, write_snapshot},
 };
 use crate::{
     checkpoint::{

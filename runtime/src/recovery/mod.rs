@@ -8,7 +8,8 @@ pub mod local_store;
 pub mod native_io;
 #[cfg(feature = "sabotage")]
 mod planted_state;
-pub mod snapshot_io;
+pub mod snapshot_reading;
+pub mod snapshot_writing;
 
 #[cfg(test)]
 mod integrity_tests;

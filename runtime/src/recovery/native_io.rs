@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 
 use super::{
     local_store::LocalWriter,
-    snapshot_io::{LOCAL_GRACE, SnapshotContext, upload_one},
+    snapshot_writing::{LOCAL_GRACE, SnapshotContext, upload_one},
 };
 use crate::{
     checkpoint::{

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::{
     allocations::{StoredAllocation, release, scan, write_slot},
     local_store::{LocalManifest, LocalStateStore},
-    snapshot_io::{SnapshotContext, restore_parts, write_snapshot},
+    snapshot_reading::restore_parts,
+    snapshot_writing::{SnapshotContext, write_snapshot},
 };
 use crate::{
     checkpoint::{
