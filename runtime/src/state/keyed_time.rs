@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 
 use super::{
-    backend::{KeyedBackend, OpenContext},
+    backend::KeyedBackend,
     context::KeyedContext,
+    declare::OpenContext,
     error::{StateError, UserError},
     format::{SectionWriter, StateHeader},
     heap::foreign_handle,

@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, marker::PhantomData};
 
 use super::{
-    backend::OpenContext,
     combining::Aggregate,
     context::KeyedContext,
+    declare::OpenContext,
     error::{StateError, UserError},
     format::StateKind,
     key::StateKey,

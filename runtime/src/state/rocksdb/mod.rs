@@ -4,9 +4,12 @@
 //! user code has declared its states, by a native call, and what a full snapshot holds is written into it then. Reads and
 //! writes of single entries are calls on the subtask's thread; everything else is a native call.
 
+mod contents;
 mod database;
+mod declared;
 mod layout;
 mod native;
+mod open;
 mod options;
 mod restore;
 mod scan;
@@ -14,9 +17,10 @@ mod slot_memory;
 mod store;
 mod tables;
 
+pub(super) use declared::Declared;
 pub use restore::part_of_database;
 pub use slot_memory::SlotMemory;
-pub(super) use store::{Declared, RocksStore};
+pub(super) use store::RocksStore;
 
 #[cfg(test)]
 mod options_tests;

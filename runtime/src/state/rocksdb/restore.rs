@@ -10,9 +10,11 @@ use bytes::Bytes;
 use rocksdb::WriteBatch;
 
 use super::{
+    contents::{CONTENTS, Contents},
     database::{Database, FrozenDatabase, WORKING, database_error},
+    declared::Split,
     layout::{group_length, group_start, put_tail},
-    store::{BATCH_BYTES, CONTENTS, Contents, OpenFailure, Split},
+    open::{BATCH_BYTES, OpenFailure},
 };
 use crate::{
     dataflow::chain::RestoredNative,
