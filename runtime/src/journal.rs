@@ -203,6 +203,11 @@ events! {
     LocalCopyFailed { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
     LocalCopyConfirmed { subtask: Name, checkpoint: CheckpointId } on subtask,
     LocalCopyDiscarded { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
+    /// Native files could not be linked into the local copies below this root, which is on another device, and were copied. Said
+    /// once by each process.
+    LocalFilesCopied { task_manager: Name, root: String, bytes: u64 } on task_manager,
+    /// So many bytes are kept by the subtask's local copies alone: the newest does not have them.
+    LocalCopiesExclusive { subtask: Name, checkpoint: CheckpointId, bytes: u64 } on subtask,
     // ---- recovery
     RestoreChosen { job: Name, checkpoint: Option<CheckpointId>, newest: Option<CheckpointId>, replay_to: Option<CheckpointId>, attempt: AttemptId } on job,
     OperatorRescaled { operator: Name, checkpoint: CheckpointId, from: u32, to: u32 } on operator,
@@ -212,6 +217,15 @@ events! {
     PartRestoredFromPrimary { subtask: Name, checkpoint: CheckpointId, part: String, bytes: u64 } on subtask,
     RestorePartLost { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,
     RestoreFinished { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId, local_parts: u32, primary_parts: u32 } on subtask,
+    /// The subtask runs. Inline bytes came with its deployment.
+    SubtaskRestored { subtask: Name, attempt: AttemptId, local_bytes: u64, primary_bytes: u64, inline_bytes: u64, read_us: u64, open_us: u64, connect_us: u64 } on subtask,
+    /// The execution that made a failure good has completed a checkpoint; the phases, in microseconds, sum to the whole.
+    RecoveryFinished {
+        job: Name, attempt: AttemptId, checkpoint: Option<CheckpointId>, cause: String, failed_attempts: u32, subtasks: u32,
+        local_bytes: u64, primary_bytes: u64, inline_bytes: u64, not_local: Vec<(String, u64)>, whole_us: u64,
+        detect_us: u64, cancel_us: u64, delay_us: u64, choose_us: u64, schedule_us: u64, read_us: u64, open_us: u64,
+        connect_us: u64, catch_up_us: u64,
+    } on job,
     DatabaseOpened { subtask: Name, operator: Name, attempt: AttemptId } on subtask,
     DatabaseMetric { operator: Name, state: String, metric: String, value: u64 } on operator,
     CheckpointCondemned { checkpoint: CheckpointId, reason: String } on checkpoint,

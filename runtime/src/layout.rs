@@ -3,7 +3,7 @@
 //! those of metadata a checkpoint's id.
 
 use crate::{
-    ids::{AllocationId, AttemptId, CheckpointId, JobId, SubtaskId},
+    ids::{AllocationId, AttemptId, CheckpointId, JobId, SubtaskId, VertexId},
     platform::{ObjectName, RelPath},
 };
 
@@ -118,20 +118,57 @@ impl Layout {
 pub struct LocalLayout;
 
 impl LocalLayout {
+    /// Where the allocations' records are, and their copies unless other directories are configured.
     pub fn root() -> RelPath {
         RelPath::new("localState").expect("plain")
     }
 
+    /// Where copies lie: `root-0/localState` and so on if so many directories are configured, else `localState`
+    /// (`taskmanager.state.local.root-dirs`; Flink appends `localState` to each, too).
+    pub fn roots(configured: u32) -> Vec<RelPath> {
+        match configured {
+            0 => vec![Self::root()],
+            several => (0..several).map(|n| Self::mount(n).join("localState")).collect(),
+        }
+    }
+
+    /// Where a configured root is mounted below the disk: `root-<n>`.
+    pub fn mount(number: u32) -> RelPath {
+        RelPath::new(format!("root-{number}")).expect("plain")
+    }
+
+    /// `aid_<allocation>`.
+    pub fn allocation_name(allocation: AllocationId) -> String {
+        format!("aid_{allocation}")
+    }
+
+    /// `jid_<job>`.
+    pub fn job_name(job: JobId) -> String {
+        format!("jid_{job}")
+    }
+
     /// `localState/aid_<allocation>`.
     pub fn allocation(allocation: AllocationId) -> RelPath {
-        Self::root().join(&format!("aid_{allocation}"))
+        Self::root().join(&Self::allocation_name(allocation))
+    }
+
+    /// `<root>/aid_<allocation>/jid_<job>/vtx_<vertex>_sti_<subtask>`.
+    pub fn subtask_below(root: &RelPath, allocation: AllocationId, job: JobId, subtask: SubtaskId) -> RelPath {
+        root.join(&Self::allocation_name(allocation))
+            .join(&Self::job_name(job))
+            .join(&format!("vtx_{}_sti_{}", subtask.vertex.0, subtask.index))
+    }
+
+    /// The subtask whose directory has this name.
+    pub fn parse_subtask(name: &str) -> Option<SubtaskId> {
+        let (vertex, index) = name.strip_prefix("vtx_")?.split_once("_sti_")?;
+        let subtask = SubtaskId { vertex: VertexId(vertex.parse().ok()?), index: index.parse().ok()? };
+        (name == format!("vtx_{}_sti_{}", subtask.vertex.0, subtask.index)).then_some(subtask)
     }
 
     /// `localState/aid_<allocation>/jid_<job>/vtx_<vertex>_sti_<subtask>`.
     pub fn subtask(allocation: AllocationId, job: JobId, subtask: SubtaskId) -> RelPath {
-        Self::allocation(allocation)
-            .join(&format!("jid_{job}"))
-            .join(&format!("vtx_{}_sti_{}", subtask.vertex.0, subtask.index))
+        Self::subtask_below(&Self::root(), allocation, job, subtask)
     }
 
     /// `…/chk_<checkpoint>`.

@@ -132,6 +132,7 @@ points! {
     Sometimes LocalExactly = "local-exactly": "a subtask was restored from its local copy alone",
     Sometimes LocalPartly = "local-partly": "a subtask was restored partly from its local copy",
     Sometimes LocalNot = "local-not": "a subtask with local recovery was restored from primary alone",
+    Reachable LocalOfOthers = "local-of-others": "a subtask restored from the local copy of another subtask, or of another slot",
     Reachable LocalChecksumWrong = "local-checksum-wrong": "a local part was rejected by its checksum",
     Reachable LocalLengthWrong = "local-length-wrong": "a local part was rejected by its length",
     Reachable LocalPartMissing = "local-part-missing": "a file that the local manifest lists could not be read",

@@ -168,6 +168,13 @@ defects! {
     LocalFailureDeclines {
         "B95", "", "A local copy that cannot be written fails the snapshot.", ["local-copy", "liveness"]
     }
+    LocalRangeIgnored {
+        "B93", "", "After a change of parallelism the own local copy is taken for what others wrote, whatever its key groups.",
+        ["restored-state", "liveness"] in "rescale"
+    }
+    PrimaryThoughLocal {
+        "", "", "A restore reads from primary what it has found whole in a local copy.", ["needless-read"] in "local-recovery"
+    }
     StealSlots {
         "B97", "FLINK-9635", "A task whose slot is gone takes the first slot there is, be it another's.", ["previous-slot"]
     }

@@ -21,10 +21,13 @@ use runtime::{
     dataflow::task::TaskSettings,
     graph::Job,
     platform::Address,
+    recovery::local_shelf::CopyFormat,
     sabotage::SabotageSet,
     state::{BackendSettings, RocksDbSettings},
 };
-use sim::{DiskConfig, Effect, Entry, FailureKind, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig};
+use sim::{
+    DiskConfig, Effect, Entry, FailureKind, Modelled, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig,
+};
 
 use crate::{
     invariants::{self, End, FallbackPolicy, InvariantSuite, RuntimeFormats, Seen, SuiteConfig, Timing},
@@ -65,6 +68,11 @@ fn range(span: Span) -> std::ops::Range<Duration> {
     span.minimum()..span.maximum()
 }
 
+fn modelled(plan: &Plan, names: &[&str], but_not: &[&str]) -> Option<Modelled> {
+    let all = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect();
+    plan.modelled.map(|state| Modelled { times: state.times, names: all(names), but_not: all(but_not) })
+}
+
 /// The world of a plan.
 pub fn world_config(plan: &Plan) -> WorldConfig {
     WorldConfig {
@@ -80,8 +88,16 @@ pub fn world_config(plan: &Plan) -> WorldConfig {
             latency: range(plan.disk.latency),
             bytes_per_second: plan.disk.bytes_per_second,
             capacity_bytes: plan.disk.capacity_bytes,
+            // Parts of local copies, and the files of databases; the manifests of copies stay as they are.
+            modelled: modelled(plan, &["/chk_", "native"], &["/_manifest"]),
         },
-        store: StoreConfig { latency: range(plan.store.latency), bytes_per_second: plan.store.bytes_per_second },
+        store: StoreConfig {
+            latency: range(plan.store.latency),
+            bytes_per_second: plan.store.bytes_per_second,
+            link_bytes_per_second: plan.modelled.map_or(0, |modelled| modelled.link_bytes_per_second),
+            // The names of state parts have a subtask in them.
+            modelled: modelled(plan, &["]-"], &[]),
+        },
         // The harness ends the run itself; this is for a world that stands still.
         time_limit: ms(plan.time_limit_ms) + Duration::from_secs(60),
         reseed: plan.reseed.map(|reseed| sim::Reseed { after_event: reseed.after_event, seed: reseed.seed }),
@@ -117,6 +133,11 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             channel_window_bytes: s.channel_window_bytes,
             parts_per_snapshot: s.parts_per_snapshot,
             local_recovery: s.local_recovery,
+            local_roots: s.local_roots,
+            local_copies: match s.local_memory_bytes {
+                0 => CopyFormat::Files,
+                limit_bytes => CopyFormat::Memory { limit_bytes },
+            },
             store_operation_timeout: ms(s.store_operation_timeout_ms),
             store_total_timeout: ms(s.store_total_timeout_ms),
             connect_timeout: ms(s.connect_timeout_ms),
@@ -244,6 +265,7 @@ fn suite(plan: &Plan, workload: Workload, jobs: &Jobs) -> InvariantSuite {
         config.subtasks.extend(graph.subtasks().map(|id| (graph.subtask_name(id), id.into())));
     }
     config.local_recovery = s.local_recovery;
+    config.local_in_memory = s.local_memory_bytes > 0;
     config.fallback = match s.fallback_behind_commit {
         FallbackBehindCommit::Replay => FallbackPolicy::Replay,
         FallbackBehindCommit::Fail => FallbackPolicy::Fail,
@@ -307,6 +329,7 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
         let kind = match effect.effect {
             Effect::Created => invariants::EffectKind::Created,
             Effect::Deleted => invariants::EffectKind::Deleted,
+            Effect::Read => invariants::EffectKind::Read,
             Effect::Misread => {
                 let name = effect.name.as_str().to_string();
                 return judge.borrow_mut().on_fault(&WorldTruth(world), &invariants::FaultNotice::Misread { name });

@@ -142,9 +142,14 @@ impl Verbs for Stage {
     fn files(&self, _machine: &str) -> Vec<String> {
         Vec::new()
     }
-    fn damage_file(&self, _machine: &str, _path: &str, _damage: Damage) {}
+    fn damage_file(&self, _machine: &str, _path: &str, _damage: Damage) -> bool {
+        true
+    }
+    fn watch_file(&self, _machine: &str, _path: &str) -> u64 {
+        0
+    }
     fn fill_disk(&self, _machine: &str, _full: bool) {}
-    fn arm_disk_errors(&self, _: &str, _: DiskOperation, _: DiskErrorKind, _: u32) -> u64 {
+    fn arm_disk_errors(&self, _: &str, _: &str, _: DiskOperation, _: DiskErrorKind, _: u32) -> u64 {
         0
     }
     fn disk_errors_met(&self, _: &str, _: u64) -> u64 {

@@ -241,8 +241,8 @@ impl Verbs for WorldVerbs {
         self.disk(machine).list_all().into_iter().map(|(path, _)| path.as_str().to_string()).collect()
     }
 
-    fn damage_file(&self, machine: &str, path: &str, damage: Damage) {
-        let Ok(path) = RelPath::new(path) else { return };
+    fn damage_file(&self, machine: &str, path: &str, damage: Damage) -> bool {
+        let Ok(path) = RelPath::new(path) else { return false };
         let disk = self.disk(machine);
         let length = disk.peek(&path).map_or(0, |bytes| bytes.len() as u64);
         match damage {
@@ -251,7 +251,10 @@ impl Verbs for WorldVerbs {
             Damage::Corrupt => disk.corrupt(&path, length / 2),
             // These need another file: `put_in_place`.
             Damage::Stale | Damage::Foreign => false,
-        };
+            Damage::Empty => disk.truncate(&path, 0),
+            Damage::Truncated => disk.truncate(&path, length.saturating_sub(1)),
+            Damage::BitFlipped => disk.flip_bit(&path, length / 3),
+        }
     }
 
     fn put_in_place(&self, machine: &str, path: &str, other: &str) -> bool {
@@ -264,7 +267,19 @@ impl Verbs for WorldVerbs {
     }
 
     fn separate_device(&self, machine: &str) {
-        self.disk(machine).mount(&LocalLayout::root());
+        let disk = self.disk(machine);
+        disk.mount(&LocalLayout::root());
+        // Of several directories the first stays where it is: there links go on working.
+        for number in 1..MOST_LOCAL_ROOTS {
+            disk.mount(&LocalLayout::mount(number));
+        }
+    }
+
+    fn watch_file(&self, machine: &str, path: &str) -> u64 {
+        let operation = Some(sim::DiskOperation::Read);
+        let (path_contains, error) = (path.to_string(), sim::DiskErrorKind::Nothing);
+        let watch = self.disk(machine).inject(DiskFault { operation, path_contains, error, count: u32::MAX });
+        self.arm(watch)
     }
 
     fn fill_disk(&self, machine: &str, full: bool) {
@@ -273,7 +288,14 @@ impl Verbs for WorldVerbs {
         disk.set_capacity(capacity);
     }
 
-    fn arm_disk_errors(&self, machine: &str, operation: DiskOperation, error: DiskErrorKind, count: u32) -> u64 {
+    fn arm_disk_errors(
+        &self,
+        machine: &str,
+        path_contains: &str,
+        operation: DiskOperation,
+        error: DiskErrorKind,
+        count: u32,
+    ) -> u64 {
         let operation = match operation {
             DiskOperation::Create => sim::DiskOperation::Create,
             DiskOperation::Write => sim::DiskOperation::Append,
@@ -283,6 +305,7 @@ impl Verbs for WorldVerbs {
             DiskOperation::Remove => sim::DiskOperation::RemoveTree,
             DiskOperation::List => sim::DiskOperation::List,
             DiskOperation::SyncDirectory => sim::DiskOperation::SyncDir,
+            DiskOperation::Adopt => sim::DiskOperation::Adopt,
         };
         let error = match error {
             DiskErrorKind::InputOutput => sim::DiskErrorKind::Io,
@@ -290,9 +313,7 @@ impl Verbs for WorldVerbs {
             DiskErrorKind::Denied => sim::DiskErrorKind::Denied,
             DiskErrorKind::Vanished => sim::DiskErrorKind::Vanished,
         };
-        // What vanishes are files of local copies.
-        let path_contains = if error == sim::DiskErrorKind::Vanished { "/chk_" } else { "" }.to_string();
-        let fault = DiskFault { operation: Some(operation), path_contains, error, count };
+        let fault = DiskFault { operation: Some(operation), path_contains: path_contains.to_string(), error, count };
         let fault = self.disk(machine).inject(fault);
         self.arm(fault)
     }
@@ -362,6 +383,9 @@ impl Verbs for WorldVerbs {
         self.world.store().outage(duration);
     }
 }
+
+/// Plans have no more directories for local copies.
+pub const MOST_LOCAL_ROOTS: u32 = 4;
 
 /// The world as the invariants read it.
 pub struct WorldTruth<'a>(pub &'a World);

@@ -242,8 +242,11 @@ impl LocalDisk for SimLocalDisk {
             drop(keep);
             let total = contents.iter().map(|(_, _, bytes)| bytes.len() as u64).sum();
             let subject = to.clone();
+            // A link costs nothing by the byte. Native directories are on device 0.
+            let is_linked = self.disk().state.borrow().device_of(to.as_str()).0 == 0;
+            let copied = if is_linked { 0 } else { total };
             self.disk()
-                .operate(&self.0, DiskOperation::Adopt, &to, total, move |state, extent| {
+                .operate(&self.0, DiskOperation::Adopt, &to, copied, move |state, extent| {
                     let device = state.device_of(subject.as_str()).0;
                     for (_, path, _) in &contents {
                         state.check_free(path)?;

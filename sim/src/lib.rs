@@ -77,7 +77,7 @@ mod world;
 
 #[cfg(madsim)]
 pub use crate::{
-    config::{DiskConfig, NetworkConfig, Reseed, StoreConfig, WorldConfig},
+    config::{DiskConfig, Modelled, NetworkConfig, Reseed, StoreConfig, WorldConfig},
     disk::{DiskErrorKind, DiskFault, DiskOperation},
     disk_control::SimDisk,
     entropy::Stream,

@@ -35,6 +35,18 @@ fn trusting_local_parts_is_caught() {
     is_caught(Sabotage::TrustLocalPart, "local-recovery", 24, &["restored-state"]);
 }
 
+/// Invariant 15: a restore reads from primary what lies on its own disk.
+#[test]
+fn reading_primary_in_spite_of_a_local_copy_is_caught() {
+    is_caught(Sabotage::PrimaryThoughLocal, "local-recovery", 8, &["needless-read"]);
+}
+
+/// Invariant 3: a local copy of other key groups is taken for what was asked for.
+#[test]
+fn a_local_copy_of_another_range_is_caught() {
+    is_caught(Sabotage::LocalRangeIgnored, "rescale", 24, &["restored-state", "liveness"]);
+}
+
 /// Invariant 4, R203: an old checkpoint is restored although the newest is whole.
 #[test]
 fn restoring_the_oldest_is_caught() {

@@ -96,7 +96,7 @@ pub enum RunError {
 /// [`RunError`].
 pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
     let flags = interval_flag(arguments.checkpoint_interval_ms);
-    let Prepared { job, cluster, output, local_directories } =
+    let Prepared { job, cluster, output, local_directories, local_roots } =
         configuration::prepare(&arguments.job, configuration::RUN_DEFAULTS, flags)?;
     let root = prepare_output(&output, arguments.resume)?;
     let progress = Arc::new(Progress::new(arguments.quiet || arguments.events, arguments.events));
@@ -108,6 +108,7 @@ pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
             journal_capacity: JOURNAL_CAPACITY,
             journal_listener: Some(listener),
             native_root: configuration::native_root(&local_directories, &root, process, number),
+            mounts: configuration::mounts(&local_roots, &root, process),
             ..RealConfig::below(&root, process)
         };
         RealWorld::new(process, config).map_err(|e| RunError::Environment(e.to_string()))
@@ -169,12 +170,13 @@ pub(super) fn ended(
         .block_on(summarise(&primary, Layout { job: job.id }, job))
         .map_err(|e| RunError::Environment(format!("the output cannot be read back: {e}")))?;
     Ok(format!(
-        "{} finished in {:.2} s: {} checkpoints, {} restarts, {with}, {} subtasks\noutput: {}\n{summary}",
+        "{} finished in {:.2} s: {} checkpoints, {} restarts, {with}, {} subtasks\n{}output: {}\n{summary}",
         job.name,
         progress.elapsed().as_secs_f64(),
         progress.checkpoints(),
         progress.restarts(),
         job.graph.subtasks().count(),
+        progress.recoveries(),
         root.join("output").display(),
     ))
 }

@@ -79,11 +79,13 @@ pub enum ToTaskManager {
         subtasks: Vec<SubtaskId>,
         command: SubtaskCommand,
     },
-    /// The allocation is no longer wanted: free the slot and drop its local state.
+    /// The allocation is no longer wanted: free the slot.
     ReleaseSlot {
         leader: LeaderEpoch,
         slot: u32,
         allocation: AllocationId,
+        /// Others may want its local state, to whom its key groups go now. Without: drop it.
+        keep_copies: bool,
     },
 }
 

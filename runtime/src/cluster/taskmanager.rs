@@ -6,7 +6,7 @@
 //! because the next leader will want them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -37,6 +37,7 @@ use crate::{
     points::Point,
     recovery::{
         allocations::{self, StoredAllocation},
+        local_shelf::LocalShelf,
         local_store::LocalStateStore,
     },
     state::rocksdb_options::host::DatabaseHost,
@@ -89,6 +90,8 @@ struct TaskManager {
     /// Channels that arrived before the subtask they belong to.
     early_channels: BTreeMap<(SubtaskId, AttemptId), Vec<InboundChannel>>,
     local: BTreeMap<(AllocationId, SubtaskId), Arc<LocalStateStore>>,
+    /// All local copies of this TaskManager, those of `local` and those of slots that were given up lately.
+    shelf: LocalShelf,
     /// What the databases of each slot share; None: no bound.
     #[cfg(feature = "rocksdb")]
     memories: BTreeMap<AllocationId, Option<SlotMemory>>,
@@ -120,7 +123,8 @@ pub async fn run(platform: Platform, job: Job, config: TaskManagerConfig) -> Res
     let accept = accept_channels(platform.clone(), listener, events.clone(), config.clone(), accepting);
     let acceptor = platform.spawner.control("data-listener", accept.boxed());
 
-    let slots = recall_slots(&platform, &config).await;
+    let shelf = LocalShelf::new(&platform, job.id, job.program(), config.cluster.task.local_roots);
+    let slots = recall_slots(&platform, &config, &shelf).await;
     let incarnation = platform.entropy.next_u64("taskmanager-incarnation");
     let mut tm = TaskManager {
         heard_at: platform.clock.now(),
@@ -134,6 +138,7 @@ pub async fn run(platform: Platform, job: Job, config: TaskManagerConfig) -> Res
         tasks: BTreeMap::new(),
         early_channels: BTreeMap::new(),
         local: BTreeMap::new(),
+        shelf,
         #[cfg(feature = "rocksdb")]
         memories: BTreeMap::new(),
         connection: None,
@@ -164,27 +169,23 @@ pub async fn run(platform: Platform, job: Job, config: TaskManagerConfig) -> Res
     }
 }
 
-/// Slots remembered by a former run of this process on the same disk are offered again, with their local copies; what else
-/// lies there is removed.
-async fn recall_slots(platform: &Platform, config: &TaskManagerConfig) -> Vec<Option<HeldSlot>> {
+/// Slots remembered by a former run of this process on the same disk are offered again, with their local copies as far as they
+/// are whole; what else lies there is removed.
+async fn recall_slots(platform: &Platform, config: &TaskManagerConfig, shelf: &LocalShelf) -> Vec<Option<HeldSlot>> {
     let mut slots = vec![None; config.slots as usize];
     // An unreadable disk only means that nothing is remembered.
     let found = allocations::scan(&*platform.disk).await.unwrap_or_default();
     for stored in found.allocations {
-        match slots.get_mut(stored.slot as usize) {
-            Some(slot @ None) if config.cluster.task.local_recovery => {
-                let attempt = AttemptId::default();
-                *slot = Some(HeldSlot { allocation: stored.allocation, group: stored.group, attempt });
-                platform.journal.reached(Point::SlotsRemembered);
-            }
-            _ => {
-                let _ = allocations::release(&*platform.disk, stored.allocation).await;
-            }
+        if let Some(slot @ None) = slots.get_mut(stored.slot as usize)
+            && config.cluster.task.local_recovery
+        {
+            let attempt = AttemptId::default();
+            *slot = Some(HeldSlot { allocation: stored.allocation, group: stored.group, attempt });
+            platform.journal.reached(Point::SlotsRemembered);
         }
     }
-    for (directory, _) in found.rejected {
-        let _ = platform.disk.remove_tree(&directory).await;
-    }
+    let held: BTreeSet<AllocationId> = slots.iter().flatten().map(|held: &HeldSlot| held.allocation).collect();
+    shelf.adopt_left_overs(&held).await;
     slots
 }
 
@@ -228,6 +229,12 @@ impl TaskManager {
             if self.connection.is_some() {
                 self.connect();
             }
+        }
+        if self.tasks.is_empty() && self.shelf.has_forgotten(self.config.cluster.slot_request_timeout) {
+            let (shelf, after) = (self.shelf.clone(), self.config.cluster.slot_request_timeout);
+            let body = async move { shelf.clear_forgotten(after).await };
+            // Detached: nobody waits for it.
+            drop(self.platform.spawner.control("clear-forgotten-copies", body.boxed()));
         }
         let known = self.cancelled_up_to;
         self.early_channels.retain(|(_, attempt), _| *attempt > known);
@@ -296,6 +303,9 @@ impl TaskManager {
                 self.answer_cancellation();
             }
             ToTaskManager::Command { attempt, subtasks, command, .. } => {
+                if matches!(command, SubtaskCommand::NotifyComplete(_)) {
+                    self.clear_retired(attempt);
+                }
                 for subtask in subtasks {
                     if let Some(task) = self.tasks.get(&(subtask, attempt)) {
                         // A task that has ended reports so by itself.
@@ -303,7 +313,9 @@ impl TaskManager {
                     }
                 }
             }
-            ToTaskManager::ReleaseSlot { slot, allocation, .. } => self.release(slot, allocation).await,
+            ToTaskManager::ReleaseSlot { slot, allocation, keep_copies, .. } => {
+                self.release(slot, allocation, keep_copies).await;
+            }
         }
     }
 
@@ -324,7 +336,7 @@ impl TaskManager {
         if let Some(held) = held
             && held.allocation != spec.allocation
         {
-            self.release(slot, held.allocation).await;
+            self.release(slot, held.allocation, true).await;
         }
         self.slots[slot as usize] = Some(HeldSlot { allocation: spec.allocation, group, attempt });
         if held.is_none_or(|h| h.allocation != spec.allocation) && self.config.cluster.task.local_recovery {
@@ -390,14 +402,24 @@ impl TaskManager {
         let key = (spec.allocation, spec.subtask);
         let store = self.local.entry(key).or_insert_with(|| {
             let name = self.job.graph.subtask_name(spec.subtask);
-            let sabotage = spec.settings.sabotage.clone();
-            let (allocation, job) = (spec.allocation, spec.job);
-            Arc::new(LocalStateStore::sabotaged(&self.platform, allocation, job, spec.subtask, &name, sabotage))
+            let (format, sabotage) = (spec.settings.local_copies, spec.settings.sabotage.clone());
+            Arc::new(self.shelf.store(spec.allocation, spec.subtask, &name, format, sabotage))
         });
         Arc::clone(store)
     }
 
-    async fn release(&mut self, slot: u32, allocation: AllocationId) {
+    /// An execution that runs here has a checkpoint of its own: nobody restores any more from what was given up before it.
+    fn clear_retired(&self, attempt: AttemptId) {
+        if self.shelf.has_retired(attempt) {
+            let shelf = self.shelf.clone();
+            let body = async move { shelf.clear_retired(attempt).await };
+            // Detached: nobody waits for it.
+            drop(self.platform.spawner.control("clear-retired-copies", body.boxed()));
+        }
+    }
+
+    /// Frees a slot. `keep_copies`: its local state may be wanted by others, to whom its key groups go now.
+    async fn release(&mut self, slot: u32, allocation: AllocationId, keep_copies: bool) {
         let Some(held) = self.slots.get_mut(slot as usize) else { return };
         if held.is_none_or(|h| h.allocation != allocation) {
             return;
@@ -406,8 +428,11 @@ impl TaskManager {
         self.local.retain(|(owner, _), _| *owner != allocation);
         #[cfg(feature = "rocksdb")]
         self.memories.remove(&allocation);
-        // What cannot be removed now is found and removed at the next start.
-        let _ = allocations::release(&*self.platform.disk, allocation).await;
+        if keep_copies && self.config.cluster.task.local_recovery {
+            self.shelf.retire(allocation, self.cancelled_up_to).await;
+        } else {
+            self.shelf.release(allocation).await;
+        }
         self.platform.journal.emit(Event::SlotReleased {
             task_manager: self.platform.process.to_string(),
             slot,
@@ -444,7 +469,7 @@ impl TaskManager {
 
     fn report(&mut self, attempt: AttemptId, subtask: SubtaskId, report: SubtaskReport) {
         let state = match &report {
-            SubtaskReport::Running => Some(("RUNNING", String::new())),
+            SubtaskReport::Running(_) => Some(("RUNNING", String::new())),
             SubtaskReport::Failed(failure) => Some(("FAILED", failure.to_string())),
             SubtaskReport::Stopped => Some(("CANCELED", String::new())),
             _ => None,

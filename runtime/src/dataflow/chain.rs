@@ -19,6 +19,7 @@ use crate::{
     },
     ids::{BackendId, CheckpointId, KeyGroupRange, OperatorUid, SplitId},
     platform::{Mono, NativeDir, NativeOp},
+    recovery::restore_report::RestoreReport,
 };
 
 /// An error of user code or of its data; fails the attempt.
@@ -178,6 +179,8 @@ pub struct RestoredState {
     pub parallelism: BTreeMap<OperatorUid, u32>,
     /// Where keyed operators may have databases, each a directory of its own.
     pub scratch: BTreeMap<OperatorUid, Scratch>,
+    /// Where it all came from.
+    pub report: RestoreReport,
 }
 
 /// A state part with its bytes, which were verified.

@@ -441,7 +441,7 @@ impl Deployment {
         self.acks(checkpoint)
     }
     pub fn run_to_running(&mut self, world: &mut TestWorld) {
-        world.run_until("all running", || self.count(|r| *r == SubtaskReport::Running) == 5);
+        world.run_until("all running", || self.count(|r| matches!(r, SubtaskReport::Running(_))) == 5);
     }
     pub fn run_to_exhausted(&mut self, world: &mut TestWorld) {
         world.run_until("sources exhausted", || self.count(|r| *r == SubtaskReport::Exhausted) == 2);

@@ -125,6 +125,26 @@ pub struct Job {
     pub state: JobState,
 }
 
+/// Which program a job is, as far as short cuts between two attempts ask for it: they assume that the code has not changed.
+/// Equal for the same operators under the same names in the same version of the runtime, whatever the parallelism.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProgramId(pub u64);
+
+impl Job {
+    /// What tells this program from another one.
+    pub fn program(&self) -> ProgramId {
+        let mut text = format!("{}\n{}\n", env!("CARGO_PKG_VERSION"), self.name);
+        for vertex in &self.graph.vertices {
+            text += &format!("{} {}", vertex.name, vertex.max_parallelism);
+            for operator in &vertex.operators {
+                text += &format!(" {operator}{}", if vertex.keyed.contains(operator) { "*" } else { "" });
+            }
+            text.push('\n');
+        }
+        ProgramId(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
+}
+
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()

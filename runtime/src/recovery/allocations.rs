@@ -85,10 +85,27 @@ pub async fn write_slot(disk: &dyn LocalDisk, slot: StoredAllocation) -> Result<
     disk.sync_dir(&LocalLayout::root()).await
 }
 
-/// The slot was freed: all local state of the allocation goes.
+/// The slot is no longer held for the allocation; its local state stays for now. A TaskManager that starts does not offer it.
 ///
 /// # Errors
-/// [`DiskError`]: the directory may still be there; the next scan finds it.
-pub async fn release(disk: &dyn LocalDisk, allocation: AllocationId) -> Result<(), DiskError> {
-    disk.remove_tree(&LocalLayout::allocation(allocation)).await
+/// [`DiskError`]: the record may still be there; then the JobManager is offered the slot, and refuses it.
+pub async fn forget_slot(disk: &dyn LocalDisk, allocation: AllocationId) -> Result<(), DiskError> {
+    let directory = LocalLayout::allocation(allocation);
+    match disk.remove(&directory.join(SLOT)).await {
+        Ok(()) | Err(DiskError::NotFound(_)) => disk.sync_dir(&directory).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// The slot was freed: all local state of the allocation goes, below all `roots`.
+///
+/// # Errors
+/// [`DiskError`]: a directory may still be there; the next scan finds it.
+pub async fn release(disk: &dyn LocalDisk, roots: &[RelPath], allocation: AllocationId) -> Result<(), DiskError> {
+    let mut result = disk.remove_tree(&LocalLayout::allocation(allocation)).await;
+    for root in roots.iter().filter(|root| **root != LocalLayout::root()) {
+        let removed = disk.remove_tree(&root.join(&LocalLayout::allocation_name(allocation))).await;
+        result = result.and(removed);
+    }
+    result
 }

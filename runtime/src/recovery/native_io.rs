@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::{
-    local_store::LocalWriter,
+    local_writer::LocalWriter,
     snapshot_writing::{LOCAL_GRACE, SnapshotContext, upload_one},
 };
 use crate::{

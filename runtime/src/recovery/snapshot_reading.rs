@@ -7,8 +7,11 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::{
-    local_store::{LocalCopy, LocalStateStore, WRONG_CHECKSUM},
+    local_copy::NotLocal,
+    local_sources::{FoundLocally, LocalSources},
+    local_store::LocalStateStore,
     native_io::{Place, places},
+    restore_report::{PartOrigin, PartReport, RestoreReport},
     snapshot_writing::at_once,
 };
 use crate::{
@@ -57,12 +60,11 @@ pub async fn restore_parts(
         settings,
         checkpoint,
         name,
-        wrong_copy: wrong_copy.is_some(),
         local: match local.filter(|_| settings.local_recovery) {
             None => None,
-            // Of what others wrote there is no copy here.
-            Some(_) if order.parts.iter().all(|part| part.from != spec.subtask.index) => None,
-            Some(store) => Some(reader_copy(platform, settings, store, wrong_copy.unwrap_or(checkpoint)).await),
+            Some(store) => {
+                Some(LocalSources::open(platform, settings, store, order, spec.subtask.index, wrong_copy).await)
+            }
         },
     };
     let places = places(checkpoint, &order.parts, &mut scratch)?;
@@ -70,11 +72,11 @@ pub async fn restore_parts(
     let reads = order.parts.iter().zip(&places).map(|(part, place)| {
         let reader = &reader;
         let read: Fut<'_, _> = Box::pin(async move {
-            let (bytes, from_local) = reader.read(&part.part, part.from == spec.subtask.index).await?;
-            let Some(Place { directory, subdirectory, file }) = place else { return Ok((Some(bytes), from_local)) };
+            let (bytes, origin) = reader.read(&part.part, part.from == spec.subtask.index).await?;
+            let Some(Place { directory, subdirectory, file }) = place else { return Ok((Some(bytes), origin)) };
             let written = platform.disk.write_native(directory, subdirectory, file, bytes).await;
             written.map_err(|error| TaskFailure::Environment(format!("part {}: {error}", part.part.name)))?;
-            Ok((None, from_local))
+            Ok((None, origin))
         });
         read
     });
@@ -85,12 +87,15 @@ pub async fn restore_parts(
         parallelism: order.parallelism.clone(),
         ..RestoredState::default()
     };
+    let mut report = RestoreReport { checkpoint: Some(checkpoint), ..RestoreReport::default() };
     let (mut local_parts, mut primary_parts) = (0, 0);
     let mut failure = None;
     for (RestorePart { from, part }, result) in order.parts.iter().zip(results) {
         match result {
-            Ok((bytes, from_local)) => {
-                *(if from_local { &mut local_parts } else { &mut primary_parts }) += 1;
+            Ok((bytes, origin)) => {
+                let is_local = matches!(origin, PartOrigin::OwnCopy | PartOrigin::OtherCopy);
+                *(if is_local { &mut local_parts } else { &mut primary_parts }) += 1;
+                report.parts.push(PartReport { part: part.name.clone(), bytes: part.length, origin });
                 // What is none has found its place.
                 restored.parts.extend(bytes.map(|bytes| RestoredPart {
                     operator: part.operator.clone(),
@@ -135,6 +140,7 @@ pub async fn restore_parts(
         });
     }
     restored.scratch = scratch;
+    restored.report = report;
     let subtask = name.to_string();
     platform.journal.emit(Event::RestoreFinished { subtask, checkpoint, attempt, local_parts, primary_parts });
     Ok(restored)
@@ -172,56 +178,41 @@ async fn wrong_copy(_spec: &SubtaskSpec, _local: Option<&LocalStateStore>) -> Op
     None
 }
 
-async fn reader_copy(
-    platform: &Platform,
-    settings: &TaskSettings,
-    store: &LocalStateStore,
-    checkpoint: CheckpointId,
-) -> Result<LocalCopy, String> {
-    let by = platform.clock.now() + settings.store_operation_timeout;
-    match timeout(platform.clock.as_ref(), by, store.retrieve(checkpoint)).await {
-        Ok(copy) => copy,
-        Err(_) => Err("the local disk does not answer".to_string()),
-    }
-}
-
 struct PartReader<'a> {
     platform: &'a Platform,
     primary: Primary,
     settings: &'a TaskSettings,
     checkpoint: CheckpointId,
     name: &'a str,
-    /// The local copy is of another checkpoint, and a planted bug believes it.
-    wrong_copy: bool,
     /// None: local recovery is off.
-    local: Option<Result<LocalCopy, String>>,
+    local: Option<LocalSources<'a>>,
 }
 
 impl PartReader<'_> {
-    /// The part's bytes, and whether they are local ones. `own`: this subtask wrote it, so that there may be a local copy.
-    async fn read(&self, part: &StatePart, own: bool) -> Result<(Bytes, bool), TaskFailure> {
+    /// The part's bytes, and where they are from. `own`: this subtask wrote it.
+    async fn read(&self, part: &StatePart, own: bool) -> Result<(Bytes, PartOrigin), TaskFailure> {
         let checkpoint = self.checkpoint;
         let journal = &self.platform.journal;
         let (subtask, name) = (self.name.to_string(), part.name.clone());
         let mut tried = String::new();
-        let local = if own { self.read_local(part).await } else { None };
-        match local {
-            None => {}
-            Some(Ok(bytes)) => {
+        let not_local = match self.read_local(part, own).await {
+            Ok(FoundLocally { bytes, own }) => {
                 let length = bytes.len() as u64;
                 journal.emit(Event::PartRestoredLocally { subtask, checkpoint, part: name, bytes: length });
-                return Ok((bytes, true));
+                return Ok((bytes, if own { PartOrigin::OwnCopy } else { PartOrigin::OtherCopy }));
             }
-            Some(Err(reason)) => {
-                tried = format!("local: {reason}; ");
-                let subtask = subtask.clone();
-                journal.emit(Event::LocalPartRejected { subtask, checkpoint, part: name.clone(), reason });
-            }
+            Err(reason) => reason,
+        };
+        if part.object().is_some() && self.local.as_ref().is_some_and(|local| local.expects(part, own)) {
+            tried = format!("local: {not_local}; ");
+            let (subtask, reason) = (subtask.clone(), not_local.to_string());
+            journal.emit(Event::LocalPartRejected { subtask, checkpoint, part: name.clone(), reason });
         }
         match self.read_primary(part).await {
             Ok(bytes) => {
                 journal.emit(Event::PartRestoredFromPrimary { subtask, checkpoint, part: name, bytes: part.length });
-                Ok((bytes, false))
+                let origin = if part.object().is_some() { PartOrigin::Primary(not_local) } else { PartOrigin::Inline };
+                Ok((bytes, origin))
             }
             Err(PrimaryFailure::Lost(reason)) => {
                 let reason = format!("{tried}primary: {}: {reason}", part.location);
@@ -236,26 +227,13 @@ impl PartReader<'_> {
         }
     }
 
-    async fn read_local(&self, part: &StatePart) -> Option<Result<Bytes, String>> {
-        let copy = match self.local.as_ref()? {
-            Ok(copy) => copy,
-            Err(reason) => return Some(Err(reason.clone())),
-        };
-        let by = self.platform.clock.now() + self.settings.store_operation_timeout;
-        let sabotage = &self.settings.sabotage;
-        let trust = self.wrong_copy || sabotage.is(Sabotage::TrustLocalPart);
-        let Ok(result) = timeout(self.platform.clock.as_ref(), by, copy.read(part, trust)).await else {
-            return Some(Err("the local disk does not answer".to_string()));
-        };
-        if trust
-            && let Ok(bytes) = &result
-            // Of another checkpoint it is the wrong copy, even where its bytes happen to be the same.
-            && (self.wrong_copy || bytes.len() as u64 != part.length || crc32c::crc32c(bytes) != part.crc32c)
-        {
-            let bug = if self.wrong_copy { Sabotage::NewestLocalCopy } else { Sabotage::TrustLocalPart };
-            self.platform.journal.emit(bug.marker());
+    async fn read_local(&self, part: &StatePart, own: bool) -> Result<FoundLocally, NotLocal> {
+        let local = self.local.as_ref().ok_or(NotLocal::Off)?;
+        let found = local.read(part, own).await?;
+        if self.settings.sabotage.runs(Sabotage::PrimaryThoughLocal, &self.platform.journal) {
+            return Err(NotLocal::NoCopy);
         }
-        Some(result)
+        Ok(found)
     }
 
     async fn read_primary(&self, part: &StatePart) -> Result<Bytes, PrimaryFailure> {
@@ -270,7 +248,7 @@ impl PartReader<'_> {
                     if crc32c::crc32c(&bytes) == part.crc32c {
                         return Ok(bytes);
                     }
-                    (WRONG_CHECKSUM.to_string(), readings.bad(&bytes))
+                    (NotLocal::Checksum.to_string(), readings.bad(&bytes))
                 }
                 Err(error @ ReadError::Length { .. }) => (error.to_string(), readings.wrong_length(&error)),
                 Err(ReadError::Store(StoreError::Absent)) => {
@@ -294,7 +272,7 @@ fn inline_bytes(part: &StatePart, bytes: &Bytes) -> Result<Bytes, PrimaryFailure
         return Err(PrimaryFailure::Lost(format!("{length} bytes, {} were expected", part.length)));
     }
     if crc32c::crc32c(bytes) != part.crc32c {
-        return Err(PrimaryFailure::Lost(WRONG_CHECKSUM.to_string()));
+        return Err(PrimaryFailure::Lost(NotLocal::Checksum.to_string()));
     }
     Ok(bytes.clone())
 }

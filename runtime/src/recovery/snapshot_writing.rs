@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt, future::Either, stream};
 
-use super::local_store::LocalWriter;
+use super::{local_copy::NotLocal, local_writer::LocalWriter};
 use crate::{
     checkpoint::{
         primary::Primary,
@@ -287,11 +287,11 @@ async fn write_local(mut writer: LocalWriter, pieces: &[Piece], base: Option<Che
                 let bytes = match of_base.as_ref() {
                     Some(Ok(copy)) => copy.read(part, false).await,
                     Some(Err(reason)) => Err(reason.clone()),
-                    None => Err("there is no base".to_string()),
+                    None => Err(NotLocal::NoCopy),
                 };
                 writer.adopt(part, bytes).await;
             }
-            (Piece::Reused(part), None) => writer.adopt(part, Err("there is no base".to_string())).await,
+            (Piece::Reused(part), None) => writer.adopt(part, Err(NotLocal::NoCopy)).await,
         }
     }
     writer.finish().await

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::{
     allocations::{StoredAllocation, release, scan, write_slot},
-    local_store::{LocalManifest, LocalStateStore},
+    local_manifest::LocalManifest,
+    local_store::LocalStateStore,
     snapshot_reading::restore_parts,
     snapshot_writing::{SnapshotContext, write_snapshot},
 };
@@ -321,7 +322,7 @@ fn allocations_are_found_again_and_rubbish_is_named() {
             write_slot(&world, *slot).await.unwrap();
             write_slot(&world, *slot).await.unwrap();
         }
-        release(&world, AllocationId(1)).await.unwrap();
+        release(&world, &[], AllocationId(1)).await.unwrap();
         let mut file = world.create_new(&RelPath::new("localState/aid_zz/slot").unwrap()).await.unwrap();
         file.append("x".into()).await.unwrap();
         let found = scan(&world).await.unwrap();
@@ -338,7 +339,7 @@ proptest! {
     #[test]
     fn damaged_manifests_are_data(hostile in proptest::collection::vec(any::<u8>(), 0..80)) {
         prop_assert!(LocalManifest::decode(&hostile).is_err());
-        let _ = LocalManifest::decode(&crate::checkpoint::frame::encode(*b"WELM", 1, &hostile));
+        let _ = LocalManifest::decode(&crate::checkpoint::frame::encode(*b"WELM", 2, &hostile));
     }
 
     /// Names from outside are never used as paths.

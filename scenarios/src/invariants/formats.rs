@@ -134,11 +134,19 @@ pub struct LocalFileName<'a> {
     pub file: &'a str,
 }
 
-/// Reads `localState/aid_<allocation>/jid_<job>/vtx_<vertex>_sti_<index>/chk_<n>/<file>`; `None` for any other path.
+/// Reads `localState/aid_<allocation>/jid_<job>/vtx_<vertex>_sti_<index>/chk_<n>/<file>`, perhaps below `root-<n>/`; `None` for any other path.
 pub fn local_file<'a>(path: &'a str, job: &str) -> Option<LocalFileName<'a>> {
     let (directory, file) = path.rsplit_once('/')?;
     let mut components = directory.split('/');
-    if components.next()? != "localState" {
+    let root = match components.next()? {
+        "localState" => "localState",
+        // One of several directories.
+        mount => {
+            mount.strip_prefix("root-")?.parse::<u32>().ok()?;
+            components.next()?
+        }
+    };
+    if root != "localState" {
         return None;
     }
     let allocation = components.next()?.strip_prefix("aid_")?;
@@ -190,6 +198,12 @@ mod tests {
         let name = local_file(local.as_str(), &JobId(7).to_string()).expect("a local file");
         assert_eq!((name.subtask, name.checkpoint, name.file), ((1, 4), CheckpointId(9), "part-0"));
         assert!(local_file(local.as_str(), &JobId(8).to_string()).is_none(), "another job's");
+        for root in LocalLayout::roots(0).into_iter().chain(LocalLayout::roots(3)) {
+            let below =
+                LocalLayout::subtask_below(&root, AllocationId(5), JobId(7), subtask).join("chk_9").join("part-0");
+            let name = local_file(below.as_str(), &JobId(7).to_string()).expect("a local file");
+            assert_eq!((name.subtask, name.checkpoint, name.file), ((1, 4), CheckpointId(9), "part-0"));
+        }
     }
 
     /// A manifest is read field by field; anything else is refused with a reason.

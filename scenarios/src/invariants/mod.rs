@@ -20,6 +20,7 @@ mod leadership;
 mod liveness;
 mod local_copy;
 mod memory;
+mod needless_read;
 mod output;
 mod output_truth;
 mod replay;
@@ -74,6 +75,8 @@ pub struct SuiteConfig {
     pub formats: Rc<dyn Formats>,
     pub oracle: Box<dyn OutputOracle>,
     pub local_recovery: bool,
+    /// Local copies are objects in the memory of a process: there are no files to look at.
+    pub local_in_memory: bool,
     pub fallback: FallbackPolicy,
     pub timing: Timing,
     pub channel_window_bytes: u64,
@@ -95,6 +98,7 @@ impl SuiteConfig {
             formats,
             oracle,
             local_recovery: true,
+            local_in_memory: false,
             fallback: FallbackPolicy::Replay,
             timing: Timing {
                 interval: Duration::from_secs(1),
@@ -131,6 +135,7 @@ struct Look<'a> {
 struct Settings {
     subtasks: BTreeMap<String, SubtaskKey>,
     local_recovery: bool,
+    local_in_memory: bool,
     fallback: FallbackPolicy,
     timing: Timing,
     channel_window_bytes: u64,
@@ -183,6 +188,7 @@ trait Check {
     fn on_manifest(&mut self, _look: &Look<'_>, _fact: &ManifestFact<'_>, _out: &mut Findings<'_>) {}
     fn on_created(&mut self, _look: &Look<'_>, _effect: &Effect<'_>, _out: &mut Findings<'_>) {}
     fn on_deleted(&mut self, _look: &Look<'_>, _effect: &Effect<'_>, _out: &mut Findings<'_>) {}
+    fn on_read(&mut self, _look: &Look<'_>, _effect: &Effect<'_>, _out: &mut Findings<'_>) {}
     fn at_end(&mut self, _look: &Look<'_>, _end: &End, _out: &mut Findings<'_>) {}
 }
 
@@ -201,6 +207,7 @@ impl InvariantSuite {
             settings: Settings {
                 subtasks: config.subtasks,
                 local_recovery: config.local_recovery,
+                local_in_memory: config.local_in_memory,
                 fallback: config.fallback,
                 timing: config.timing,
                 channel_window_bytes: config.channel_window_bytes,
@@ -222,6 +229,7 @@ impl InvariantSuite {
                 Box::new(deletion::Deletion::default()),
                 Box::new(slots::Slots::default()),
                 Box::new(local_copy::LocalCopies::default()),
+                Box::new(needless_read::NeedlessReads::default()),
                 Box::new(memory::Memory::default()),
                 Box::new(liveness::Liveness::default()),
                 // The runtime's word against itself comes after what the world shows.
@@ -270,6 +278,7 @@ impl InvariantSuite {
                 self.each(truth, |check, look, out| check.on_deleted(look, &effect, out));
                 self.ground.deleted(effect.object);
             }
+            EffectKind::Read => self.each(truth, |check, look, out| check.on_read(look, &effect, out)),
         }
     }
 

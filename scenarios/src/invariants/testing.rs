@@ -192,6 +192,7 @@ impl Story {
             formats: Rc::new(JsonFormats),
             oracle: Box::new(AuditOracle::new(input.clone(), "audit", vec!["fold".into()], None)),
             local_recovery: true,
+            local_in_memory: false,
             fallback: FallbackPolicy::Replay,
             timing: Timing {
                 interval: Duration::from_secs(1),
@@ -263,6 +264,15 @@ impl Story {
             process: "jobmanager",
             incarnation: self.incarnation,
         };
+        self.suite.on_store_effect(&self.truth, effect);
+    }
+
+    /// A process reads the part of a checkpoint from primary.
+    pub fn reads(&mut self, process: &str, checkpoint: u64) {
+        let prepared = self.done.iter().find(|p| p.checkpoint == checkpoint).expect("completed before");
+        let (object, at) = (prepared.parts[0].clone(), self.truth.now());
+        let (kind, incarnation) = (EffectKind::Read, self.incarnation);
+        let effect = Effect { at, kind, object: &object, process, incarnation };
         self.suite.on_store_effect(&self.truth, effect);
     }
 

@@ -113,10 +113,20 @@ pub trait Verbs {
     fn put_in_place(&self, machine: &str, path: &str, other: &str) -> bool;
     fn stall_disk(&self, machine: &str, duration: Duration);
     fn separate_device(&self, machine: &str);
-    fn damage_file(&self, machine: &str, path: &str, damage: Damage);
+    /// False if that changed nothing.
+    fn damage_file(&self, machine: &str, path: &str, damage: Damage) -> bool;
+    /// Gives a number under which [`Verbs::disk_errors_met`] tells how often the file was read, or looked for, since.
+    fn watch_file(&self, machine: &str, path: &str) -> u64;
     fn fill_disk(&self, machine: &str, full: bool);
-    /// Gives a number under which [`Verbs::disk_errors_met`] tells how many operations failed by it.
-    fn arm_disk_errors(&self, machine: &str, operation: DiskOperation, error: DiskErrorKind, count: u32) -> u64;
+    /// Only operations on paths that contain a text fail. Gives a number under which [`Verbs::disk_errors_met`] tells how many did.
+    fn arm_disk_errors(
+        &self,
+        machine: &str,
+        path_contains: &str,
+        operation: DiskOperation,
+        error: DiskErrorKind,
+        count: u32,
+    ) -> u64;
     fn disk_errors_met(&self, machine: &str, armed: u64) -> u64;
     fn disarm_disk_errors(&self, machine: &str, armed: u64);
 

@@ -67,6 +67,12 @@ pub enum Damage {
     Stale,
     /// Holds what the same file of another subtask holds: a misdirected write, a mixed-up directory.
     Foreign,
+    /// Cut to nothing.
+    Empty,
+    /// The last byte is cut off.
+    Truncated,
+    /// One bit flipped.
+    BitFlipped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +87,8 @@ pub enum DiskOperation {
     Remove,
     List,
     SyncDirectory,
+    /// Files of a native checkpoint are linked, or copied, into a local copy.
+    Adopt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,6 +217,11 @@ pub enum FaultKind {
     SlowChannel { extra_ms: u64 },
     /// Files of local copies on the target's machine are damaged: of the newest checkpoint there, or of all.
     LocalFiles { damage: Damage, files: u32, newest_only: bool },
+    /// One file of the newest local copy on the target's machine is damaged, by its name. `copy`: the directory of the subtask
+    /// whose copy it is, `vtx_1_sti_0`.
+    LocalFile { copy: String, file: String, damage: Damage },
+    /// The next `count` operations on what has this in its path fail, on the disk of the target's machine.
+    LocalFileErrors { path_contains: String, operation: DiskOperation, error: DiskErrorKind, count: u32 },
     /// No byte can be added to the disk of the target's machine for the duration.
     DiskFull {},
     /// The next `count` operations on the disk of the target's machine fail.
@@ -448,15 +461,19 @@ impl FaultSpec {
             FaultKind::Partition { .. } => FaultClass::PartitionOneWay,
             FaultKind::HoldChannel {} => FaultClass::HoldChannel,
             FaultKind::SlowChannel { .. } => FaultClass::SlowChannel,
-            FaultKind::LocalFiles { damage: Damage::Missing, .. } => FaultClass::LocalMissing,
-            FaultKind::LocalFiles { damage: Damage::Torn, .. } => FaultClass::LocalTorn,
-            FaultKind::LocalFiles { damage: Damage::Corrupt, .. } => FaultClass::LocalCorrupt,
-            FaultKind::LocalFiles { damage: Damage::Stale, .. } => FaultClass::LocalStale,
-            FaultKind::LocalFiles { damage: Damage::Foreign, .. } => FaultClass::LocalForeign,
+            FaultKind::LocalFiles { damage, .. } | FaultKind::LocalFile { damage, .. } => match damage {
+                Damage::Missing => FaultClass::LocalMissing,
+                Damage::Torn | Damage::Empty | Damage::Truncated => FaultClass::LocalTorn,
+                Damage::Corrupt | Damage::BitFlipped => FaultClass::LocalCorrupt,
+                Damage::Stale => FaultClass::LocalStale,
+                Damage::Foreign => FaultClass::LocalForeign,
+            },
             FaultKind::DiskFull {} => FaultClass::DiskFull,
-            FaultKind::DiskErrors { error: DiskErrorKind::Denied, .. } => FaultClass::DiskDenied,
-            FaultKind::DiskErrors { error: DiskErrorKind::Vanished, .. } => FaultClass::DiskVanished,
-            FaultKind::DiskErrors { .. } => FaultClass::DiskError,
+            FaultKind::DiskErrors { error, .. } | FaultKind::LocalFileErrors { error, .. } => match error {
+                DiskErrorKind::Denied => FaultClass::DiskDenied,
+                DiskErrorKind::Vanished => FaultClass::DiskVanished,
+                DiskErrorKind::InputOutput | DiskErrorKind::NoSpace => FaultClass::DiskError,
+            },
             FaultKind::SlowDisk { .. } => FaultClass::DiskSlow,
             FaultKind::StalledDisk {} => FaultClass::DiskStall,
             FaultKind::SeparateDevice {} => FaultClass::SeparateDevice,

@@ -80,6 +80,7 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
         network: network(seed),
         disk: disk(seed),
         store: store(seed),
+        modelled: None,
         workload,
         faults: Vec::new(),
     };
@@ -144,6 +145,7 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
     let (is_impatient, more_ms) = (draw.chance(12), draw.within(100, 700));
     let store_total_timeout_ms = if is_impatient { store_operation_timeout_ms + more_ms } else { patient_ms };
     let backend = DrawnBackend::of(profile, seed, &swarm.classes);
+    let local = LocalShape::of(profile, seed);
     Settings {
         checkpoint_interval_ms,
         checkpoint_timeout_ms,
@@ -156,6 +158,8 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
         restart_delay_ms,
         fallback_behind_commit: FallbackBehindCommit::Replay,
         local_recovery: swarm.local_recovery,
+        local_roots: local.roots,
+        local_memory_bytes: local.memory_bytes,
         parts_per_snapshot,
         buffer_bytes,
         buffer_timeout_ms,
@@ -168,6 +172,28 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
         incremental: backend.incremental,
         small_state_threshold_bytes: backend.small_state_threshold_bytes,
         compression: backend.compression,
+    }
+}
+
+/// How local copies are kept.
+struct LocalShape {
+    roots: u32,
+    memory_bytes: u64,
+}
+
+impl LocalShape {
+    /// As files in one directory, but in some runs of the profile that is about them.
+    fn of(profile: &str, seed: u64) -> LocalShape {
+        let mut draw = Draw::new(seed, "settings/local-roots");
+        let (several, roots) = (draw.chance(25), *draw.pick(&[2, 3]));
+        let mut draw = Draw::new(seed, "settings/local-memory");
+        // Sometimes so few bytes that the oldest copies go.
+        let (in_memory, memory_bytes) = (draw.chance(12), *draw.pick(&[2_000, 20_000, 1 << 20]));
+        let is_about_them = profile == "local-recovery";
+        LocalShape {
+            roots: if is_about_them && several { roots } else { 0 },
+            memory_bytes: if is_about_them && in_memory { memory_bytes } else { 0 },
+        }
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Plan {
     pub network: LinkSettings,
     pub disk: DiskSettings,
     pub store: StoreSettings,
+    /// State is so many times as large as it is: reading and writing it takes as long as if it were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modelled: Option<ModelledState>,
     pub workload: WorkloadPlan,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultSpec>,
@@ -109,6 +112,12 @@ pub struct Settings {
     pub restart_delay_ms: u64,
     pub fallback_behind_commit: FallbackBehindCommit,
     pub local_recovery: bool,
+    /// Local copies lie in so many configured directories by turns. 0: in the usual place.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub local_roots: u32,
+    /// Local copies are kept in memory, at most so many bytes on each TaskManager. 0: they are files.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub local_memory_bytes: u64,
     pub parts_per_snapshot: u32,
     pub buffer_bytes: u32,
     pub buffer_timeout_ms: u64,
@@ -177,6 +186,14 @@ pub struct DiskSettings {
 pub struct StoreSettings {
     pub latency: Span,
     pub bytes_per_second: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelledState {
+    pub times: u64,
+    /// The link of each process to the store, each way, is shared by its requests. 0: it is not.
+    pub link_bytes_per_second: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

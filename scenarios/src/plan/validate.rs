@@ -69,6 +69,10 @@ impl Plan {
         within("disk", "bytes_per_second", self.disk.bytes_per_second, 1, 1 << 50)?;
         span("store", self.store.latency)?;
         within("store", "bytes_per_second", self.store.bytes_per_second, 1, 1 << 50)?;
+        if let Some(modelled) = self.modelled {
+            within("modelled", "times", modelled.times, 1, 1 << 40)?;
+            within("modelled", "link_bytes_per_second", modelled.link_bytes_per_second, 0, 1 << 50)?;
+        }
         self.check_workload()?;
         if self.faults.len() > MOST_FAULTS {
             return complain("faults", "target", format!("more than {MOST_FAULTS} faults"));
@@ -101,6 +105,8 @@ impl Plan {
         within("settings", "max_concurrent", s.max_concurrent.into(), 1, 1_000)?;
         within("settings", "retained", s.retained.into(), 1, 1_000)?;
         within("settings", "parts_per_snapshot", s.parts_per_snapshot.into(), 1, 1_000)?;
+        within("settings", "local_roots", s.local_roots.into(), 0, crate::world_verbs::MOST_LOCAL_ROOTS.into())?;
+        within("settings", "local_memory_bytes", s.local_memory_bytes, 0, 1 << 50)?;
         within("settings", "buffer_bytes", s.buffer_bytes.into(), 1, 1 << 24)?;
         within("settings", "channel_window_bytes", s.channel_window_bytes.into(), 1, 1 << 30)?;
         within("settings", "source_batch_records", s.source_batch_records.into(), 1, 1 << 20)
@@ -181,6 +187,22 @@ impl Plan {
             }
             FaultKind::Freeze {} => process("freeze"),
             FaultKind::LocalFiles { .. } => process("local-files"),
+            FaultKind::LocalFile { copy, file, .. } => {
+                if [copy, file].into_iter().any(|name| name.is_empty() || name.contains('/')) {
+                    return complain("faults", "fault", "local-file: copy and file are names of one component");
+                }
+                process("local-file")
+            }
+            FaultKind::LocalFileErrors { operation, error, .. } => {
+                if *error == DiskErrorKind::Vanished && *operation != DiskOperation::Read {
+                    return complain(
+                        "faults",
+                        "fault",
+                        "local-file-errors: only what is read can vanish while it is read",
+                    );
+                }
+                process("local-file-errors")
+            }
             FaultKind::DiskFull {} => process("disk-full"),
             FaultKind::DiskErrors { operation, error, .. } => {
                 if *error == DiskErrorKind::Vanished && *operation != DiskOperation::Read {

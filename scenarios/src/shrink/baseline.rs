@@ -23,6 +23,8 @@ pub fn baseline() -> Plan {
         restart_delay_ms: 50,
         fallback_behind_commit: FallbackBehindCommit::Replay,
         local_recovery: false,
+        local_roots: 0,
+        local_memory_bytes: 0,
         parts_per_snapshot: 1,
         buffer_bytes: 256,
         buffer_timeout_ms: 5,

@@ -51,6 +51,11 @@ impl Peers {
         self.connections.get_mut(&number)
     }
 
+    /// When a connection gave its last sign of life.
+    pub fn heard_at(&self, number: u64) -> Option<Mono> {
+        self.connections.get(&number).map(|peer| peer.heard_at)
+    }
+
     /// Records a registration and says which earlier connection of the same TaskManager it replaces.
     pub fn register(&mut self, number: u64, registered: Registered) -> Option<u64> {
         let name = registered.name.clone();

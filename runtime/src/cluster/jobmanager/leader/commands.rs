@@ -38,6 +38,7 @@ impl Leader {
                 self.command(self.attempt(), None, &SubtaskCommand::NotifyAborted(checkpoint));
             }
             CoordinatorCommand::NotifyComplete { checkpoint } => {
+                self.recovery_ends();
                 self.command(self.attempt(), None, &SubtaskCommand::NotifyComplete(checkpoint));
             }
             CoordinatorCommand::WriteMetadata(content) => self.spawn("write-metadata", async move {
@@ -60,6 +61,17 @@ impl Leader {
                 self.stop_tasks(Then::End(JobOutcome::Finished), "all input is processed");
             }
             CoordinatorCommand::FailJob { reason } => self.fail_job(reason),
+        }
+    }
+
+    /// The execution has a checkpoint of its own: what had failed is made good.
+    fn recovery_ends(&mut self) {
+        let now = self.now();
+        let Phase::Deployed(execution) = &self.phase else { return };
+        if execution.runs()
+            && let Some(recovery) = self.recovery.take()
+        {
+            self.emit(recovery.finish(now).event(&self.job.name));
         }
     }
 

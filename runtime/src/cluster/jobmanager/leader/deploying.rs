@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    Event, ExecutionState, Leader, LeaderEvent, Phase, PrepareError, Prepared, Sabotage, SubtaskId, Then, ToTaskManager,
+    Event, ExecutionState, Leader, LeaderEvent, Phase, PrepareError, Prepared, RecoveryPhase, Sabotage, SubtaskId,
+    Then, ToTaskManager,
 };
 use crate::{
     checkpoint::types::{ReplayPlan, RestoreOrder, SubtaskKey},
@@ -29,6 +30,7 @@ impl Leader {
             Phase::Stopping { then, .. } if self.peers.stopping().is_empty() && !self.coordinator.is_finalizing() => {
                 match then.clone() {
                     then @ (Then::Start | Then::Restart) => {
+                        self.recovery_passes(RecoveryPhase::Cancel);
                         let delay =
                             if matches!(then, Then::Start) { Duration::ZERO } else { self.config.restart_delay };
                         self.enter(Phase::Delay { until: now + delay }, "all tasks stopped");
@@ -43,7 +45,16 @@ impl Leader {
         }
     }
 
+    /// A phase of the recovery, if there is one, is over.
+    fn recovery_passes(&mut self, phase: RecoveryPhase) {
+        let now = self.now();
+        if let Some(recovery) = &mut self.recovery {
+            recovery.ends(phase, now);
+        }
+    }
+
     pub(super) fn prepare(&mut self) {
+        self.recovery_passes(RecoveryPhase::Delay);
         self.execution = self.execution.next();
         self.enter(Phase::Preparing, "");
         let settings = ChoiceSettings {
@@ -60,6 +71,7 @@ impl Leader {
 
     pub(super) fn prepared(&mut self, result: Result<Prepared, PrepareError>) {
         let now = self.now();
+        self.recovery_passes(RecoveryPhase::Choose);
         match result {
             Ok(prepared) => {
                 let orders = prepared.metadata.as_ref().map(|metadata| assign(metadata, &self.job.graph)).transpose();
@@ -138,7 +150,7 @@ impl Leader {
         }
     }
 
-    fn ran_before(&self) -> bool {
+    pub(super) fn ran_before(&self) -> bool {
         self.durable.head.state().newest.is_some() || self.execution.0 > 1 || self.epoch.0 > 1
     }
 
@@ -237,6 +249,10 @@ impl Leader {
                 spec: Box::new(spec),
             };
             self.peers.send(&slot.slot.task_manager, &message);
+        }
+        let (checkpoint, now) = (execution.choice.checkpoint, self.now());
+        if let Some(recovery) = &mut self.recovery {
+            recovery.deployed(attempt, checkpoint, now);
         }
         self.enter(Phase::Deployed(Box::new(execution)), "all slots assigned");
     }

@@ -31,7 +31,7 @@ impl Leader {
                 if let Some(old) = self.peers.register(number, registered) {
                     self.platform.journal.reached(Point::RegisteredAgain);
                     self.peers.remove(old);
-                    self.lost(&task_manager, "registered again");
+                    self.lost(&task_manager, "registered again", None);
                 }
                 let leader = self.epoch;
                 self.emit(Event::TaskManagerRegistered { task_manager: task_manager.clone(), incarnation, leader });
@@ -60,7 +60,8 @@ impl Leader {
         for stale in self.pool.register(&name, &slots, groups) {
             self.platform.journal.reached(Point::PreviousSlotLeftAlone);
             let (slot, allocation, leader) = (stale.slot.index, stale.allocation, self.epoch);
-            self.peers.send(&stale.slot.task_manager, &ToTaskManager::ReleaseSlot { leader, slot, allocation });
+            let message = ToTaskManager::ReleaseSlot { leader, slot, allocation, keep_copies: true };
+            self.peers.send(&stale.slot.task_manager, &message);
         }
     }
 
@@ -81,10 +82,17 @@ impl Leader {
             return self.emit(Event::StaleMessageIgnored { process, message });
         }
         match report {
-            SubtaskReport::Running => {
+            SubtaskReport::Running(restored) => {
                 let ran = execution.runs();
                 execution.subtask_running(subtask);
-                if execution.runs() && !ran {
+                let all_run = execution.runs() && !ran;
+                if let Some(recovery) = &mut self.recovery {
+                    recovery.subtask(&restored);
+                    if all_run {
+                        recovery.all_run(&restored, now);
+                    }
+                }
+                if all_run {
                     self.emit(Event::ExecutionRunning { job: self.job.name.clone(), attempt });
                 }
                 self.start_checkpoints_when_up();
@@ -117,9 +125,9 @@ impl Leader {
             }
             SubtaskReport::Failed(failure) => {
                 let name = self.job.graph.subtask_name(subtask);
-                self.fail_over(&format!("{name} failed: {failure}"));
+                self.fail_over(&format!("{name} failed: {failure}"), None);
             }
-            SubtaskReport::Stopped => self.fail_over(&format!("{subtask} stopped by itself")),
+            SubtaskReport::Stopped => self.fail_over(&format!("{subtask} stopped by itself"), None),
             SubtaskReport::Ack(_) => {}
         }
     }

@@ -46,7 +46,10 @@ use crate::{
     layout::Layout,
     platform::{Connection, Mono, ObjectName, Platform, Timer},
     points::Point,
-    recovery::choice::RestoreChoice,
+    recovery::{
+        choice::RestoreChoice,
+        restore_report::{RecoveryPhase, RecoveryWatch},
+    },
     sabotage::Sabotage,
 };
 
@@ -137,6 +140,8 @@ pub struct Leader {
     execution: Execution,
     condemned: BTreeMap<CheckpointId, String>,
     restarts: u32,
+    /// Takes the time of a recovery, from a failure until a checkpoint of the execution that makes it good is complete.
+    recovery: Option<RecoveryWatch>,
     /// The last failure of user code: what a person wants to know when the job is given up because of what followed from it.
     user_failure: Option<String>,
     events: mpsc::UnboundedSender<LeaderEvent>,
@@ -144,6 +149,7 @@ pub struct Leader {
     /// Background work that dies with the term.
     background: Vec<AbortHandle>,
     end: Option<Term>,
+    began: Mono,
     next_heartbeat: Mono,
 }
 
@@ -173,6 +179,7 @@ impl Leader {
         let sabotage = config.task.sabotage.clone();
         let durable = Durable { primary, layout: Layout { job: job.id }, head, sinks, sabotage };
         Leader {
+            began: now,
             next_heartbeat: now + config.heartbeat_interval,
             platform,
             job,
@@ -186,6 +193,7 @@ impl Leader {
             execution: Execution(0),
             condemned: BTreeMap::new(),
             restarts: 0,
+            recovery: None,
             user_failure: None,
             events,
             inbox: Some(inbox),
@@ -313,6 +321,10 @@ impl Leader {
                     self.platform.journal.reached(Point::NewLeaderFindsAllInput);
                     self.record_end(JobOutcome::Finished);
                 } else {
+                    if self.ran_before() {
+                        // What the old leader noticed, and when, is not known: counted is from when this one came.
+                        self.recovery = Some(RecoveryWatch::begin("a new leader", self.began, now));
+                    }
                     self.stop_tasks(Then::Start, "leadership taken");
                 }
             }
@@ -360,18 +372,29 @@ impl Leader {
     }
 
     fn connection_down(&mut self, number: u64, reason: &str) {
+        self.disconnected(number, reason, None);
+    }
+
+    /// Who says nothing any more is given up; it may have failed right after it was heard last.
+    fn silent(&mut self, number: u64, reason: &str) {
+        let heard_at = self.peers.heard_at(number);
+        self.disconnected(number, reason, heard_at);
+    }
+
+    fn disconnected(&mut self, number: u64, reason: &str, heard_at: Option<Mono>) {
         if let Some(registered) = self.peers.remove(number) {
-            self.lost(&registered.name, reason);
+            self.lost(&registered.name, reason, heard_at);
         }
     }
 
-    fn lost(&mut self, task_manager: &str, reason: &str) {
+    /// `heard_at`: its last sign of life, if it is its silence that tells.
+    fn lost(&mut self, task_manager: &str, reason: &str, heard_at: Option<Mono>) {
         self.emit(Event::TaskManagerLost { task_manager: task_manager.to_string(), reason: reason.to_string() });
         self.pool.unregister(task_manager);
         if let Phase::Deployed(execution) = &self.phase
             && execution.uses(task_manager)
         {
-            self.fail_over(&format!("{task_manager} lost: {reason}"));
+            self.fail_over(&format!("{task_manager} lost: {reason}"), heard_at);
         }
     }
 
@@ -392,7 +415,7 @@ impl Leader {
             self.next_heartbeat = now + self.config.heartbeat_interval;
             self.peers.send_all(&ToTaskManager::Heartbeat { leader: self.epoch });
             for number in self.peers.silent(now, self.config.heartbeat_timeout) {
-                self.connection_down(number, "heartbeat timed out");
+                self.silent(number, "heartbeat timed out");
             }
         }
         if self.coordinator.next_deadline().is_some_and(|due| due <= now) {
@@ -402,7 +425,7 @@ impl Leader {
             Phase::Stopping { deadline, .. } if *deadline <= now => {
                 for name in self.peers.stopping() {
                     if let Some(number) = self.peers.number(&name) {
-                        self.connection_down(number, "its tasks did not stop in time");
+                        self.silent(number, "its tasks did not stop in time");
                     }
                 }
             }

@@ -1,11 +1,17 @@
 //! How a term fails over, gives the job up, or brings it to its end.
 
-use super::{HeadEntry, JobOutcome, Leader, LeaderEvent, Phase, Sabotage, Then, ToTaskManager};
+use super::{HeadEntry, JobOutcome, Leader, LeaderEvent, Mono, Phase, RecoveryWatch, Sabotage, Then, ToTaskManager};
 use crate::{checkpoint::coordinator::CoordinatorEvent, points::Point};
 
 impl Leader {
-    pub(super) fn fail_over(&mut self, reason: &str) {
+    /// `heard_at`: the last sign of life of what failed, if it is not its failure itself.
+    pub(super) fn fail_over(&mut self, reason: &str, heard_at: Option<Mono>) {
+        let now = self.now();
         let Phase::Deployed(execution) = &self.phase else { return };
+        match &mut self.recovery {
+            Some(recovery) => recovery.failed_again(now),
+            None => self.recovery = Some(RecoveryWatch::begin(reason, heard_at.unwrap_or(now), now)),
+        }
         self.platform.journal.sometimes(Point::RestartDuringRestart, !execution.runs());
         self.platform.journal.sometimes(Point::ReplayInterrupted, execution.runs() && !execution.is_up());
         self.restarts += 1;
@@ -44,9 +50,10 @@ impl Leader {
             JobOutcome::Failed { reason } => HeadEntry::Failed { reason: reason.clone() },
         };
         let leader = self.epoch;
-        for slot in self.pool.drain() {
-            let (index, allocation) = (slot.slot.index, slot.allocation);
-            self.peers.send(&slot.slot.task_manager, &ToTaskManager::ReleaseSlot { leader, slot: index, allocation });
+        for stale in self.pool.drain() {
+            let (slot, allocation, keep_copies) = (stale.slot.index, stale.allocation, false);
+            let message = ToTaskManager::ReleaseSlot { leader, slot, allocation, keep_copies };
+            self.peers.send(&stale.slot.task_manager, &message);
         }
         self.enter(Phase::Ending, "all tasks stopped");
         let durable = self.durable.clone();
