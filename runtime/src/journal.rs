@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{AllocationId, AttemptId, CheckpointId, LeaderEpoch},
+    ids::{AllocationId, AttemptId, CheckpointId, LeaderEpoch, SharedSlot},
     points::{Point, Points},
 };
 
@@ -157,7 +157,9 @@ events! {
     TaskManagerLost { task_manager: Name, reason: String } on task_manager,
     JobManagerLost { task_manager: Name, reason: String } on task_manager,
     StaleMessageIgnored { process: Name, message: String } on message,
-    SlotAllocated { task_manager: Name, slot: u32, allocation: AllocationId, group: u32, previous: bool } on task_manager,
+    SlotAllocated { task_manager: Name, slot: u32, allocation: AllocationId, shared: SharedSlot, previous: bool } on task_manager,
+    /// A TaskManager has confirmed that nothing of an older attempt runs on it; from here on its slots can be dealt out.
+    SlotsOffered { task_manager: Name, slots: u32 } on task_manager,
     SlotReleased { task_manager: Name, slot: u32, allocation: AllocationId } on task_manager,
     // ---- the job and its tasks
     JobStateChanged { job: Name, from: String, to: String, reason: String } on job,
@@ -211,6 +213,8 @@ events! {
     // ---- recovery
     RestoreChosen { job: Name, checkpoint: Option<CheckpointId>, newest: Option<CheckpointId>, replay_to: Option<CheckpointId>, attempt: AttemptId } on job,
     OperatorRescaled { operator: Name, checkpoint: CheckpointId, from: u32, to: u32 } on operator,
+    /// Slots have joined, and the running job is stopped to use them.
+    RescaleDecided { job: Name, from: u32, to: u32 } on job,
     RestoreStarted { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId } on subtask,
     PartRestoredLocally { subtask: Name, checkpoint: CheckpointId, part: String, bytes: u64 } on subtask,
     LocalPartRejected { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,

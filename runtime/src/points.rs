@@ -102,6 +102,7 @@ points! {
     Always CommitMeetsNoVoid = "commit-meets-no-void": "a completed checkpoint is not voided for any sink",
     // ---- failover and slots
     Sometimes RestartDuringRestart = "restart-during-restart": "an execution failed before all of its subtasks ran",
+    Reachable DeployedToTheDead = "deployed-to-the-dead": "an execution failed because a TaskManager was gone before it was deployed to",
     Sometimes ReplayInterrupted = "replay-interrupted": "an execution failed while it was replaying",
     Reachable FailoverWaitsForAppend = "failover-waits-for-append": "all tasks had stopped and the outcome of an append was awaited",
     Reachable RegisteredAgain = "registered-again": "a TaskManager registered while its former connection still counted",

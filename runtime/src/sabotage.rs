@@ -178,6 +178,10 @@ defects! {
     StealSlots {
         "B97", "FLINK-9635", "A task whose slot is gone takes the first slot there is, be it another's.", ["previous-slot"]
     }
+    ReoffersForgotten {
+        "", "FLINK-19142", "Slots that are offered again go to whoever asks first, whatever they hold.", ["previous-slot"]
+        in "processes"
+    }
 
     // ---- sinks
     CommitOnlyOwnEpoch {

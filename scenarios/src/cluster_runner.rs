@@ -15,6 +15,7 @@ use runtime::{
     api::JobError,
     cluster::{
         config::{CheckpointConfig, ClusterConfig},
+        elasticity::{ElasticityConfig, SchedulerMode},
         jobmanager::{self, JobManagerConfig, JobOutcome},
         taskmanager::{self, TaskManagerConfig},
     },
@@ -111,7 +112,7 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
         heartbeat_interval: ms(s.heartbeat_interval_ms),
         heartbeat_timeout: ms(s.heartbeat_timeout_ms),
         restart_delay: ms(s.restart_delay_ms),
-        restart_attempts: None,
+        restart_attempts: s.restart_attempts,
         cancellation_timeout: ms(10_000),
         slot_request_timeout: ms(plan.time_limit_ms),
         checkpoint: CheckpointConfig {
@@ -159,6 +160,15 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             },
             sabotage: SabotageSet(plan.sabotage.iter().copied().collect()),
         },
+        evenly_spread_out_slots: s.spread_out_slots,
+        elasticity: ElasticityConfig {
+            mode: if s.reactive { SchedulerMode::Reactive } else { SchedulerMode::Default },
+            resource_wait_timeout: None,
+            resource_stabilization_timeout: ms(s.stabilization_ms),
+            cooldown_after_rescaling: ms(s.cooldown_ms),
+            executing_stabilization_timeout: ms(s.stabilization_ms),
+            min_parallelism_increase: 1,
+        },
         ..ClusterConfig::default()
     }
 }
@@ -177,6 +187,13 @@ impl Jobs {
     pub fn of(plan: &Plan, params: &WorkloadParams, first: &Job) -> Result<Jobs, JobError> {
         let own = plan.workload.parallelism;
         let mut jobs = BTreeMap::from([(own, first.clone())]);
+        if plan.settings.reactive {
+            // The runtime scales it itself; what subtasks it may have must be known.
+            for parallelism in 1..=plan.cluster.task_managers * plan.cluster.slots {
+                let scaled = first.at_parallelism(parallelism).map_err(JobError::Parameters)?;
+                jobs.entry(parallelism).or_insert(scaled);
+            }
+        }
         for fault in &plan.faults {
             if let FaultKind::Rescale { parallelism, .. } = fault.fault
                 && !jobs.contains_key(&parallelism)
@@ -266,6 +283,7 @@ fn suite(plan: &Plan, workload: Workload, jobs: &Jobs) -> InvariantSuite {
     }
     config.local_recovery = s.local_recovery;
     config.local_in_memory = s.local_memory_bytes > 0;
+    config.restart_limit = s.restart_attempts;
     config.fallback = match s.fallback_behind_commit {
         FallbackBehindCommit::Replay => FallbackPolicy::Replay,
         FallbackBehindCommit::Fail => FallbackPolicy::Fail,

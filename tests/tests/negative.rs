@@ -165,6 +165,13 @@ fn keeping_the_key_groups_of_others_is_caught() {
     is_caught(Sabotage::KeepsForeignKeyGroups, defect.profile, 40, defect.expected);
 }
 
+/// Invariant 10: a new leader, or one that had lost a TaskManager, forgets what the slots that are offered to it hold.
+#[test]
+fn forgetting_what_offered_slots_hold_is_caught() {
+    let defect = Sabotage::ReoffersForgotten.defect();
+    is_caught(Sabotage::ReoffersForgotten, defect.profile, 20, defect.expected);
+}
+
 /// No defect is forgotten: each has its test above.
 #[test]
 fn every_sabotage_has_its_test() {

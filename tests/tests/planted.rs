@@ -34,7 +34,7 @@ planted! {
     the_newest_local_copy_is_taken: NewestLocalCopy within 10
     a_confirmation_drops_its_own_copy: ConfirmDropsCopy within 20
     a_local_failure_declines: LocalFailureDeclines within 120
-    slots_of_others_are_taken: StealSlots within 5
+    slots_of_others_are_taken: StealSlots within 10
     only_the_own_epoch_is_committed: CommitOnlyOwnEpoch within 20
     names_of_sink_objects_collide: CollidingSinkNames within 10
     what_is_committed_already_is_fatal: CommittedIsFatal within 20

@@ -460,6 +460,8 @@ fn connected<T: Record, B: Record, U: Record>(
         fan_out: fan_out::<U>,
         keyed,
         sink: false,
+        slot_sharing_group: None,
+        co_location_group: None,
     });
     let node = nodes.nodes.len() - 1;
     drop(nodes);

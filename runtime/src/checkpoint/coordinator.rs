@@ -184,6 +184,11 @@ impl Coordinator {
         self.running
     }
 
+    /// The job has other subtasks from the next execution on: it is scaled. To be called while it is stopped.
+    pub fn rescaled(&mut self, participants: Participants) {
+        self.participants = participants;
+    }
+
     /// Checkpoints triggered and neither completed nor aborted.
     pub fn pending(&self) -> impl Iterator<Item = CheckpointId> {
         let finalizing = self.finalizing.iter().filter(|f| !matches!(f.stage, Stage::Commit)).map(|f| f.checkpoint);

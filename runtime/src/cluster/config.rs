@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::elasticity::ElasticityConfig;
 use crate::{
     checkpoint::coordinator::CoordinatorConfig, dataflow::task::TaskSettings, ids::JobId,
     recovery::choice::FallbackBehindCommit, sabotage::SabotageSet,
@@ -71,6 +72,11 @@ pub struct ClusterConfig {
     pub cancellation_timeout: Duration,
     /// `slot.request.timeout`: the job fails if it cannot get its slots within it.
     pub slot_request_timeout: Duration,
+    /// `cluster.evenly-spread-out-slots`: tasks without a slot of their own go where the least is used, instead of filling one
+    /// TaskManager after the other.
+    pub evenly_spread_out_slots: bool,
+    /// Whether and when the parallelism follows the slots.
+    pub elasticity: ElasticityConfig,
     /// How long a restart waits for TaskManagers that may still hold previous allocations before it takes other slots.
     pub slot_return_grace: Duration,
     /// Pause between attempts to reach the JobManager or to become leader.
@@ -90,6 +96,8 @@ impl Default for ClusterConfig {
             restart_attempts: None,
             cancellation_timeout: Duration::from_secs(180),
             slot_request_timeout: Duration::from_secs(300),
+            evenly_spread_out_slots: false,
+            elasticity: ElasticityConfig::default(),
             slot_return_grace: Duration::from_millis(500),
             reconnect_delay: Duration::from_millis(200),
             checkpoint: CheckpointConfig::default(),

@@ -2,7 +2,9 @@
 
 pub mod config;
 mod connection;
+pub mod elasticity;
 pub mod jobmanager;
 pub mod rpc;
+pub mod scheduler;
 pub mod slots;
 pub mod taskmanager;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     dataflow::task::{SubtaskCommand, SubtaskReport, SubtaskSpec},
-    ids::{AllocationId, AttemptId, JobId, LeaderEpoch, SubtaskId},
+    ids::{AllocationId, AttemptId, JobId, LeaderEpoch, SharedSlot, SubtaskId},
     platform::Address,
 };
 
@@ -19,10 +19,10 @@ const PROTOCOL_VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldSlot {
     pub allocation: AllocationId,
-    /// The slot sharing group member: the slot holds subtask `group` of every vertex.
-    pub group: u32,
-    /// The last attempt that deployed into it; of two TaskManagers that claim one group, the later one is right.
-    pub attempt: AttemptId,
+    pub shared: SharedSlot,
+    /// The attempt in which it was first deployed here. Of two TaskManagers that claim the same, the one where it came later is
+    /// right: it came there because the other could not be had.
+    pub since: AttemptId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,11 @@ pub enum ToTaskManager {
     Deploy {
         leader: LeaderEpoch,
         slot: u32,
-        group: u32,
+        /// The parallelism at which the job runs; None: as it is described.
+        scaled_to: Option<u32>,
+        shared: SharedSlot,
+        /// The attempt in which that was first deployed there.
+        since: AttemptId,
         spec: Box<SubtaskSpec>,
     },
     /// Stop every task of this and of earlier attempts, then say so.

@@ -261,6 +261,7 @@ pub fn job(behaviour: Behaviour) -> Arc<Job> {
         operators: vec![uid(name)],
         keyed: Vec::new(),
         splits: None,
+        slot_sharing_group: 0,
         sinks: Vec::new(),
     };
     let mut source = vertex(0, "read", 2);
@@ -290,6 +291,7 @@ pub fn job(behaviour: Behaviour) -> Arc<Job> {
             }),
             Arc::new(|_: &ChainContext| Box::<SinkChain>::default() as Box<dyn Chain>),
         ],
+        rescale: None,
         state: Default::default(),
     })
 }

@@ -54,6 +54,7 @@ fn graph() -> ExecutionGraph {
         operators: vec![uid()],
         keyed: vec![uid()],
         splits: None,
+        slot_sharing_group: 0,
         sinks: Vec::new(),
     };
     ExecutionGraph { vertices: vec![vertex], edges: Vec::new() }

@@ -244,6 +244,12 @@ fn copies_of_another_program_are_dropped() {
     assert_eq!(world.events().iter().filter(|event| why(event)).count(), 1);
 }
 
+/// The record of a slot with its number.
+fn stored(slot: u32) -> StoredAllocation {
+    let shared = SharedSlot { group: 0, index: slot, parallelism: 4 };
+    StoredAllocation { allocation: allocation(slot), slot, shared, since: AttemptId::default() }
+}
+
 /// R208. A process that starts on a disk with copies of its earlier life uses those that are whole and of slots it still has, and
 /// removes what was never finished, is damaged, is another job's, or belongs to no slot.
 #[test]
@@ -252,7 +258,7 @@ fn left_overs_are_adopted_or_removed() {
     let platform = world.platform("tm-1");
     let before = shelf_on(&platform, 0);
     for index in 0..4 {
-        let record = StoredAllocation { allocation: allocation(index), slot: index, group: index };
+        let record = stored(index);
         world.run(write_slot(&world, record)).unwrap();
         snapshot(&world, &platform, &store(&before, index, CopyFormat::Files), index, 4);
     }
@@ -428,7 +434,7 @@ fn copies_of_a_retired_slot_are_used_once_more() {
     let world = World::default();
     let platform = world.platform("tm-1");
     let shelf = shelf_on(&platform, 0);
-    let record = StoredAllocation { allocation: allocation(1), slot: 1, group: 1 };
+    let record = stored(1);
     world.run(write_slot(&world, record)).unwrap();
     let written = snapshot(&world, &platform, &store(&shelf, 1, CopyFormat::Files), 1, 4);
     world.run(shelf.retire(allocation(1), attempt()));

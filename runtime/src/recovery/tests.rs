@@ -315,8 +315,13 @@ fn confirmations_and_aborts_clear_the_local_store() {
 #[test]
 fn allocations_are_found_again_and_rubbish_is_named() {
     let world = World::default();
-    let slots: Vec<_> =
-        (0..3).map(|slot| StoredAllocation { allocation: AllocationId(slot.into()), slot, group: 2 - slot }).collect();
+    let stored = |slot: u32| StoredAllocation {
+        allocation: AllocationId(slot.into()),
+        slot,
+        shared: SharedSlot { group: 0, index: 2 - slot, parallelism: 3 },
+        since: AttemptId::default(),
+    };
+    let slots: Vec<_> = (0..3).map(stored).collect();
     world.run(async {
         for slot in &slots {
             write_slot(&world, *slot).await.unwrap();

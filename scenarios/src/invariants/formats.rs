@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use runtime::{
     checkpoint::types::{LedgerEpoch, PrecommittedObject, SubtaskKey, SubtaskSnapshot},
-    ids::{AttemptId, CheckpointId, Execution, LeaderEpoch, OperatorUid},
+    ids::{AttemptId, CheckpointId, Execution, LeaderEpoch, OperatorUid, SharedSlot},
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,10 +45,20 @@ pub struct StateEntry {
     pub value: Vec<u8>,
 }
 
+/// What a TaskManager recorded of one of its slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRecord {
+    pub slot: u32,
+    /// What it holds, and since which attempt.
+    pub shared: SharedSlot,
+    pub since: AttemptId,
+}
+
 /// Takes stored bytes apart. Hostile bytes give an error that says what was wrong.
 pub trait Formats {
     fn head(&self, bytes: &[u8]) -> Result<HeadRecord, String>;
     fn metadata(&self, bytes: &[u8]) -> Result<Snapshots, String>;
+    fn slot(&self, bytes: &[u8]) -> Result<SlotRecord, String>;
     /// Whether this file of a local copy's directory is the one that makes the copy complete.
     fn is_local_manifest(&self, file: &str) -> bool;
     /// The entries of one part of `operator`'s state. Those of state without keys have as key, by postcard, the index of the

@@ -35,7 +35,7 @@ mod truth;
 #[cfg(madsim)]
 mod world;
 
-pub use formats::{Completion, Formats, HeadRecord, Manifest, ManifestObject, Snapshots, StateEntry};
+pub use formats::{Completion, Formats, HeadRecord, Manifest, ManifestObject, SlotRecord, Snapshots, StateEntry};
 pub use runtime_formats::RuntimeFormats;
 pub use truth::{Effect, EffectKind, FaultNotice, Seen, Truth};
 

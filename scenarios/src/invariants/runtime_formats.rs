@@ -5,10 +5,11 @@ use runtime::{
     checkpoint::{head, metadata::CheckpointMetadata},
     ids::OperatorUid,
     platform::NativeDir,
+    recovery::allocations::{self, StoredAllocation},
     state::{OperatorPart, PartReader, part_of_database},
 };
 
-use super::formats::{Completion, Formats, HeadRecord, ReadNative, Snapshots, StateEntry};
+use super::formats::{Completion, Formats, HeadRecord, ReadNative, SlotRecord, Snapshots, StateEntry};
 
 pub struct RuntimeFormats;
 
@@ -39,6 +40,11 @@ impl Formats for RuntimeFormats {
 
     fn metadata(&self, bytes: &[u8]) -> Result<Snapshots, String> {
         CheckpointMetadata::decode(bytes).map(|metadata| metadata.subtasks).map_err(|e| e.to_string())
+    }
+
+    fn slot(&self, bytes: &[u8]) -> Result<SlotRecord, String> {
+        let StoredAllocation { slot, shared, since, .. } = allocations::decode(bytes)?;
+        Ok(SlotRecord { slot, shared, since })
     }
 
     fn is_local_manifest(&self, file: &str) -> bool {

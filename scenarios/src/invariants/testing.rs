@@ -22,7 +22,7 @@ use runtime::{
 
 use super::{
     Completion, Effect, EffectKind, End, FallbackPolicy, FaultNotice, Formats, HeadRecord, InvariantSuite, Seen,
-    Snapshots, StateEntry, SuiteConfig, Timing, Truth, output_truth::OwnDigest,
+    SlotRecord, Snapshots, StateEntry, SuiteConfig, Timing, Truth, output_truth::OwnDigest,
 };
 use crate::{
     oracle::AuditOracle,
@@ -40,6 +40,10 @@ impl Formats for JsonFormats {
     fn metadata(&self, bytes: &[u8]) -> Result<Snapshots, String> {
         let list: Vec<((u32, u32), SubtaskSnapshot)> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         Ok(list.into_iter().collect())
+    }
+
+    fn slot(&self, bytes: &[u8]) -> Result<SlotRecord, String> {
+        serde_json::from_slice(bytes).map_err(|e| e.to_string())
     }
 
     fn is_local_manifest(&self, file: &str) -> bool {
@@ -228,6 +232,13 @@ impl Story {
         let attempt = story.attempt;
         story.event("jobmanager", Event::TaskDeployed { subtask, attempt, task_manager, slot: 0, allocation });
         story
+    }
+
+    /// What a TaskManager says on its disk of one of its slots.
+    pub fn slot_record(&mut self, machine: &str, allocation: AllocationId, record: &SlotRecord) {
+        let bytes = serde_json::to_vec(record).expect("a record is JSON");
+        let path = format!("localState/aid_{allocation}/slot");
+        self.truth.files.borrow_mut().insert((machine.to_string(), path), bytes.into());
     }
 
     pub fn layout(&self) -> Layout {

@@ -18,6 +18,9 @@ use super::{
 
 use crate::workloads::{GROUPS, MAX_PARALLELISM, STATES};
 
+/// The profile whose jobs take what slots there are.
+pub const REACTIVE: &str = "reactive";
+
 /// The workload of generated plans.
 pub const DEFAULT_WORKLOAD: &str = "audit";
 
@@ -144,6 +147,10 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
     let mut draw = Draw::new(seed, "settings/store-patience");
     let (is_impatient, more_ms) = (draw.chance(12), draw.within(100, 700));
     let store_total_timeout_ms = if is_impatient { store_operation_timeout_ms + more_ms } else { patient_ms };
+    let spread_out_slots = Draw::new(seed, "settings/spread-out-slots").chance(50);
+    let reactive = profile == REACTIVE;
+    let mut draw = Draw::new(seed, "settings/elasticity");
+    let (stabilization_ms, cooldown_ms) = (*draw.pick(&[0, 100, 500, 1_500]), *draw.pick(&[0, 300, 1_000, 3_000]));
     let backend = DrawnBackend::of(profile, seed, &swarm.classes);
     let local = LocalShape::of(profile, seed);
     Settings {
@@ -156,6 +163,7 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
         heartbeat_interval_ms,
         heartbeat_timeout_ms,
         restart_delay_ms,
+        restart_attempts: None,
         fallback_behind_commit: FallbackBehindCommit::Replay,
         local_recovery: swarm.local_recovery,
         local_roots: local.roots,
@@ -172,6 +180,10 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
         incremental: backend.incremental,
         small_state_threshold_bytes: backend.small_state_threshold_bytes,
         compression: backend.compression,
+        spread_out_slots,
+        reactive,
+        stabilization_ms: if reactive { stabilization_ms } else { 0 },
+        cooldown_ms: if reactive { cooldown_ms } else { 0 },
     }
 }
 

@@ -110,6 +110,9 @@ pub struct Settings {
     pub heartbeat_interval_ms: u64,
     pub heartbeat_timeout_ms: u64,
     pub restart_delay_ms: u64,
+    /// So many restarts are allowed; none given = any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_attempts: Option<u32>,
     pub fallback_behind_commit: FallbackBehindCommit,
     pub local_recovery: bool,
     /// Local copies lie in so many configured directories by turns. 0: in the usual place.
@@ -138,6 +141,18 @@ pub struct Settings {
     /// Key groups of full snapshots are compressed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub compression: bool,
+    /// Tasks that have no slot from before go where the least is used; else TaskManagers are filled one after the other.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spread_out_slots: bool,
+    /// The job takes what slots there are, and is rescaled when they become more or fewer.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reactive: bool,
+    /// A reactive job is started, or rescaled, on slots that have been the same for so long.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stabilization_ms: u64,
+    /// A running reactive job is not rescaled so soon after it was started.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cooldown_ms: u64,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

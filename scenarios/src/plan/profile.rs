@@ -108,6 +108,20 @@ const RESCALE_PHASES: &[EventKind] = &[
     SinkCommitted,
 ];
 
+const REACTIVE_PHASES: &[EventKind] = &[
+    CheckpointCompleted,
+    TaskManagerLost,
+    SlotsOffered,
+    RescaleDecided,
+    RestoreChosen,
+    OperatorRescaled,
+    RestoreStarted,
+    PartRestoredFromPrimary,
+    RestoreFinished,
+    TaskNotifiedComplete,
+    SinkCommitted,
+];
+
 const ROCKSDB_PHASES: &[EventKind] = &[
     DatabaseOpened,
     CheckpointCompleted,
@@ -411,6 +425,30 @@ pub const ALL: &[Profile] = &[
         floor: NO_FALLBACK_FLOOR,
     },
     Profile {
+        name: "reactive",
+        about: "the job takes what slots there are: TaskManagers join late, leave for good, die and come back",
+        faults: &[
+            JoinLate,
+            LoseMachine,
+            CrashTaskManager,
+            CrashJobManager,
+            Freeze,
+            PartitionBoth,
+            LocalMissing,
+            LocalCorrupt,
+            StoreErrorBefore,
+            StoreErrorAfter,
+            StoreTimeout,
+            UserError,
+            TwoLeaders,
+        ],
+        rare: &[TwoLeaders],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 100,
+        phases: REACTIVE_PHASES,
+        floor: Floor { subtasks: 4, ..NO_FALLBACK_FLOOR },
+    },
+    Profile {
         name: "rocksdb",
         about: "working state in RocksDB, full and incremental snapshots, with crashes, bad local copies and a bad store",
         faults: &[
@@ -476,6 +514,7 @@ impl Profile {
         match class {
             CrashTaskManager => 75,
             Rescale => 95,
+            JoinLate | LoseMachine if self.name == "reactive" => 65,
             _ if self.rare.contains(&class) => RARE_PERCENT,
             _ => USUAL_PERCENT,
         }

@@ -97,6 +97,8 @@ impl Plan {
         }
         within("settings", "min_pause_ms", s.min_pause_ms, 0, LONGEST_MS)?;
         within("settings", "restart_delay_ms", s.restart_delay_ms, 0, LONGEST_MS)?;
+        within("settings", "stabilization_ms", s.stabilization_ms, 0, LONGEST_MS)?;
+        within("settings", "cooldown_ms", s.cooldown_ms, 0, LONGEST_MS)?;
         within("settings", "buffer_timeout_ms", s.buffer_timeout_ms, 0, LONGEST_MS)?;
         if s.heartbeat_interval_ms >= s.heartbeat_timeout_ms {
             let message = format!("{} must be longer than heartbeat_interval_ms", s.heartbeat_timeout_ms);

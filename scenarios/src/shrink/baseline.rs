@@ -21,6 +21,7 @@ pub fn baseline() -> Plan {
         heartbeat_interval_ms: 200,
         heartbeat_timeout_ms: 1_500,
         restart_delay_ms: 50,
+        restart_attempts: None,
         fallback_behind_commit: FallbackBehindCommit::Replay,
         local_recovery: false,
         local_roots: 0,
@@ -37,6 +38,10 @@ pub fn baseline() -> Plan {
         incremental: false,
         small_state_threshold_bytes: 0,
         compression: false,
+        spread_out_slots: false,
+        reactive: false,
+        stabilization_ms: 0,
+        cooldown_ms: 0,
     };
     plan.network = LinkSettings {
         latency: Span { min_us: 100, max_us: 300 },

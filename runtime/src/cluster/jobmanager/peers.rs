@@ -81,6 +81,11 @@ impl Peers {
         self.connections.get_mut(self.by_name.get(name)?)?.registered.as_mut()
     }
 
+    /// When a registered TaskManager was heard last.
+    pub fn heard_from(&self, name: &str) -> Option<Mono> {
+        Some(self.connections.get(self.by_name.get(name)?)?.heard_at)
+    }
+
     /// The current connection of a TaskManager.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.by_name.get(name).copied()

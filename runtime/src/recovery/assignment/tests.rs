@@ -25,6 +25,7 @@ fn graph(source: u32, keyed: u32, max_parallelism: u16) -> ExecutionGraph {
         operators: vec![uid(name)],
         keyed: if is_keyed { vec![uid(name)] } else { Vec::new() },
         splits: (!is_keyed).then(|| (0..4).map(|i| SplitId(format!("split-{i}"))).collect()),
+        slot_sharing_group: 0,
         sinks: Vec::new(),
     };
     ExecutionGraph {

@@ -39,6 +39,9 @@ impl Leader {
             }
             CoordinatorCommand::NotifyComplete { checkpoint } => {
                 self.recovery_ends();
+                self.elasticity.checkpointed();
+                let outgrown = self.pool.release_outgrown(&self.job.graph.shared_slots());
+                self.release(outgrown, false);
                 self.command(self.attempt(), None, &SubtaskCommand::NotifyComplete(checkpoint));
             }
             CoordinatorCommand::WriteMetadata(content) => self.spawn("write-metadata", async move {

@@ -3,9 +3,9 @@
 //! The phases of the job under one leader:
 //!
 //! ```text
-//! Committing -> Stopping -> Delay -> Preparing -> Slots -> Deployed -(failure)-> Stopping
-//!                                                             |
-//!                                                             +-(final checkpoint)-> Ending
+//! Committing -> Stopping -> Delay -> Preparing -> Slots -> Deployed -(failure, rescale)-> Stopping
+//!                             |          |                    |
+//!                             +-> Resources (reactive only)   +-(final checkpoint)-> Ending
 //! ```
 //!
 //! What it must never break: no restore is chosen while an append or a commit is under way; no slot is used before its
@@ -13,6 +13,7 @@
 
 mod commands;
 mod deploying;
+mod elastic;
 mod listening;
 mod stopping;
 
@@ -20,6 +21,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{FutureExt, channel::mpsc, future::AbortHandle};
 
+use self::stopping::{Cause, Undecided};
 use super::{
     JobOutcome,
     durable::{Durable, PrepareError, Prepared},
@@ -36,7 +38,9 @@ use crate::{
     cluster::{
         config::ClusterConfig,
         connection,
+        elasticity::Elasticity,
         rpc::{ToJobManager, ToTaskManager},
+        scheduler::MissingSlots,
         slots::SlotPool,
     },
     dataflow::task::SubtaskCommand,
@@ -89,6 +93,8 @@ enum Phase {
     Delay {
         until: Mono,
     },
+    /// A reactive job waits until it is decided at which parallelism it runs.
+    Resources,
     Preparing,
     /// A restore is ready and waits for slots. Before `settled`, only a full set of previous allocations will do.
     Slots {
@@ -109,6 +115,8 @@ enum Then {
     /// The first execution of this term: whatever an earlier leader left running is stopped.
     Start,
     Restart,
+    /// Nothing has failed: it is to run at another parallelism.
+    Rescale,
     End(JobOutcome),
 }
 
@@ -118,8 +126,9 @@ impl Phase {
         match self {
             Phase::Committing | Phase::Stopping { then: Then::Start, .. } => "INITIALIZING",
             Phase::Stopping { then: Then::Restart, .. } => "FAILING",
+            Phase::Stopping { then: Then::Rescale, .. } => "RESTARTING",
             Phase::Stopping { then: Then::End(_), .. } => "CANCELLING",
-            Phase::Delay { .. } | Phase::Preparing => "RESTARTING",
+            Phase::Delay { .. } | Phase::Resources | Phase::Preparing => "RESTARTING",
             Phase::Slots { .. } | Phase::Deploying => "CREATED",
             Phase::Deployed(_) => "RUNNING",
             Phase::Ending => "ENDING",
@@ -129,7 +138,15 @@ impl Phase {
 
 pub struct Leader {
     platform: Platform,
+    /// As its author described it.
+    described: Arc<Job>,
+    /// As it runs: at another parallelism, perhaps.
     job: Arc<Job>,
+    /// The parallelism that `job` was scaled to; None: as described.
+    scaled_to: Option<u32>,
+    elasticity: Elasticity,
+    /// The parallelism that so many slots allow, as it was found last.
+    allowed: (usize, u32),
     config: Arc<ClusterConfig>,
     epoch: LeaderEpoch,
     durable: Durable,
@@ -139,9 +156,15 @@ pub struct Leader {
     phase: Phase,
     execution: Execution,
     condemned: BTreeMap<CheckpointId, String>,
+    /// Restarts that were used up.
     restarts: u32,
     /// Takes the time of a recovery, from a failure until a checkpoint of the execution that makes it good is complete.
     recovery: Option<RecoveryWatch>,
+    undecided: Option<Undecided>,
+    /// Failures since an execution last ran that used up none.
+    uncounted: u32,
+    /// When the current execution was deployed.
+    deployed_at: Mono,
     /// The last failure of user code: what a person wants to know when the job is given up because of what followed from it.
     user_failure: Option<String>,
     events: mpsc::UnboundedSender<LeaderEvent>,
@@ -182,6 +205,10 @@ impl Leader {
             began: now,
             next_heartbeat: now + config.heartbeat_interval,
             platform,
+            described: Arc::clone(&job),
+            scaled_to: None,
+            allowed: (0, 0),
+            elasticity: Elasticity::new(config.elasticity.clone(), elastic::highest_parallelism(&job), now),
             job,
             config,
             epoch,
@@ -194,6 +221,9 @@ impl Leader {
             condemned: BTreeMap::new(),
             restarts: 0,
             recovery: None,
+            undecided: None,
+            uncounted: 0,
+            deployed_at: now,
             user_failure: None,
             events,
             inbox: Some(inbox),
@@ -382,19 +412,25 @@ impl Leader {
     }
 
     fn disconnected(&mut self, number: u64, reason: &str, heard_at: Option<Mono>) {
+        let cause = self.cause_of_loss(number);
         if let Some(registered) = self.peers.remove(number) {
-            self.lost(&registered.name, reason, heard_at);
+            self.lost(&registered.name, reason, cause, heard_at);
         }
     }
 
+    fn cause_of_loss(&self, number: u64) -> Cause {
+        let is_silent = self.peers.heard_at(number).is_some_and(|heard_at| heard_at <= self.deployed_at);
+        if is_silent { Cause::Gone } else { Cause::Other }
+    }
+
     /// `heard_at`: its last sign of life, if it is its silence that tells.
-    fn lost(&mut self, task_manager: &str, reason: &str, heard_at: Option<Mono>) {
+    fn lost(&mut self, task_manager: &str, reason: &str, cause: Cause, heard_at: Option<Mono>) {
         self.emit(Event::TaskManagerLost { task_manager: task_manager.to_string(), reason: reason.to_string() });
         self.pool.unregister(task_manager);
         if let Phase::Deployed(execution) = &self.phase
             && execution.uses(task_manager)
         {
-            self.fail_over(&format!("{task_manager} lost: {reason}"), heard_at);
+            self.fail_over(&format!("{task_manager} lost: {reason}"), cause, heard_at);
         }
     }
 
@@ -405,7 +441,8 @@ impl Leader {
             Phase::Slots { settled, deadline, .. } => Some(if *settled > self.now() { *settled } else { *deadline }),
             _ => None,
         };
-        let wanted = [Some(self.next_heartbeat), phase, self.coordinator.next_deadline()];
+        let elastic = self.elasticity.next_deadline(self.now());
+        let wanted = [Some(self.next_heartbeat), phase, self.coordinator.next_deadline(), elastic];
         self.platform.clock.sleep_until(wanted.into_iter().flatten().min().unwrap_or(self.next_heartbeat))
     }
 
@@ -430,10 +467,10 @@ impl Leader {
                 }
             }
             Phase::Slots { deadline, .. } if *deadline <= now => {
+                let missing =
+                    MissingSlots { needed: self.job.graph.slots_needed() as usize, offered: self.pool.total() };
                 let reason = format!(
-                    "{} slots are needed, {} offered within {} ms: start more TaskManagers or lower the parallelism",
-                    self.job.graph.slots_needed(),
-                    self.pool.total(),
+                    "{missing} after {} ms (slot.request.timeout): start more TaskManagers or lower the parallelism",
                     self.config.slot_request_timeout.as_millis()
                 );
                 self.fail_job(reason);
