@@ -331,11 +331,17 @@ impl Coordinator {
                     let known = self.registry.acknowledged(checkpoint, &ack.snapshot);
                     pending.acks.insert(subtask, ack);
                     out.push(Command::Journal(Event::CheckpointAcked { subtask: self.name(subtask), checkpoint }));
-                    if let Err(bad) = known {
-                        // Nobody's failure: the subtask has not heard of newer checkpoints yet. The next one will do.
-                        self.points.reached(Point::BaseIsGone);
-                        let reason = format!("{}: {bad}", self.name(subtask));
-                        self.abort(checkpoint, &reason, false, now, out);
+                    match known {
+                        Ok(()) => {}
+                        Err(_) if self.config.sabotage.is(Sabotage::BasedOnUnconfirmed) => {
+                            out.push(Command::Journal(Sabotage::BasedOnUnconfirmed.marker()));
+                        }
+                        Err(bad) => {
+                            // Nobody's failure: the subtask has not heard of newer checkpoints yet. The next one will do.
+                            self.points.reached(Point::BaseIsGone);
+                            let reason = format!("{}: {bad}", self.name(subtask));
+                            self.abort(checkpoint, &reason, false, now, out);
+                        }
                     }
                 }
             }

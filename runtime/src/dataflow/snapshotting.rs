@@ -30,6 +30,7 @@ use crate::{
         native_io::write_native,
         snapshot_writing::{SnapshotContext, write_snapshot},
     },
+    sabotage::Sabotage,
     state::BackendKind,
 };
 
@@ -193,7 +194,12 @@ impl Shared {
         let (state, sinks) = futures::future::join(state, sinks.complete()).await;
         let (state, sinks) = (state?, sinks?);
         if settings.backend.is_incremental() {
-            self.bases(|bases| bases.wrote(checkpoint, &contents, &state));
+            self.bases(|bases| {
+                bases.wrote(checkpoint, &contents, &state);
+                if settings.sabotage.is(Sabotage::BasedOnUnconfirmed) {
+                    bases.completed(checkpoint);
+                }
+            });
         }
         if let Ok(mut held) = self.state.lock() {
             held.resize(state.iter().map(|part| part.length).sum());
@@ -269,9 +275,7 @@ impl Shared {
     async fn delete_unconfirmed(&self) {
         let settings = &self.spec.settings;
         let objects: Vec<_> = self.unconfirmed(std::mem::take).into_values().flatten().collect();
-        if !objects.is_empty()
-            && settings.sabotage.runs(crate::sabotage::Sabotage::CloseDeletesAcked, &self.platform.journal)
-        {
+        if !objects.is_empty() && settings.sabotage.runs(Sabotage::CloseDeletesAcked, &self.platform.journal) {
             let (operation, total) = (settings.store_operation_timeout, settings.store_total_timeout);
             let primary = crate::checkpoint::primary::Primary::new(&self.platform, operation, total);
             let _ = primary.delete_all(&objects).await;

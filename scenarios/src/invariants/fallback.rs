@@ -76,8 +76,7 @@ impl Fallback {
         if look.ground.damage.unreadable(completed.completion.metadata.as_str()) {
             return Some("the plan damaged its metadata".into());
         }
-        let local = look.config.local_recovery;
-        look.ground.broken(look.truth, completed, &|_, _| local)
+        look.ground.broken(look.truth, completed, look.config.local_recovery)
     }
 
     fn chosen(&self, look: &Look<'_>, chosen: Option<CheckpointId>, out: &mut Findings<'_>) {

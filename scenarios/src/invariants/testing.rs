@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use runtime::{
 
 use super::{
     Completion, Effect, EffectKind, End, FallbackPolicy, FaultNotice, Formats, HeadRecord, InvariantSuite, Seen,
-    SlotRecord, Snapshots, StateEntry, SuiteConfig, Timing, Truth, output_truth::OwnDigest,
+    SlotRecord, Snapshots, StateEntry, SuiteConfig, Timing, Truth, formats::ReadNative, output_truth::OwnDigest,
 };
 use crate::{
     oracle::AuditOracle,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Everything as JSON.
-struct JsonFormats;
+pub struct JsonFormats;
 
 impl Formats for JsonFormats {
     fn head(&self, bytes: &[u8]) -> Result<HeadRecord, String> {
@@ -55,6 +55,14 @@ impl Formats for JsonFormats {
         let entry = |(key, value)| StateEntry { operator: operator.clone(), state: "fold".into(), key, value };
         Ok(list.into_iter().map(entry).collect())
     }
+
+    /// A database is one file of state.
+    fn native_state(&self) -> Option<ReadNative> {
+        Some(|operator, files| match files {
+            [(_, bytes)] => JsonFormats.state(operator, bytes),
+            _ => Err(format!("{} files", files.len())),
+        })
+    }
 }
 
 /// A world in memory.
@@ -64,6 +72,7 @@ pub struct MemoryTruth {
     objects: RefCell<BTreeMap<String, Bytes>>,
     files: RefCell<BTreeMap<(String, String), Bytes>>,
     channels: RefCell<BTreeMap<String, u64>>,
+    dead: RefCell<BTreeSet<String>>,
 }
 
 impl MemoryTruth {
@@ -81,6 +90,20 @@ impl MemoryTruth {
 
     pub fn remove(&self, object: &str) {
         self.objects.borrow_mut().remove(object);
+    }
+
+    /// It is there, and nobody saw how it came.
+    pub fn put(&self, object: &str, bytes: &[u8]) {
+        self.objects.borrow_mut().insert(object.to_string(), Bytes::copy_from_slice(bytes));
+    }
+
+    pub fn put_file(&self, machine: &str, path: &str, bytes: &[u8]) {
+        self.files.borrow_mut().insert((machine.into(), path.into()), Bytes::copy_from_slice(bytes));
+    }
+
+    /// The process has died.
+    pub fn kill(&self, process: &str) {
+        self.dead.borrow_mut().insert(process.to_string());
     }
 
     pub fn set_channel(&self, channel: &str, bytes: u64) {
@@ -128,8 +151,8 @@ impl Truth for MemoryTruth {
         process.strip_prefix("tm-").map(|number| format!("machine-{number}"))
     }
 
-    fn is_alive(&self, _process: &str) -> bool {
-        true
+    fn is_alive(&self, process: &str) -> bool {
+        !self.dead.borrow().contains(process)
     }
 
     fn channels(&self) -> Vec<(String, u64)> {
@@ -152,13 +175,19 @@ pub struct Prepared {
     pub positions: Vec<u64>,
     pub parts: Vec<String>,
     pub digest: OwnDigest,
+    /// The data objects that it will commit.
+    pub objects: Vec<PrecommittedObject>,
     metadata: ObjectName,
-    objects: Vec<PrecommittedObject>,
 }
 
 impl Prepared {
     pub fn metadata_name(&self) -> String {
         self.metadata.as_str().to_string()
+    }
+
+    /// Has the metadata of another one.
+    pub fn metadata_of(&mut self, other: &Prepared) {
+        self.metadata = other.metadata.clone();
     }
 }
 
@@ -177,7 +206,6 @@ pub struct Story {
     nonce: u64,
     done: Vec<Prepared>,
     models: BTreeMap<u64, Model>,
-    ended: bool,
 }
 
 impl Story {
@@ -188,6 +216,21 @@ impl Story {
 
     /// [`Self::begin`], under another configuration.
     pub fn configured(change: impl FnOnce(&mut SuiteConfig)) -> Story {
+        let mut story = Story::unclaimed_with(change);
+        story.claim(1);
+        let allocation = ALLOCATION;
+        let (subtask, task_manager) = ("fold[0]".to_string(), "tm-1".to_string());
+        let attempt = story.attempt;
+        story.event("jobmanager", Event::TaskDeployed { subtask, attempt, task_manager, slot: 0, allocation });
+        story
+    }
+
+    /// Nobody has claimed the job yet.
+    pub fn unclaimed() -> Story {
+        Story::unclaimed_with(|_| {})
+    }
+
+    fn unclaimed_with(change: impl FnOnce(&mut SuiteConfig)) -> Story {
         let input = AuditInput::new(11, 2, 60, 4, 1.0);
         let mut config = SuiteConfig {
             layout: Layout { job: JOB },
@@ -212,7 +255,7 @@ impl Story {
         };
         change(&mut config);
         let suite = InvariantSuite::new(config);
-        let mut story = Story {
+        Story {
             reuse: None,
             truth: MemoryTruth::default(),
             model: Model::new(&input, None),
@@ -224,14 +267,7 @@ impl Story {
             nonce: 0,
             done: Vec::new(),
             models: [(0, Model::new(&input, None))].into(),
-            ended: false,
-        };
-        story.claim(1);
-        let allocation = ALLOCATION;
-        let (subtask, task_manager) = ("fold[0]".to_string(), "tm-1".to_string());
-        let attempt = story.attempt;
-        story.event("jobmanager", Event::TaskDeployed { subtask, attempt, task_manager, slot: 0, allocation });
-        story
+        }
     }
 
     /// What a TaskManager says on its disk of one of its slots.
@@ -291,6 +327,15 @@ impl Story {
         let name = self.layout().head_entry(self.sequence);
         self.sequence += 1;
         self.create(name.as_str(), serde_json::to_vec(record).expect("encodes"));
+    }
+
+    /// The metadata is written otherwise than a right runtime would.
+    pub fn bend(&mut self, prepared: &Prepared, change: impl FnOnce(&mut Vec<((u32, u32), SubtaskSnapshot)>)) {
+        let name = prepared.metadata_name();
+        let bytes = self.truth.object(&name).expect("it is there");
+        let mut list = serde_json::from_slice(&bytes).expect("was written here");
+        change(&mut list);
+        self.create(&name, serde_json::to_vec(&list).expect("encodes"));
     }
 
     /// A new JobManager leads.
@@ -401,10 +446,15 @@ impl Story {
 
     /// Checkpoint `id`, with the state that was written for another, where nothing has been read since.
     pub fn reusing(&mut self, id: u64, written_for: &Prepared) -> Prepared {
-        self.reuse = Some(ObjectName::new(written_for.parts[0].clone()).expect("made by the layout"));
-        let prepared = self.prepare(id, &written_for.positions);
+        let prepared = self.reused(id, written_for);
         self.complete_prepared(&prepared);
         prepared
+    }
+
+    /// [`Self::reusing`], not completed yet.
+    pub fn reused(&mut self, id: u64, written_for: &Prepared) -> Prepared {
+        self.reuse = Some(ObjectName::new(written_for.parts[0].clone()).expect("made by the layout"));
+        self.prepare(id, &written_for.positions)
     }
 
     pub fn commit_prepared(&mut self, prepared: &Prepared) {
@@ -505,9 +555,17 @@ impl Story {
         self.end(Some(Ok(())));
     }
 
-    pub fn end(&mut self, outcome: Option<Result<(), String>>) {
-        self.ended = true;
-        self.suite.at_end(&self.truth, &End { outcome, swept: false });
+    /// Gives how many violations there are.
+    pub fn end(&mut self, outcome: Option<Result<(), String>>) -> usize {
+        self.suite.at_end(&self.truth, &End { outcome, swept: false }).len()
+    }
+
+    pub fn names(&self) -> Vec<&'static str> {
+        self.suite.names()
+    }
+
+    pub fn committed_records(&self) -> u64 {
+        self.suite.committed_records()
     }
 
     /// Quiet at last, swept once; the job's own end is not the matter.
@@ -531,6 +589,17 @@ impl Story {
     pub fn holds_but_unfinished(&self) {
         let other = self.suite.violations().iter().find(|v| v.invariant != "liveness");
         assert!(other.is_none(), "{other:#?}");
+    }
+
+    /// Everything found: invariant, kind, entity.
+    pub fn found(&self) -> Vec<(&str, &str, &str)> {
+        self.suite.violations().iter().map(|v| (&*v.invariant, &*v.kind, &*v.entity)).collect()
+    }
+
+    /// What was found says this.
+    pub fn says(&self, text: &str) {
+        let said = self.suite.violations().iter().any(|v| v.message.contains(text));
+        assert!(said, "{text:?} is not in {:#?}", self.suite.violations());
     }
 
     /// The first violation is this one.

@@ -108,7 +108,8 @@ impl Coordinator {
     fn retention(&self, checkpoint: CheckpointId) -> (Vec<CheckpointId>, Vec<CheckpointId>) {
         let (lost, whole): (Vec<_>, Vec<_>) =
             self.registry.retained().filter(|id| *id != checkpoint).partition(|id| self.condemned.contains(id));
-        let keep = (self.config.retained.max(1) as usize).saturating_sub(1).min(whole.len());
+        let more = usize::from(self.config.sabotage.is(Sabotage::RetainsOneMore));
+        let keep = ((self.config.retained.max(1) as usize).saturating_sub(1) + more).min(whole.len());
         let (drop, stay) = whole.split_at(whole.len() - keep);
         let mut dropped = [drop, &lost].concat();
         dropped.sort_unstable();
@@ -140,6 +141,11 @@ impl Coordinator {
                 let event = Event::MetadataWritten { checkpoint, object: metadata.to_string() };
                 out.push(Command::Journal(event));
                 let (retained, dropped) = self.retention(checkpoint);
+                if self.config.sabotage.is(Sabotage::RetainsOneMore)
+                    && retained.len() > self.config.retained.max(1) as usize
+                {
+                    out.push(Command::Journal(Sabotage::RetainsOneMore.marker()));
+                }
                 let entry = HeadEntry::Completed {
                     attempt: finalizing.pending.attempt,
                     checkpoint,
