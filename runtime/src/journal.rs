@@ -183,6 +183,19 @@ events! {
     CheckpointSubsumed { checkpoint: CheckpointId } on checkpoint,
     CheckpointDiscarded { checkpoint: CheckpointId, objects: u64 } on checkpoint,
     CheckpointNotified { checkpoint: CheckpointId } on checkpoint,
+    // ---- savepoints
+    /// Before the trigger of a checkpoint that is a savepoint.
+    SavepointTriggered { checkpoint: CheckpointId, directory: String } on checkpoint,
+    SavepointCompleted { checkpoint: CheckpointId, directory: String, overtaken: bool } on checkpoint,
+    SavepointFailed { checkpoint: CheckpointId, directory: String, reason: String } on checkpoint,
+    /// It is no restore point of its job any more, and stays where it is.
+    SavepointReleased { checkpoint: CheckpointId } on checkpoint,
+    /// A client asked; or was answered, with the path or the reason why there is none.
+    SavepointRequested { job: Name, directory: String, stop: bool } on job,
+    SavepointAnswered { job: Name, answer: String } on job,
+    /// A job begins with what another one left.
+    StateImported { job: Name, checkpoint: CheckpointId, metadata: String } on job,
+    StateLeftBehind { operator: Name, checkpoint: CheckpointId } on operator,
     // ---- checkpoints: the subtasks
     BarrierEmitted { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId } on subtask,
     BarrierSent { channel: Name, checkpoint: CheckpointId, to: Name } on channel,

@@ -133,6 +133,16 @@ defects! {
         ["reuse"] in "incremental"
     }
 
+    // ---- savepoints
+    SavepointIsDisposable {
+        "B44", "FLINK-7362", "A completed savepoint is registered like a checkpoint, and deleted like one when it is subsumed.",
+        ["savepoints"] in "rescale"
+    }
+    SavepointIsNoRestorePoint {
+        "B42", "FLINK-6328", "A savepoint commits its output and is not recorded as what the job goes back to.",
+        ["exactly-once", "one-leader"] in "rescale"
+    }
+
     // ---- which checkpoint to restore
     IdsSortedAsText {
         "B36", "FLINK-6284", "Retained checkpoints are ordered by their ids as text: 9 comes after 10.", ["correct-fallback"]

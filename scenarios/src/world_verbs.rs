@@ -16,10 +16,10 @@ use sim::{Direction, DiskFault, Echo, FaultId, LabelPattern, SimDisk, Slow, Stor
 
 use crate::{
     invariants::{FaultNotice, Truth},
-    nemesis::{Notice, StoreTrouble, Trouble, Verbs},
+    nemesis::{Notice, Resume, StoreTrouble, Trouble, Verbs},
     plan::{
         Damage, DiskErrorKind, DiskOperation, ReadDamage, StoreErrorKind, StoreOperation,
-        model::{JOB_MANAGER, SECOND_JOB_MANAGER},
+        model::{CLIENT, JOB_MANAGER, SECOND_JOB_MANAGER},
     },
 };
 
@@ -37,11 +37,18 @@ pub struct WorldVerbs {
     next_armed: Cell<u64>,
     /// Of the job that processes are started with.
     parallelism: Rc<Cell<u32>>,
+    /// What the client that asks for a savepoint wants.
+    wanted: Rc<Cell<Option<Resume>>>,
 }
 
 impl WorldVerbs {
-    /// `parallelism` is what processes look at when they start.
-    pub fn new(world: World, tell: NoticeListener, parallelism: Rc<Cell<u32>>) -> WorldVerbs {
+    /// `parallelism` and `wanted` are what processes look at when they start.
+    pub fn new(
+        world: World,
+        tell: NoticeListener,
+        parallelism: Rc<Cell<u32>>,
+        wanted: Rc<Cell<Option<Resume>>>,
+    ) -> WorldVerbs {
         let disk_capacity = world.config().disk.capacity_bytes;
         WorldVerbs {
             world,
@@ -51,6 +58,7 @@ impl WorldVerbs {
             armed: RefCell::default(),
             next_armed: Cell::new(0),
             parallelism,
+            wanted,
         }
     }
 
@@ -167,6 +175,15 @@ impl Verbs for WorldVerbs {
 
     fn rescale(&self, parallelism: u32) {
         self.parallelism.set(parallelism);
+    }
+
+    fn ask_for_savepoint(&self, resume: Option<Resume>) -> Result<(), String> {
+        if self.world.is_alive(CLIENT) {
+            return Err("somebody asks for a savepoint already".to_string());
+        }
+        self.wanted.set(resume);
+        self.world.start(CLIENT);
+        Ok(())
     }
 
     fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>) {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{driver::Driver, driver::JobSnapshot, *};
 use crate::{
     checkpoint::types::OutputDigest,
-    dataflow::chain::RestoredState,
+    dataflow::chain::{RestoredState, SnapshotFormat},
     dataflow::{chain::SourcePoll, outputs::Outputs},
     graph::{ChainContext, Job, Partitioning},
     ids::{CheckpointId, OperatorUid, SubtaskId, VertexId},
@@ -335,7 +335,7 @@ fn a_snapshot_holds_the_positions_of_own_splits_only() {
     let mut driver = Driver::open(&job, &JobSnapshot::default()).unwrap();
     driver.step(4).unwrap();
     let first = SubtaskId { vertex: VertexId(0), index: 0 };
-    let snapshot = driver.chains.get_mut(&first).unwrap().snapshot(CheckpointId(3)).unwrap();
+    let snapshot = driver.chains.get_mut(&first).unwrap().snapshot(CheckpointId(3), SnapshotFormat::OfBackend).unwrap();
     let expected: BTreeMap<_, _> = [0, 2, 4].map(|i| (crate::ids::SplitId(format!("numbers#{i}/5")), 4)).into();
     assert_eq!(snapshot.positions, expected);
     assert_eq!(snapshot.inline[&OperatorUid("numbers".into())], postcard::to_allocvec(&expected).unwrap());
@@ -389,7 +389,7 @@ fn calls_that_do_not_belong_to_a_chain_are_errors() {
         let subtask = SubtaskId { vertex: vertex.id, index: 0 };
         let mut chain =
             chain(&ChainContext { subtask, parallelism: 1, max_parallelism: 64, backend: BackendSettings::default() });
-        assert!(chain.snapshot(CheckpointId(1)).is_err());
+        assert!(chain.snapshot(CheckpointId(1), SnapshotFormat::OfBackend).is_err());
         assert!(chain.poll_source(0, 1, &mut out).is_err());
         assert!(chain.process(0, &Bytes::from_static(b"\x01"), 1, &mut out).is_err());
     }

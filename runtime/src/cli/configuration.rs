@@ -9,11 +9,13 @@ use crate::{
     cluster::config::ClusterConfig,
     config::{self, Configured, Layer, Origin, Registry},
     graph::Job,
+    ids::JobId,
     layout::LocalLayout,
     platform::{
         RelPath,
         real::{prepare_root, read_configuration},
     },
+    recovery::import::SavepointRestore,
 };
 
 /// A configuration is smaller; what is longer is something else.
@@ -93,6 +95,8 @@ pub struct Prepared {
     pub local_directories: Vec<String>,
     /// For local copies of state; empty: the process's own disk.
     pub local_roots: Vec<String>,
+    /// What the job begins with.
+    pub from_savepoint: Option<SavepointRestore>,
 }
 
 /// Reads the configuration, builds the job, decides about its state. Prints what has to be said.
@@ -108,7 +112,12 @@ pub fn prepare(
         flags.push(("parallelism.default", parallelism.to_string(), Origin::Flag("--parallelism")));
     }
     let configured = configured(&arguments.configuration, defaults, flags)?;
-    let job = build_job(arguments, &configured)?;
+    let mut job = build_job(arguments, &configured)?;
+    let from_savepoint = arguments.restore()?;
+    if let Some(from) = &from_savepoint {
+        // Another job than that which wrote it, and the same in all processes and after a restart.
+        job.id = JobId(xxhash_rust::xxh3::xxh3_128(format!("{} from {}", job.name, from.path).as_bytes()));
+    }
     let (mut cluster, state) =
         configured.cluster(&job.state, &Registry::default()).map_err(|refusal| RunError::Usage(refusal.to_string()))?;
     let output = output(arguments.output.as_deref(), state.directory.as_deref())?;
@@ -118,7 +127,7 @@ pub fn prepare(
     for notice in configured.notices.iter().chain(&state.notices).chain(&skipped).chain(&no_roots) {
         eprintln!("weir: note: {notice}");
     }
-    Ok(Prepared { job, cluster, output, local_directories, local_roots })
+    Ok(Prepared { job, cluster, output, local_directories, local_roots, from_savepoint })
 }
 
 /// Primary storage is one directory: checkpoints, the head log and the output lie side by side in it.

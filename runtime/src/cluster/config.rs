@@ -82,6 +82,9 @@ pub struct ClusterConfig {
     /// Pause between attempts to reach the JobManager or to become leader.
     pub reconnect_delay: Duration,
     pub checkpoint: CheckpointConfig,
+    /// `execution.checkpointing.savepoint-dir` (`state.savepoints.dir`): where savepoints go for which no target is named. None: one
+    /// must be named.
+    pub savepoint_directory: Option<String>,
     /// `recovery.fallback-behind-commit`.
     pub fallback_behind_commit: FallbackBehindCommit,
     pub task: TaskSettings,
@@ -101,6 +104,7 @@ impl Default for ClusterConfig {
             slot_return_grace: Duration::from_millis(500),
             reconnect_delay: Duration::from_millis(200),
             checkpoint: CheckpointConfig::default(),
+            savepoint_directory: None,
             fallback_behind_commit: FallbackBehindCommit::Replay,
             task: TaskSettings::default(),
         }

@@ -1,5 +1,6 @@
 //! Processes: one JobManager that decides, TaskManagers that run subtasks, and the protocol between them.
 
+pub mod client;
 pub mod config;
 mod connection;
 pub mod elasticity;

@@ -1,6 +1,8 @@
 //! The control protocol between JobManager and TaskManagers: one connection per TaskManager, opened by the TaskManager,
 //! messages both ways, no replies: every message is a fact or an order, and carries what fences it.
 //!
+//! A client connects to the same port, asks one thing and waits for the answer.
+//!
 //! A frame is one version byte and the postcard encoding of one message. Anything else closes the connection.
 
 use bytes::Bytes;
@@ -50,6 +52,27 @@ pub enum ToJobManager {
     Cancelled {
         attempt: AttemptId,
     },
+    /// Not from a TaskManager. It is answered on the same connection, once, by a [`ClientResponse`].
+    Client(ClientRequest),
+}
+
+/// What somebody who is no part of the cluster wants of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientRequest {
+    Savepoint {
+        /// None: whatever job it is.
+        job: Option<JobId>,
+        /// The directory below which it is to lie; None: `state.savepoints.dir`.
+        target: Option<String>,
+        /// The job ends with it.
+        stop: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientResponse {
+    /// The savepoint's path, or why there is none. If there is none, the job goes on as before.
+    Savepoint(Result<String, String>),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

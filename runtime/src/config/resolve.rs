@@ -197,6 +197,7 @@ impl Configured {
         if let Some(limit_bytes) = self.settings.state.local_memory {
             cluster.task.local_copies = CopyFormat::Memory { limit_bytes };
         }
+        cluster.savepoint_directory.clone_from(&self.settings.state.savepoint_directory);
         Ok((cluster, state))
     }
 

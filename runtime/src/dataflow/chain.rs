@@ -149,10 +149,22 @@ pub struct RestoredNative {
     pub shared: SharedFiles,
 }
 
+/// How state is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SnapshotFormat {
+    /// As the backend takes snapshots: perhaps as files of its own.
+    #[default]
+    OfBackend,
+    /// Whole, and the same from every backend, so that any can restore it. What a savepoint is written in (Flink's canonical format).
+    Canonical,
+}
+
 /// The synchronous part of a snapshot.
 #[derive(Default)]
 pub struct ChainSnapshot {
     pub checkpoint: CheckpointId,
+    /// Asked for.
+    pub format: SnapshotFormat,
     pub parts: Vec<PartSource>,
     pub native: Vec<NativeSnapshot>,
     pub inline: BTreeMap<OperatorUid, Vec<u8>>,
@@ -270,7 +282,7 @@ pub trait Chain {
     }
 
     /// The synchronous part of a snapshot. Must be short: it may mark state as shared, never encode it.
-    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError>;
+    fn snapshot(&mut self, checkpoint: CheckpointId, format: SnapshotFormat) -> Result<ChainSnapshot, ChainError>;
 
     /// `checkpoint` is complete.
     fn completed(&mut self, _checkpoint: CheckpointId) {}

@@ -34,6 +34,7 @@ use crate::{
     graph::{ChainContext, Job},
     ids::{BackendId, CheckpointId, OperatorUid},
     journal::Event,
+    layout::SavepointDirectory,
     platform::{Clock, Mono, Platform, Timer},
     points::Point,
     recovery::{local_store::LocalStateStore, restore_report::RestoreReport, snapshot_reading::restore_parts},
@@ -155,6 +156,7 @@ async fn start(
         reports: reports.clone(),
         inbound: Some(inbound),
         last_triggered: from,
+        savepoints: BTreeMap::new(),
         exhausted_reported: false,
         next_input: 0,
         input_times: InputEventTimes::new(inputs.len()),
@@ -223,6 +225,8 @@ pub(super) struct Subtask {
     pub(super) snapshotter: Snapshotter,
     pub(super) reports: mpsc::UnboundedSender<SubtaskReport>,
     pub(super) last_triggered: CheckpointId,
+    /// Of the barriers that are being aligned: those that ask for a savepoint, and where it is to lie.
+    pub(super) savepoints: BTreeMap<CheckpointId, SavepointDirectory>,
     pub(super) exhausted_reported: bool,
     /// What the input channels say of event time.
     pub(super) input_times: InputEventTimes,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checkpoint::types::{CheckpointAck, OutputDigest, ReplayPlan, RestoreOrder},
     ids::{AllocationId, AttemptId, CheckpointId, EdgeId, JobId, OperatorUid, SubtaskId},
+    layout::SavepointDirectory,
     platform::{Address, Connection},
     recovery::{local_shelf::CopyFormat, restore_report::RestoreReport},
     sabotage::SabotageSet,
@@ -123,6 +124,11 @@ pub enum SubtaskCommand {
     NotifyAborted(CheckpointId),
     /// Stop; no further effects.
     Cancel,
+    /// Sources only: as `TriggerCheckpoint`, for a savepoint that is to lie in `directory`.
+    TriggerSavepoint {
+        checkpoint: CheckpointId,
+        directory: SavepointDirectory,
+    },
 }
 
 /// Why a subtask failed, as far as the JobManager must tell causes apart.

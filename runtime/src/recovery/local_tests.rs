@@ -94,7 +94,8 @@ fn snapshot(
 ) -> Vec<StatePart> {
     let checkpoint = CheckpointId(checkpoint);
     let name = format!("count[{index}]");
-    let context = SnapshotContext { job: JOB, subtask: subtask(index), name, attempt: attempt(), checkpoint };
+    let context =
+        SnapshotContext { job: JOB, subtask: subtask(index), name, attempt: attempt(), checkpoint, savepoint: None };
     let writer = Some(local.begin(checkpoint));
     world.run(write_snapshot(platform, &context, &settings(), sources(index), None, writer)).expect("it is written")
 }
@@ -383,6 +384,7 @@ fn primary_and_local_copies_live_apart() {
         name: "count[0]".into(),
         attempt: attempt(),
         checkpoint: CheckpointId(4),
+        savepoint: None,
     };
     let without = bare.run(write_snapshot(&bare.platform("tm-1"), &context, &settings(), sources(0), None, None));
     // But for the nonces in the names of the objects.

@@ -4,6 +4,7 @@
 pub mod allocations;
 pub mod assignment;
 pub mod choice;
+pub mod import;
 pub mod local_copy;
 pub mod local_inventory;
 pub mod local_manifest;

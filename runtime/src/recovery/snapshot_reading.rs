@@ -25,6 +25,7 @@ use crate::{
     },
     ids::{CheckpointId, OperatorUid},
     journal::Event,
+    layout::Layout,
     platform::{Fut, Platform, StoreError, timeout},
     points::Point,
     sabotage::Sabotage,
@@ -67,7 +68,7 @@ pub async fn restore_parts(
             }
         },
     };
-    let places = places(checkpoint, &order.parts, &mut scratch)?;
+    let places = places(Layout { job: spec.job }, checkpoint, &order.parts, &mut scratch)?;
     // Boxed before they are streamed, as in the upload.
     let reads = order.parts.iter().zip(&places).map(|(part, place)| {
         let reader = &reader;

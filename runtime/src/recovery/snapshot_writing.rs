@@ -20,8 +20,8 @@ use crate::{
     },
     ids::{AttemptId, CheckpointId, JobId, OperatorUid, SubtaskId},
     journal::Event,
-    layout::Layout,
-    platform::{Fut, Held, NativeOp, Platform, timeout},
+    layout::{Layout, SavepointDirectory},
+    platform::{Fut, Held, NativeOp, ObjectName, Platform, timeout},
     points::Point,
     sabotage::Sabotage,
     state::BackendKind,
@@ -50,6 +50,20 @@ pub struct SnapshotContext {
     pub name: String,
     pub attempt: AttemptId,
     pub checkpoint: CheckpointId,
+    /// It is a savepoint: everything it has lies in this directory.
+    pub savepoint: Option<SavepointDirectory>,
+}
+
+impl SnapshotContext {
+    /// A name for a new object. `shared`: later checkpoints may refer to it; to what a savepoint has none does.
+    pub fn object(&self, part: &str, shared: bool, nonce: u64) -> ObjectName {
+        let layout = Layout { job: self.job };
+        match &self.savepoint {
+            Some(directory) => directory.state_part(self.attempt, self.subtask, part, nonce),
+            None if shared => layout.shared_part(self.checkpoint, self.attempt, self.subtask, part, nonce),
+            None => layout.state_part(self.checkpoint, self.attempt, self.subtask, part, nonce),
+        }
+    }
 }
 
 /// A part on its way to the stores.
@@ -136,14 +150,8 @@ async fn encode(
         platform.journal.reached(Point::PartInline);
         return Ok(Piece::Inline(part));
     }
-    let layout = Layout { job: context.job };
     let nonce = platform.entropy.next_u64("object-nonce");
-    let (checkpoint, attempt, subtask) = (context.checkpoint, context.attempt, context.subtask);
-    part.location = PartLocation::Object(if may_be_shared {
-        layout.shared_part(checkpoint, attempt, subtask, &part.name, nonce)
-    } else {
-        layout.state_part(checkpoint, attempt, subtask, &part.name, nonce)
-    });
+    part.location = PartLocation::Object(context.object(&part.name, may_be_shared, nonce));
     Ok(Piece::Written(part, bytes))
 }
 

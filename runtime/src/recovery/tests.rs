@@ -67,7 +67,8 @@ fn sources(checkpoint: u64) -> Vec<PartSource> {
 
 fn context(checkpoint: u64) -> SnapshotContext {
     let name = "count[0]".to_string();
-    SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt: attempt(), checkpoint: CheckpointId(checkpoint) }
+    let checkpoint = CheckpointId(checkpoint);
+    SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt: attempt(), checkpoint, savepoint: None }
 }
 
 fn snapshot(world: &World, checkpoint: u64, local: &LocalStateStore) -> Result<Vec<StatePart>, String> {

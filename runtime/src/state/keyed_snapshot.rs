@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     checkpoint::types::PartKind,
-    dataflow::chain::{ChainSnapshot, NativeSnapshot, PartData, PartSource},
+    dataflow::chain::{ChainSnapshot, NativeSnapshot, PartData, PartSource, SnapshotFormat},
     ids::{CheckpointId, KeyGroupRange, OperatorUid},
 };
 
@@ -37,12 +37,16 @@ impl<K: StateKey> KeyedBackend<K> {
         }
     }
 
-    /// Adds the state as it is now to a snapshot, in the way the backend takes snapshots.
+    /// Adds the state as it is now to a snapshot, in the way the backend takes snapshots or as it was asked for.
     ///
     /// # Errors
     /// As [`Self::snapshot`] and [`Self::native_snapshot`].
     pub fn add_to(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), StateError> {
-        match self.native_snapshot(snapshot.checkpoint)? {
+        let native = match snapshot.format {
+            SnapshotFormat::OfBackend => self.native_snapshot(snapshot.checkpoint)?,
+            SnapshotFormat::Canonical => None,
+        };
+        match native {
             Some(native) => {
                 snapshot.native.push(native);
                 snapshot.parts.extend(self.heap_timers());

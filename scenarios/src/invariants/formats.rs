@@ -13,12 +13,37 @@ use serde::{Deserialize, Serialize};
 /// One durable decision of the coordinator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum HeadRecord {
-    Claimed { leader: LeaderEpoch },
-    IdBlock { from: CheckpointId, to: CheckpointId },
+    Claimed {
+        leader: LeaderEpoch,
+    },
+    IdBlock {
+        from: CheckpointId,
+        to: CheckpointId,
+    },
     Completed(Box<Completion>),
-    Restored { attempt: AttemptId, checkpoint: Option<CheckpointId>, condemned: Vec<CheckpointId> },
+    Restored {
+        attempt: AttemptId,
+        checkpoint: Option<CheckpointId>,
+        condemned: Vec<CheckpointId>,
+    },
     Finished,
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
+    SavepointBegun {
+        directory: String,
+    },
+    /// Complete, but behind a later checkpoint: no restore point of its job.
+    SavepointOvertaken {
+        checkpoint: CheckpointId,
+        directory: String,
+    },
+    /// The job begins with a savepoint of another one.
+    Imported {
+        checkpoint: CheckpointId,
+        metadata: String,
+    },
+    Stopped,
 }
 
 /// A completed checkpoint as the head log has it.
@@ -31,6 +56,8 @@ pub struct Completion {
     pub sinks: BTreeMap<OperatorUid, Vec<PrecommittedObject>>,
     pub exhausted: bool,
     pub retained: Vec<CheckpointId>,
+    /// Of a savepoint: where it lies.
+    pub savepoint: Option<String>,
 }
 
 /// What a checkpoint's metadata says about each subtask.

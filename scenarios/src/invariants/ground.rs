@@ -13,8 +13,9 @@ use std::{
 use bytes::Bytes;
 use runtime::{
     checkpoint::types::{PartLocation, StatePart, SubtaskKey},
-    ids::{AttemptId, CheckpointId, LeaderEpoch},
+    ids::{AttemptId, CheckpointId, JobId, LeaderEpoch},
     layout::Layout,
+    platform::ObjectName,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -251,10 +252,7 @@ impl Ground {
             }
             HeadRecord::IdBlock { .. } | HeadRecord::Failed { .. } => {}
             HeadRecord::Completed(completion) => {
-                let snapshots = truth
-                    .object(&completion.metadata)
-                    .ok_or_else(|| "it is not in primary".to_string())
-                    .and_then(|bytes| self.formats.metadata(&bytes));
+                let snapshots = self.snapshots(truth, &completion.metadata, completion.savepoint.as_deref());
                 let completed = CompletedFact { completion: (**completion).clone(), snapshots };
                 self.head.completed.insert(completion.checkpoint, Rc::new(completed));
                 self.head.retained = completion.retained.iter().copied().collect();
@@ -266,8 +264,34 @@ impl Ground {
                 self.head.restored = Some(*checkpoint);
                 self.head.restores += 1;
             }
+            // What was completed by the job before it stays known: its output is before what the new one writes.
+            HeadRecord::Imported { checkpoint, .. } => self.head.retained = BTreeSet::from([*checkpoint]),
+            HeadRecord::SavepointBegun { .. } | HeadRecord::SavepointOvertaken { .. } | HeadRecord::Stopped => {}
             HeadRecord::Finished => self.head.finished = true,
         }
+    }
+
+    /// What metadata says. That of a savepoint names its files from its directory; here they have their whole names.
+    pub fn snapshots(&self, truth: &dyn Truth, metadata: &str, savepoint: Option<&str>) -> Result<Snapshots, String> {
+        let bytes = truth.object(metadata).ok_or_else(|| "it is not in primary".to_string())?;
+        let mut snapshots = self.formats.metadata(&bytes)?;
+        if let Some(directory) = savepoint {
+            for part in snapshots.values_mut().flat_map(|snapshot| &mut snapshot.parts) {
+                if let PartLocation::Object(name) = &mut part.location {
+                    let whole = format!("{directory}/{name}");
+                    *name = ObjectName::new(whole).map_err(|error| error.to_string())?;
+                }
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// The job has ended with a savepoint; from now on the head log of `job` counts, which begins with it. The output goes on.
+    pub fn resumed(&mut self, job: JobId) {
+        self.layout = Layout { job };
+        self.job = job.to_string();
+        self.head.next = None;
+        self.head.claimed_by = None;
     }
 
     /// The object as it was created, or why it is no longer (or never was) that.

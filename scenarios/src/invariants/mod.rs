@@ -7,7 +7,12 @@
 
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
-use runtime::{checkpoint::types::SubtaskKey, graph::Job, ids::CheckpointId, layout::Layout};
+use runtime::{
+    checkpoint::types::SubtaskKey,
+    graph::Job,
+    ids::{CheckpointId, JobId},
+    layout::Layout,
+};
 
 mod assertions;
 mod barrier;
@@ -27,6 +32,7 @@ mod replay;
 mod restored;
 mod reuse;
 mod runtime_formats;
+mod savepoints;
 mod slots;
 mod superset;
 #[cfg(test)]
@@ -228,6 +234,7 @@ impl InvariantSuite {
                 Box::new(barrier::Barrier::default()),
                 Box::new(output::Output::default()),
                 Box::new(replay::Replay::default()),
+                Box::new(savepoints::Savepoints::default()),
                 Box::new(deletion::Deletion::default()),
                 Box::new(slots::Slots::default()),
                 Box::new(local_copy::LocalCopies::default()),
@@ -281,6 +288,11 @@ impl InvariantSuite {
             }
             EffectKind::Read => self.each(truth, |check, look, out| check.on_read(look, &effect, out)),
         }
+    }
+
+    /// The job has ended with a savepoint, and is over. Another one, of this id, will begin with the savepoint.
+    pub fn resumed(&mut self, job: JobId) {
+        self.ground.resumed(job);
     }
 
     /// The nemesis has just hit something.

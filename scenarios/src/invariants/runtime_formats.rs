@@ -28,8 +28,31 @@ impl Formats for RuntimeFormats {
                     sinks,
                     exhausted,
                     retained,
+                    savepoint: None,
                 }))
             }
+            head::HeadEntry::SavepointCompleted { checkpoint, directory, ledger, sinks, retained, .. } => {
+                HeadRecord::Completed(Box::new(Completion {
+                    leader: record.leader,
+                    checkpoint,
+                    metadata: format!("{directory}/_metadata"),
+                    ledger,
+                    sinks,
+                    exhausted: false,
+                    retained,
+                    savepoint: Some(directory.to_string()),
+                }))
+            }
+            head::HeadEntry::SavepointBegun { directory } => {
+                HeadRecord::SavepointBegun { directory: directory.to_string() }
+            }
+            head::HeadEntry::SavepointOvertaken { checkpoint, directory } => {
+                HeadRecord::SavepointOvertaken { checkpoint, directory: directory.to_string() }
+            }
+            head::HeadEntry::Imported { checkpoint, metadata, .. } => {
+                HeadRecord::Imported { checkpoint, metadata: metadata.to_string() }
+            }
+            head::HeadEntry::Stopped { .. } => HeadRecord::Stopped,
             head::HeadEntry::Restored { attempt, checkpoint, condemned } => {
                 HeadRecord::Restored { attempt, checkpoint, condemned: condemned.into_keys().collect() }
             }

@@ -16,7 +16,7 @@ use runtime::{
         SubtaskId, VertexId,
     },
     journal::Event,
-    layout::{Layout, LocalLayout},
+    layout::{Layout, LocalLayout, SavepointDirectory},
     platform::ObjectName,
 };
 
@@ -189,6 +189,8 @@ impl Prepared {
 pub struct Story {
     /// The part that the next checkpoint refers to instead of writing one.
     reuse: Option<ObjectName>,
+    /// What is prepared next is a savepoint there.
+    savepoint: Option<SavepointDirectory>,
     pub truth: MemoryTruth,
     pub model: Model,
     pub attempt: AttemptId,
@@ -251,6 +253,7 @@ impl Story {
         let suite = InvariantSuite::new(config);
         Story {
             reuse: None,
+            savepoint: None,
             truth: MemoryTruth::default(),
             model: Model::new(&input, None),
             attempt: AttemptId { leader: LeaderEpoch(1), execution: Execution(1) },
@@ -359,16 +362,23 @@ impl Story {
             .map(|(k, v)| (postcard::to_stdvec(k).expect("encodes"), postcard::to_stdvec(v).expect("encodes")))
             .collect();
         let state = serde_json::to_vec(&state).expect("encodes");
-        let own = layout.state_part(checkpoint, self.attempt, FOLD, "part-0", self.nonce);
+        let savepoint = self.savepoint.clone();
+        let own = match &savepoint {
+            Some(directory) => directory.state_part(self.attempt, FOLD, "part-0", self.nonce),
+            None => layout.state_part(checkpoint, self.attempt, FOLD, "part-0", self.nonce),
+        };
         let reused = self.reuse.take();
         let part = reused.clone().unwrap_or(own);
+        // The metadata of a savepoint names its files from its directory.
+        let named = savepoint.as_ref().and_then(|directory| part.as_str().strip_prefix(&directory.prefix()));
+        let named = named.map_or_else(|| part.clone(), |name| ObjectName::new(name).expect("plain"));
         let snapshot = SubtaskSnapshot {
             parts: vec![StatePart {
                 operator: OperatorUid("fold".into()),
                 key_groups: KeyGroupRange { first: KeyGroup(0), last: KeyGroup(127) },
                 name: "part-0".into(),
                 kind: PartKind::Keyed,
-                location: PartLocation::Object(part.clone()),
+                location: PartLocation::Object(named),
                 length: state.len() as u64,
                 crc32c: 0,
                 written_by: checkpoint,
@@ -388,7 +398,7 @@ impl Story {
             snapshot: checkpoint,
         };
         self.create(data.as_str(), bytes);
-        let metadata = layout.metadata(checkpoint);
+        let metadata = savepoint.map_or_else(|| layout.metadata(checkpoint), |directory| directory.metadata());
         let list = vec![((1u32, 0u32), snapshot)];
         self.create(metadata.as_str(), serde_json::to_vec(&list).expect("encodes"));
         self.models.insert(id, self.model.clone());
@@ -426,6 +436,7 @@ impl Story {
             sinks: [(sink, prepared.objects.clone())].into(),
             exhausted: false,
             retained,
+            savepoint: self.savepoint.as_ref().map(ToString::to_string),
         };
         self.done.push(prepared.clone());
         self.head(&HeadRecord::Completed(Box::new(completion)));
@@ -436,6 +447,18 @@ impl Story {
         let prepared = self.prepare(id, positions);
         self.complete_prepared(&prepared);
         self
+    }
+
+    /// A whole savepoint.
+    pub fn savepoint(&mut self, id: u64, positions: &[u64], directory: &str) -> &mut Story {
+        self.savepoint = Some(SavepointDirectory::at(ObjectName::new(directory).expect("plain")));
+        self.checkpoint(id, positions);
+        self.savepoint = None;
+        self
+    }
+
+    pub fn files_of_savepoint(&self, directory: &str) -> Vec<String> {
+        self.truth.objects(&format!("{directory}/")).into_iter().map(|(name, _)| name).collect()
     }
 
     /// Checkpoint `id`, with the state that was written for another, where nothing has been read since.

@@ -149,6 +149,8 @@ impl Nemesis {
             | FaultKind::JoinLate { .. }
             | FaultKind::SecondJobManager { .. }
             | FaultKind::Rescale { .. }
+            | FaultKind::Savepoint { .. }
+            | FaultKind::StopAndResume { .. }
             | FaultKind::MemoryLimit { .. }
             | FaultKind::LoseRack { .. }
             | FaultKind::CutRack { .. }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Ambush, Condition, Due, Nemesis, Notice, StoreTrouble, Trouble, act::Done};
+use super::{Ambush, Condition, Due, Nemesis, Notice, Resume, StoreTrouble, Trouble, act::Done};
 use crate::plan::{
     Damage, DiskOperation, FaultKind, StoreOperation,
     draw::Draw,
@@ -68,16 +68,16 @@ impl Nemesis {
             }
             FaultKind::Rescale { parallelism, restart_after_ms } => {
                 verbs.rescale(*parallelism);
-                // Who is down now comes back, if at all, as part of the new job.
-                for process in self.0.processes.iter().filter(|process| verbs.is_alive(process)) {
-                    verbs.notice(Notice::Process { process: process.clone() });
-                    self.goes_down(process, Some(*restart_after_ms));
-                    verbs.crash(process);
-                }
-                // One that would go on leading the job as it was.
-                if self.0.faults.iter().any(|f| matches!(f.fault, FaultKind::SecondJobManager { .. })) {
-                    verbs.crash(SECOND_JOB_MANAGER);
-                }
+                self.stop_everything(*restart_after_ms);
+                Ok(format!("the job, to parallelism {parallelism}").into())
+            }
+            FaultKind::Savepoint {} => {
+                verbs.ask_for_savepoint(None)?;
+                Ok("the job".to_string().into())
+            }
+            FaultKind::StopAndResume { parallelism, backend, restart_after_ms } => {
+                let (parallelism, backend, restart_after_ms) = (*parallelism, *backend, *restart_after_ms);
+                verbs.ask_for_savepoint(Some(Resume { parallelism, backend, restart_after_ms }))?;
                 Ok(format!("the job, to parallelism {parallelism}").into())
             }
             FaultKind::MemoryLimit { headroom_bytes, restart_after_ms } => {
@@ -204,6 +204,28 @@ impl Nemesis {
             }
             other => unreachable!("{other:?} is carried out by `act` itself"),
         }
+    }
+
+    /// All processes are stopped at once, and started so much later. Who is down already comes back, if at all, as part of the new
+    /// job.
+    pub(crate) fn stop_everything(&self, restart_after_ms: u64) {
+        let verbs = &self.0.verbs;
+        for process in self.0.processes.iter().filter(|process| verbs.is_alive(process)) {
+            verbs.notice(Notice::Process { process: process.clone() });
+            self.goes_down(process, Some(restart_after_ms));
+            verbs.crash(process);
+        }
+        // One that would go on leading the job as it was.
+        if self.0.faults.iter().any(|f| matches!(f.fault, FaultKind::SecondJobManager { .. })) {
+            verbs.crash(SECOND_JOB_MANAGER);
+        }
+    }
+
+    /// The job has ended with a savepoint, and its processes with it; all of them are started so much later.
+    pub fn resume_everything(&self, restart_after_ms: u64) {
+        self.stop_everything(restart_after_ms);
+        // The one that ended by itself. Whoever else is dead is so by a fault, which says when he comes back.
+        self.goes_down(JOB_MANAGER, Some(restart_after_ms));
     }
 
     fn two(&self, target: &str, peer: &str) -> Result<(), String> {

@@ -3,9 +3,10 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use runtime::{
     ids::CheckpointId,
     journal::{Event, EventKind},
+    state::BackendKind,
 };
 
-use super::{Nemesis, Notice, StoreTrouble, Trouble, Verbs};
+use super::{Nemesis, Notice, Resume, StoreTrouble, Trouble, Verbs};
 use crate::plan::{
     Damage, DiskErrorKind, DiskOperation, FaultKind, FaultSpec, ObjectChoice, Plan, Profile, Side, StoreErrorKind,
     StoreOperation, Trigger, generate,
@@ -90,6 +91,10 @@ impl Verbs for Notebook {
     }
     fn rescale(&self, parallelism: u32) {
         self.write(format!("rescale {parallelism}"));
+    }
+    fn ask_for_savepoint(&self, resume: Option<Resume>) -> Result<(), String> {
+        self.write(format!("savepoint {resume:?}"));
+        Ok(())
     }
     fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>) {
         self.write(format!("limit {process} {headroom_bytes}"));
@@ -559,4 +564,24 @@ fn a_job_is_stopped_as_a_whole_and_comes_back_at_another_parallelism() {
     );
     assert!(log.contains(&"restart tm-1".to_string()) && !log.contains(&"crash tm-2".to_string()), "{log:?}");
     assert_eq!(nemesis.account().0[0].class, "rescale");
+}
+
+#[test]
+fn a_savepoint_is_asked_for_and_the_job_resumed_when_it_has_ended_with_it() {
+    let resume = FaultKind::StopAndResume { parallelism: 5, backend: Some(BackendKind::Memory), restart_after_ms: 40 };
+    let (notebook, nemesis) = with(vec![
+        fault("jobmanager", Trigger::AtMs(10), 0, FaultKind::Savepoint {}),
+        fault("jobmanager", Trigger::AtMs(20), 0, resume),
+    ]);
+    notebook.advance_to(100);
+    let asked = "savepoint Some(Resume { parallelism: 5, backend: Some(Memory), restart_after_ms: 40 })";
+    assert_eq!(notebook.log(), ["savepoint None", asked], "nothing is stopped before the savepoint is there");
+    let classes: Vec<_> = nemesis.account().0.into_iter().map(|fired| fired.class).collect();
+    assert_eq!(classes, ["savepoint", "stop-and-resume"]);
+    notebook.dead.borrow_mut().push("jobmanager".to_string());
+    nemesis.resume_everything(40);
+    notebook.advance_to(200);
+    let log = notebook.log()[2..].to_vec();
+    assert!(log.contains(&"crash tm-1".to_string()) && log.contains(&"restart tm-1".to_string()), "{log:?}");
+    assert!(log.contains(&"restart jobmanager".to_string()), "{log:?}");
 }

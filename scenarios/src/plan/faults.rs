@@ -1,6 +1,6 @@
 //! Faults as data: what is done, to whom, when, for how long.
 
-use runtime::journal::EventKind;
+use runtime::{journal::EventKind, state::BackendKind};
 use serde::{Deserialize, Serialize};
 
 /// The target that stands for the process whose event fired the trigger.
@@ -177,6 +177,17 @@ pub enum FaultKind {
     /// All processes are stopped at once, and started so much later with the job at another parallelism: what somebody does who
     /// scales a job. The target is the JobManager.
     Rescale { parallelism: u32, restart_after_ms: u64 },
+    /// Somebody asks for a savepoint: a client connects to the JobManager, which is the target. Not a fault, but it comes when it will.
+    Savepoint {},
+    /// Somebody asks for a savepoint with which the job is to end. Once the job has ended so, all processes are stopped, and started
+    /// so much later with a new job that begins with the savepoint, at this parallelism and, if given, with another backend. If the
+    /// savepoint fails the job goes on, and nothing more comes of it.
+    StopAndResume {
+        parallelism: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backend: Option<BackendKind>,
+        restart_after_ms: u64,
+    },
     /// A TaskManager may hold only so much more memory than it does at that moment, for the duration. If it needs more (in
     /// state, uploads and what it has not read yet) it is killed, and restarted so much later.
     MemoryLimit { headroom_bytes: u64, restart_after_ms: u64 },
@@ -312,6 +323,8 @@ pub enum FaultClass {
     CutRack,
     TwoLeaders,
     OutOfMemory,
+    Savepoint,
+    StopAndResume,
     Rescale,
 }
 
@@ -367,6 +380,8 @@ impl FaultClass {
         FaultClass::CutRack,
         FaultClass::TwoLeaders,
         FaultClass::OutOfMemory,
+        FaultClass::Savepoint,
+        FaultClass::StopAndResume,
         FaultClass::Rescale,
     ];
 
@@ -376,6 +391,12 @@ impl FaultClass {
         [rest @ .., FaultClass::Rescale] => rest,
         _ => panic!("the change of parallelism is the last class"),
     };
+
+    /// Whether it is an act of the job's owner. Those are drawn beside the faults, so that a seed has the same faults with them and
+    /// without.
+    pub fn is_of_the_owner(self) -> bool {
+        matches!(self, FaultClass::Savepoint | FaultClass::StopAndResume)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -429,6 +450,8 @@ impl FaultClass {
             FaultClass::CutRack => "cut-rack",
             FaultClass::TwoLeaders => "two-leaders",
             FaultClass::OutOfMemory => "out-of-memory",
+            FaultClass::Savepoint => "savepoint",
+            FaultClass::StopAndResume => "stop-and-resume",
             FaultClass::Rescale => "rescale",
         }
     }
@@ -450,6 +473,8 @@ impl FaultSpec {
             FaultKind::MemoryLimit { .. } => FaultClass::OutOfMemory,
             FaultKind::SecondJobManager { .. } => FaultClass::TwoLeaders,
             FaultKind::Rescale { .. } => FaultClass::Rescale,
+            FaultKind::Savepoint {} => FaultClass::Savepoint,
+            FaultKind::StopAndResume { .. } => FaultClass::StopAndResume,
             FaultKind::ResetConnections { .. } => FaultClass::ConnectionReset,
             FaultKind::HalfOpen { .. } => FaultClass::HalfOpen,
             FaultKind::JitterStorm { .. } => FaultClass::JitterStorm,

@@ -30,23 +30,24 @@ const STATES_PERCENT: u64 = 15;
 /// What the swarm has turned on for one seed.
 pub struct Swarm {
     pub classes: Vec<FaultClass>,
+    /// What the job's owner does, drawn beside the faults.
+    pub of_the_owner: Vec<FaultClass>,
     pub local_recovery: bool,
 }
 
 impl Swarm {
     fn of(profile: &Profile, seed: u64) -> Swarm {
-        let mut classes: Vec<FaultClass> = profile
-            .faults
-            .iter()
-            .copied()
-            .filter(|class| {
-                // Each class has its own stream: a class added to a profile leaves the others of that seed alone.
-                let percent = profile.percent(*class);
-                Draw::new(seed, &format!("swarm/{}", class.name())).chance(percent)
-            })
-            .collect();
-        if classes.is_empty() && !profile.faults.is_empty() {
-            classes.push(*Draw::new(seed, "swarm/only").pick(profile.faults));
+        let is_on = |class: &FaultClass| {
+            // Each class has its own stream: a class added to a profile leaves the others of that seed alone.
+            let percent = profile.percent(*class);
+            Draw::new(seed, &format!("swarm/{}", class.name())).chance(percent)
+        };
+        let (of_the_owner, faults): (Vec<FaultClass>, Vec<FaultClass>) =
+            profile.faults.iter().copied().partition(|class| class.is_of_the_owner());
+        let of_the_owner = of_the_owner.into_iter().filter(is_on).collect();
+        let mut classes: Vec<FaultClass> = faults.iter().copied().filter(is_on).collect();
+        if classes.is_empty() && !faults.is_empty() {
+            classes.push(*Draw::new(seed, "swarm/only").pick(&faults));
         }
         let mut draw = Draw::new(seed, "swarm/local-recovery");
         let wanted = draw.chance(55);
@@ -59,7 +60,7 @@ impl Swarm {
             // A lost object is only missed where no local copy stands in for it.
             Switch::Drawn => wanted && !(loses_objects && yields),
         };
-        Swarm { classes, local_recovery }
+        Swarm { classes, of_the_owner, local_recovery }
     }
 }
 
@@ -317,7 +318,8 @@ mod tests {
     #[test]
     fn the_swarm_turns_every_class_on_and_off() {
         for class in DEFAULT.faults {
-            let on = (0..200).filter(|seed| Swarm::of(&DEFAULT, *seed).classes.contains(class)).count();
+            let swarms = (0..200).map(|seed| Swarm::of(&DEFAULT, seed));
+            let on = swarms.filter(|s| s.classes.contains(class) || s.of_the_owner.contains(class)).count();
             assert!((6..180).contains(&on), "{class:?} is on in {on} of 200 seeds");
         }
     }

@@ -82,6 +82,12 @@ pub fn faults(plan: &Plan, swarm: &Swarm, workload_ms: u64) -> Vec<FaultSpec> {
             maker.add(*class, &mut draw);
         }
     }
+    for class in &swarm.of_the_owner {
+        let mut draw = Draw::new(plan.seed, &format!("faults/{}", class.name()));
+        for _ in 0..draw.within(1, 2) {
+            maker.add(*class, &mut draw);
+        }
+    }
     maker.faults
 }
 

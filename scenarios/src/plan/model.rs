@@ -81,6 +81,8 @@ impl ClusterShape {
 pub const JOB_MANAGER: &str = "jobmanager";
 
 /// The JobManager that a plan may put beside the first one for a while.
+/// Who asks for savepoints.
+pub const CLIENT: &str = "client";
 pub const SECOND_JOB_MANAGER: &str = "jobmanager-2";
 
 /// The machine a process runs on.

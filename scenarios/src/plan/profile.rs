@@ -98,6 +98,11 @@ const RECOVERY_PHASES: &[EventKind] = &[
 ];
 
 const RESCALE_PHASES: &[EventKind] = &[
+    SavepointTriggered,
+    SavepointCompleted,
+    SavepointFailed,
+    SavepointReleased,
+    StateImported,
     CheckpointCompleted,
     RestoreChosen,
     OperatorRescaled,
@@ -402,7 +407,8 @@ pub const ALL: &[Profile] = &[
     },
     Profile {
         name: "rescale",
-        about: "the job is stopped and started at another parallelism, once or several times, beside crashes and bad disks",
+        about: "the job is stopped and started at another parallelism, once or several times, from checkpoints and from savepoints, \
+                beside crashes and bad disks",
         faults: &[
             Rescale,
             CrashTaskManager,
@@ -417,6 +423,8 @@ pub const ALL: &[Profile] = &[
             StoreTimeout,
             StoreShortRead,
             UserError,
+            Savepoint,
+            StopAndResume,
         ],
         rare: &[],
         local_recovery: Switch::Drawn,
@@ -515,6 +523,10 @@ impl Profile {
             CrashTaskManager => 75,
             Rescale => 95,
             JoinLate | LoseMachine if self.name == "reactive" => 65,
+            Savepoint if self.name == "rescale" => 60,
+            StopAndResume if self.name == "rescale" => 45,
+            Savepoint => 12,
+            StopAndResume => 8,
             _ if self.rare.contains(&class) => RARE_PERCENT,
             _ => USUAL_PERCENT,
         }

@@ -289,6 +289,21 @@ impl Plan {
                 }
                 Ok(())
             }
+            FaultKind::Savepoint {} | FaultKind::StopAndResume { .. } if target != JOB_MANAGER => {
+                let message = format!("savepoints have the target {JOB_MANAGER:?}, not {target:?}");
+                complain("faults", "target", message)
+            }
+            FaultKind::Savepoint {} => Ok(()),
+            FaultKind::StopAndResume { parallelism, restart_after_ms, .. } => {
+                restart(&Some(*restart_after_ms))?;
+                let slots = u64::from(self.cluster.task_managers) * u64::from(self.cluster.slots);
+                if *parallelism == 0 || u64::from(*parallelism) > slots {
+                    let message =
+                        format!("stop-and-resume: {parallelism} does not fit the {slots} slots of the cluster");
+                    return complain("faults", "fault", message);
+                }
+                Ok(())
+            }
             FaultKind::MemoryLimit { headroom_bytes, restart_after_ms } => {
                 within("faults", "fault", *headroom_bytes, 0, 1 << 50)?;
                 process("memory-limit").and_then(|()| restart(&Some(*restart_after_ms)))

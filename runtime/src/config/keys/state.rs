@@ -58,8 +58,8 @@ pub(super) const KEYS: &[Key] = &[
         default: None,
         meaning: "where savepoints go that do not name a target",
         kind: Kind::Place(|settings, path| settings.state.savepoint_directory = Some(path)),
-        standing: Standing::NotYet("there are no savepoints yet"),
-        test: EACH,
+        standing: Standing::Works,
+        test: "savepoints_go_where_the_trigger_or_the_key_says",
     },
     Key {
         name: "state.backend.async",

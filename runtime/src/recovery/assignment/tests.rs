@@ -147,7 +147,7 @@ fn what_does_not_fit_is_named() {
     let mut without = graph(2, 2, 8);
     without.vertices[1].operators = vec![uid("sum")];
     without.vertices[1].keyed = vec![uid("sum")];
-    insta::assert_snapshot!(assign(&metadata, &without).unwrap_err(), @"checkpoint 3 has state of operator fold, which the job does not have: give the operator its uid back, or start without the checkpoint");
+    insta::assert_snapshot!(assign(&metadata, &without).unwrap_err(), @"checkpoint 3 has state of operator fold (id a5e7f1061e2e816ac526188eca6117ee), which the job does not have: give the operator its uid back, or leave its state behind, by --allowNonRestoredState (-n) when the job is started from it");
     let mut strange = metadata.clone();
     strange.vertices.pop();
     insta::assert_snapshot!(assign(&strange, &graph(2, 2, 8)).unwrap_err(), @"the metadata of checkpoint 3 names subtask 0 of vertex 1, which it does not describe");

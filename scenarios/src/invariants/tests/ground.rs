@@ -212,6 +212,7 @@ fn a_part_is_found_among_those_of_the_vertex() {
         sinks: Default::default(),
         exhausted: false,
         retained: vec![CheckpointId(1)],
+        savepoint: None,
     };
     let snapshots = [
         ((0, 0), snapshot(vec![part("read-0", object("read-0-of-0"))])),

@@ -34,6 +34,10 @@ impl Leader {
             CoordinatorCommand::Trigger { checkpoint, attempt, sources } => {
                 self.command(attempt, Some(sources), &SubtaskCommand::TriggerCheckpoint(checkpoint));
             }
+            CoordinatorCommand::TriggerSavepoint { checkpoint, attempt, sources, directory } => {
+                let trigger = SubtaskCommand::TriggerSavepoint { checkpoint, directory };
+                self.command(attempt, Some(sources), &trigger);
+            }
             CoordinatorCommand::NotifyAborted { checkpoint, .. } => {
                 self.command(self.attempt(), None, &SubtaskCommand::NotifyAborted(checkpoint));
             }
@@ -60,6 +64,20 @@ impl Leader {
                 let task = self.platform.spawner.control("discard", body.boxed());
                 self.background.push(task.abort_handle());
             }
+            CoordinatorCommand::WriteSavepointMetadata { directory, metadata } => {
+                self.spawn("write-savepoint-metadata", async move {
+                    let checkpoint = metadata.checkpoint;
+                    let result = metadata::write_savepoint(&durable.primary, &directory, *metadata).await;
+                    LeaderEvent::MetadataWritten(checkpoint, result)
+                });
+            }
+            CoordinatorCommand::DiscardSavepoint { checkpoint, directory } => {
+                let body = async move { durable.discard_savepoint(checkpoint, &directory).await };
+                let task = self.platform.spawner.control("discard", body.boxed());
+                self.background.push(task.abort_handle());
+            }
+            CoordinatorCommand::SavepointCompleted { order, .. } => self.savepoint_completed(order),
+            CoordinatorCommand::SavepointFailed { order, reason } => self.savepoint_failed(&order, reason),
             CoordinatorCommand::FinalCompleted { .. } => {
                 self.stop_tasks(Then::End(JobOutcome::Finished), "all input is processed");
             }

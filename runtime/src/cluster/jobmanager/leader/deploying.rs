@@ -7,7 +7,10 @@ use super::{
     Then, ToTaskManager,
 };
 use crate::{
-    checkpoint::types::{ReplayPlan, RestoreOrder, SubtaskKey},
+    checkpoint::{
+        metadata::CheckpointMetadata,
+        types::{ReplayPlan, RestoreOrder, SubtaskKey},
+    },
     cluster::{
         scheduler::{SchedulingStrategy, requests},
         slots::Assigned,
@@ -17,7 +20,7 @@ use crate::{
     ids::{AllocationId, Execution, SharedSlot},
     points::Point,
     recovery::{
-        assignment::assign,
+        assignment::assign_as_allowed,
         choice::{ChoiceSettings, RestoreChoice, replay_plan},
     },
     sabotage::SabotageSet,
@@ -100,7 +103,14 @@ impl Leader {
         self.recovery_passes(RecoveryPhase::Choose);
         match result {
             Ok(prepared) => {
-                let orders = prepared.metadata.as_ref().map(|metadata| assign(metadata, &self.job.graph)).transpose();
+                let import = self.durable.head.state().import.clone();
+                let allowed = |checkpoint| {
+                    import.as_ref().is_some_and(|i| i.checkpoint == checkpoint && i.allow_non_restored_state)
+                };
+                let assigned = |metadata: &CheckpointMetadata| {
+                    assign_as_allowed(metadata, &self.job.graph, allowed(metadata.checkpoint))
+                };
+                let orders = prepared.metadata.as_ref().map(assigned).transpose();
                 let orders = match orders {
                     Ok(orders) => self.spoil(orders.unwrap_or_default()),
                     // Nothing is recorded: with a job that fits, it goes on from here.

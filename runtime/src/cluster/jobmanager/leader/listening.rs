@@ -43,6 +43,7 @@ impl Leader {
             ToJobManager::Heartbeat => {}
             ToJobManager::Cancelled { attempt } => self.cancelled(number, attempt),
             ToJobManager::Report { attempt, subtask, report } => self.report(attempt, subtask, report),
+            ToJobManager::Client(request) => self.client_asks(number, request),
         }
     }
 

@@ -15,9 +15,12 @@ mod commands;
 mod deploying;
 mod elastic;
 mod listening;
+mod savepoints;
 mod stopping;
 
 use std::{collections::BTreeMap, sync::Arc};
+
+pub use savepoints::BeginError;
 
 use futures::{FutureExt, channel::mpsc, future::AbortHandle};
 
@@ -47,7 +50,7 @@ use crate::{
     graph::Job,
     ids::{AttemptId, CheckpointId, Execution, LeaderEpoch, SubtaskId},
     journal::Event,
-    layout::Layout,
+    layout::{Layout, SavepointDirectory},
     platform::{Connection, Mono, ObjectName, Platform, Timer},
     points::Point,
     recovery::{
@@ -78,6 +81,7 @@ pub enum LeaderEvent {
     HeadAppended(CheckpointId, Result<u64, HeadError>),
     IdsAppended(HeadEntry, Result<u64, HeadError>),
     SinksCommitted(CheckpointId, Result<(), String>),
+    SavepointBegun { client: u64, stop: bool, result: Result<SavepointDirectory, BeginError> },
     Prepared(Result<Prepared, PrepareError>),
     EndRecorded(JobOutcome, Result<(), HeadError>),
 }
@@ -156,6 +160,8 @@ pub struct Leader {
     phase: Phase,
     execution: Execution,
     condemned: BTreeMap<CheckpointId, String>,
+    /// Who waits for which savepoint: the number of a connection.
+    clients: BTreeMap<SavepointDirectory, u64>,
     /// Restarts that were used up.
     restarts: u32,
     /// Takes the time of a recovery, from a failure until a checkpoint of the execution that makes it good is complete.
@@ -219,6 +225,7 @@ impl Leader {
             phase: Phase::Committing,
             execution: Execution(0),
             condemned: BTreeMap::new(),
+            clients: BTreeMap::new(),
             restarts: 0,
             recovery: None,
             undecided: None,
@@ -248,6 +255,7 @@ impl Leader {
             let outcome = match end {
                 JobEnd::Finished => JobOutcome::Finished,
                 JobEnd::Failed { reason } => JobOutcome::Failed { reason: reason.clone() },
+                JobEnd::Stopped { savepoint } => JobOutcome::Stopped { savepoint: savepoint.name().clone() },
             };
             // Nothing to decide any more; what the sweep of the last leader left behind is removed now.
             return self.record_end(outcome);
@@ -350,6 +358,10 @@ impl Leader {
                 if self.durable.head.state().is_complete() {
                     self.platform.journal.reached(Point::NewLeaderFindsAllInput);
                     self.record_end(JobOutcome::Finished);
+                } else if let Some(savepoint) = self.durable.head.state().stop_at.clone() {
+                    // It was decided with the savepoint itself: nothing runs on behind it.
+                    self.platform.journal.reached(Point::NewLeaderFindsStop);
+                    self.record_end(JobOutcome::Stopped { savepoint: savepoint.name().clone() });
                 } else {
                     if self.ran_before() {
                         // What the old leader noticed, and when, is not known: counted is from when this one came.
@@ -382,12 +394,14 @@ impl Leader {
                 self.coordinate(CoordinatorEvent::SinksCommitted { checkpoint }, now);
             }
             LeaderEvent::SinksCommitted(_, Err(reason)) => self.fail_job(reason),
+            LeaderEvent::SavepointBegun { client, stop, result } => self.savepoint_begun(client, stop, result),
             LeaderEvent::Prepared(result) => self.prepared(result),
             LeaderEvent::EndRecorded(_, Err(error)) => self.step_down(error.to_string()),
             LeaderEvent::EndRecorded(outcome, Ok(())) => {
                 let to = match &outcome {
                     JobOutcome::Finished => ("FINISHED", String::new()),
                     JobOutcome::Failed { reason } => ("FAILED", reason.clone()),
+                    JobOutcome::Stopped { savepoint } => ("CANCELED", format!("savepoint {savepoint}")),
                 };
                 self.emit(Event::JobStateChanged {
                     job: self.job.name.clone(),

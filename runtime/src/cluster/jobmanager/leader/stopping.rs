@@ -1,7 +1,7 @@
 //! How a term fails over, gives the job up, or brings it to its end.
 
 use super::{HeadEntry, JobOutcome, Leader, LeaderEvent, Mono, Phase, RecoveryWatch, Sabotage, Then, ToTaskManager};
-use crate::{checkpoint::coordinator::CoordinatorEvent, points::Point};
+use crate::{checkpoint::coordinator::CoordinatorEvent, layout::SavepointDirectory, points::Point};
 
 /// What made an execution fail, as far as it matters for the number of restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,9 @@ impl Leader {
         let entry = match &outcome {
             JobOutcome::Finished => HeadEntry::Finished,
             JobOutcome::Failed { reason } => HeadEntry::Failed { reason: reason.clone() },
+            JobOutcome::Stopped { savepoint } => {
+                HeadEntry::Stopped { savepoint: SavepointDirectory::at(savepoint.clone()) }
+            }
         };
         let held = self.pool.drain();
         self.release(held, false);
