@@ -103,6 +103,10 @@ macro_rules! visiting_methods {
             calls
         }
 
+        fn natively_opened(&mut self) -> Result<(), ChainError> {
+            self.head.each(&mut |operator| operator.natively_opened())
+        }
+
         fn take_sink_data(&mut self, flush: bool) -> Vec<SinkData> {
             let mut data = Vec::new();
             let _ = self.head.each(&mut |operator| {

@@ -231,6 +231,11 @@ pub trait Chain {
         Vec::new()
     }
 
+    /// The calls of [`NativeStage::Open`] are done.
+    fn natively_opened(&mut self) -> Result<(), ChainError> {
+        Ok(())
+    }
+
     /// Source chains: reads up to `max_records` records of one of this subtask's splits (by position among them).
     fn poll_source(&mut self, split: u32, max_records: u32, out: &mut Outputs) -> Result<SourcePoll, ChainError>;
 

@@ -125,6 +125,7 @@ async fn start(
         let (subtask, attempt) = (name.clone(), spec.attempt);
         platform.journal.emit(Event::DatabaseOpened { subtask, operator: operator.0, attempt });
     }
+    chain.natively_opened().map_err(user)?;
     let opened = platform.clock.now();
     report.open = opened.since(read);
     let needs_processing_time = chain.needs_processing_time();

@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-#[cfg(feature = "rocksdb")]
-use super::rocksdb::RocksStore;
 use super::{
     context::KeyedContext,
     declare::OpenContext,
@@ -23,7 +21,10 @@ use super::{
     settings::{BackendKind, BackendSettings},
     table::{StateNamespace, StateValue, hash_of},
     ttl::{Strip, Ttl},
+    ttl_encoded::Lives,
 };
+#[cfg(feature = "rocksdb")]
+use super::{rocksdb::RocksStore, ttl_encoded::Expiry};
 use crate::{
     dataflow::chain::{NativeCall, NativeStage, Scratch},
     ids::{CheckpointId, KeyGroupRange, OperatorUid},
@@ -99,8 +100,19 @@ impl<K: StateKey> KeyedBackend<K> {
             #[cfg(feature = "rocksdb")]
             (Store::RocksDb(rocks), NativeStage::Open) => rocks.opening::<K>(&self.operator, self.range),
             #[cfg(feature = "rocksdb")]
-            (Store::RocksDb(rocks), NativeStage::Close) => rocks.closing(&self.operator),
+            (Store::RocksDb(rocks), NativeStage::Close) => {
+                self.time.close_queues();
+                rocks.closing(&self.operator)
+            }
         }
+    }
+
+    /// What [`Self::native_calls`] gave for [`NativeStage::Open`], if anything, is done.
+    ///
+    /// # Errors
+    /// If a database is not open.
+    pub fn natively_opened(&mut self) -> Result<(), StateError> {
+        self.open_queues()
     }
 
     /// The state of one key; None if the key is in a key group of another subtask.
@@ -137,12 +149,21 @@ impl<K: StateKey> KeyedBackend<K> {
         }
     }
 
-    /// The values of a table expire. A database keeps them until they are met.
-    pub(super) fn expire<N: StateNamespace, V: StateValue>(&mut self, table: usize, ttl: Ttl, strip: Strip<V>) {
+    /// The values of a table expire; in a database, as `lives` says.
+    pub(super) fn expire<N: StateNamespace, V: StateValue>(
+        &mut self,
+        table: usize,
+        ttl: Ttl,
+        strip: Strip<V>,
+        lives: Lives,
+    ) {
         match &mut self.store {
-            Store::Heap(heap) => heap.table_mut::<N, V>(table).expire(ttl, strip),
+            Store::Heap(heap) => {
+                let _ = lives;
+                heap.table_mut::<N, V>(table).expire(ttl, strip);
+            }
             #[cfg(feature = "rocksdb")]
-            Store::RocksDb(_) => {}
+            Store::RocksDb(rocks) => rocks.expire(&self.declared[table].name, Expiry { ttl, lives }),
         }
     }
 

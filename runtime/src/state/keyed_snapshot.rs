@@ -131,7 +131,7 @@ impl<K: StateKey> KeyedBackend<K> {
                 let own = rocks.headers()?;
                 let states = time.add_headers(own.clone());
                 let parts = ranges.map(|key_groups| {
-                    let sections = rocks.sections(&frozen, key_groups)?;
+                    let sections = rocks.sections(&frozen, key_groups, now)?;
                     let sections = time.add_sections(&own, sections, &groups(key_groups));
                     Ok(source(&states, key_groups, None, sections))
                 });

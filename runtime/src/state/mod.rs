@@ -28,8 +28,10 @@ mod rocksdb;
 pub mod rocksdb_options;
 pub mod settings;
 mod table;
+mod timer_rows;
 mod timers;
 mod ttl;
+mod ttl_encoded;
 mod ttl_handles;
 
 pub use backend::KeyedBackend;
@@ -60,7 +62,8 @@ pub use rocksdb::{SlotMemory, part_of_database};
 pub use settings::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace};
 pub use table::{StateNamespace, StateValue};
 pub use timers::{TimeDomain, Timer};
-pub use ttl::{Expiring, Ttl, TtlUpdate, TtlVisibility, is_expired_encoded};
+pub use ttl::{Expiring, Ttl, TtlUpdate, TtlVisibility};
+pub use ttl_encoded::is_expired_encoded;
 pub use ttl_handles::{TtlAggregatingState, TtlListState, TtlMapState, TtlReducingState, TtlValueState};
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ impl Operator {
         if let Some(call) = backend.native_calls(NativeStage::Open) {
             (call.run)().map_err(|failure| UserError::new(failure.to_string()))?;
         }
+        backend.natively_opened()?;
         Ok(Operator { backend, value, list, map })
     }
 

@@ -58,6 +58,7 @@ impl TaskManager {
                 _ => None,
             },
             journal: Some(self.platform.journal.clone()),
+            ..self.config.cluster.task.backend.rocksdb.host.clone()
         }
     }
 

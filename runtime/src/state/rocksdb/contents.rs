@@ -15,6 +15,7 @@ use crate::{
     state::{
         error::StateError,
         format::{PartHeader, SectionWriter, StateHeader, StateKind},
+        ttl_encoded::Expiry,
     },
 };
 
@@ -30,16 +31,18 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// The sections of a part, in the order of the states.
-    pub fn sections(&self, frozen: &Arc<FrozenDatabase>, key_groups: KeyGroupRange) -> Vec<Box<dyn SectionWriter>> {
+    /// The sections of a part, in the order of the states. `expired` says what is left out of a state, and at which time.
+    pub fn sections(
+        &self,
+        frozen: &Arc<FrozenDatabase>,
+        key_groups: KeyGroupRange,
+        expired: impl Fn(&str) -> Option<(Expiry, i64)>,
+    ) -> Vec<Box<dyn SectionWriter>> {
+        let length = group_length(self.header.max_parallelism);
         let sections = self.header.states.iter().map(|state| {
-            Box::new(StateScan {
-                database: frozen.clone(),
-                state: state.name.clone(),
-                first: key_groups.first,
-                group_length: group_length(self.header.max_parallelism),
-                split: self.is_split(state),
-            }) as Box<dyn SectionWriter>
+            let (name, expired, split) = (state.name.clone(), expired(&state.name), self.is_split(state));
+            let scan = StateScan::new(frozen.clone(), name, key_groups, length, split, expired);
+            Box::new(scan) as Box<dyn SectionWriter>
         });
         sections.collect()
     }

@@ -12,16 +12,20 @@ use crate::{
         key::StateKey,
         key_group::key_group_of,
         table::{StateNamespace, StateValue},
+        timer_rows::TIMESTAMP_BYTES,
     },
 };
 
 /// Checks of what a full snapshot holds, and the way from a whole map to its entries.
 #[derive(Clone, Copy)]
 pub(in crate::state) struct Declared {
-    pub(super) check_key: fn(&[u8], KeyGroup, u16) -> Result<(), String>,
+    pub(super) check_key: CheckKey,
     pub(super) check_value: fn(&[u8]) -> Result<(), String>,
     pub(super) split: Option<Split>,
 }
+
+/// Whether a key is in a key group, of so many.
+pub(super) type CheckKey = fn(&[u8], KeyGroup, u16) -> Result<(), String>;
 
 /// Takes a whole map apart.
 pub(super) type Split = fn(&[u8], &mut EachEntry<'_>) -> Result<(), String>;
@@ -48,6 +52,19 @@ fn check_key<K: StateKey, N: StateNamespace>(
     }
 }
 
+pub(super) fn check_timer<K: StateKey, N: StateNamespace>(
+    row: &[u8],
+    group: KeyGroup,
+    max_parallelism: u16,
+) -> Result<(), String> {
+    let key = row.get(TIMESTAMP_BYTES..).ok_or("it is too short for a timestamp")?;
+    check_key::<K, N>(key, group, max_parallelism)
+}
+
+fn check_empty(value: &[u8]) -> Result<(), String> {
+    if value.is_empty() { Ok(()) } else { Err("a timer has no value".to_string()) }
+}
+
 fn split_map<M: DeserializeOwned, V: DeserializeOwned>(bytes: &[u8], each: &mut EachEntry<'_>) -> Result<(), String> {
     let (count, mut rest) = take_count(bytes).ok_or("the number of its entries is cut off")?;
     for _ in 0..count {
@@ -65,6 +82,11 @@ impl Declared {
     pub(in crate::state) fn plain<K: StateKey, N: StateNamespace, V: StateValue>() -> Declared {
         let check_value = |bytes: &[u8]| whole::<V>(bytes).map(drop);
         Declared { check_key: check_key::<K, N>, check_value, split: None }
+    }
+
+    /// A queue of timers.
+    pub(in crate::state) fn timers<K: StateKey, N: StateNamespace>() -> Declared {
+        Declared { check_key: check_timer::<K, N>, check_value: check_empty, split: None }
     }
 
     pub(in crate::state) fn map<K: StateKey, N: StateNamespace, M: StateValue + Ord, V: StateValue>() -> Declared {

@@ -7,6 +7,7 @@
 mod contents;
 mod database;
 mod declared;
+mod expiry;
 mod layout;
 mod native;
 mod open;
@@ -16,6 +17,7 @@ mod scan;
 mod slot_memory;
 mod store;
 mod tables;
+mod timers;
 
 pub(super) use declared::Declared;
 pub use restore::part_of_database;
@@ -23,6 +25,10 @@ pub use slot_memory::SlotMemory;
 pub(super) use store::RocksStore;
 
 #[cfg(test)]
+mod expiry_tests;
+#[cfg(test)]
 mod options_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timers_tests;

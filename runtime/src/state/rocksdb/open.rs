@@ -8,8 +8,10 @@ use super::{
     contents::{Contents, write_contents},
     database::{Database, family_of},
     declared::Declared,
+    expiry::Expiring,
     layout::{group_length, put_group, put_tail},
     restore::{Restoring, restore_native, split_whole},
+    timers::{FoundTimers, HeapQueue, heads, take_rows},
 };
 use crate::{
     checkpoint::increments::Increments,
@@ -37,6 +39,7 @@ pub(super) struct Opened {
     pub contents: Contents,
     pub backend: BackendId,
     pub increments: Arc<Mutex<Increments>>,
+    pub timers: Mutex<FoundTimers>,
 }
 
 pub(super) enum OpenFailure {
@@ -67,11 +70,13 @@ pub(super) fn open(
     settings: &RocksDbSettings,
     mut header: PartHeader,
     pending: &[Pending],
+    heap_queues: &[HeapQueue],
+    expiring: &Expiring,
 ) -> Result<Opened, OpenFailure> {
     let names = pending.iter().map(|state| family_of(&state.header.name)).collect();
     let Scratch { directory, backend, restored, unclipped } = scratch;
     let Restoring { database, before, adopted } =
-        restore_native(directory, settings, &header, names, &restored, unclipped)?;
+        restore_native(directory, settings, &header, names, expiring, &restored, unclipped)?;
     let length = group_length(header.max_parallelism);
     let Contents { header: PartHeader { states, .. }, mut whole } = before;
     for state in pending {
@@ -91,7 +96,22 @@ pub(super) fn open(
         }
         header.states.push(state.header.clone());
     }
-    let undeclared = states.into_iter().filter(|state| pending.iter().all(|p| p.header.name != state.name));
+    let (range, max_parallelism) = (header.key_groups, header.max_parallelism);
+    let mut timers = FoundTimers::default();
+    for state in pending.iter().filter(|p| p.declared.is_some() && p.header.kind == StateKind::Timers) {
+        let name = &state.header.name;
+        timers.heads.insert(name.clone(), heads(&database, name, range, length)?);
+    }
+    for queue in heap_queues {
+        let name = &queue.header.name;
+        if let Some(stored) = states.iter().find(|stored| stored.name == *name) {
+            same_state(stored, &queue.header)?;
+            timers.moved.insert(name.clone(), take_rows(&database, queue, range, length, max_parallelism)?);
+        }
+    }
+    let undeclared = states.into_iter().filter(|state| {
+        pending.iter().all(|p| p.header.name != state.name) && heap_queues.iter().all(|q| q.header.name != state.name)
+    });
     header.states.extend(undeclared);
     header.states.sort_by(|a, b| a.name.cmp(&b.name));
     let contents = Contents { header, whole };
@@ -100,7 +120,8 @@ pub(super) fn open(
         Some(native) => (native.backend, Increments::adopted(native.checkpoint, native.shared)),
         None => (backend, Increments::default()),
     };
-    Ok(Opened { database: Arc::new(database), contents, backend, increments: Arc::new(Mutex::new(increments)) })
+    let (increments, timers) = (Arc::new(Mutex::new(increments)), Mutex::new(timers));
+    Ok(Opened { database: Arc::new(database), contents, backend, increments, timers })
 }
 
 /// Bytes of a batch when a state is filled.

@@ -4,15 +4,17 @@
     reason = "a OnceLock as a value, no static: a native call leaves the open database in it"
 )]
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::{
     database::{Database, FrozenDatabase, database_error},
-    declared::Declared,
+    declared::{Declared, check_timer},
+    expiry::Expiring,
     layout::{group_length, put_group},
-    native::{NativeCheckpoint, compact},
+    native::{MANY_FILES, NativeCheckpoint, compact},
     open::{OpenFailure, Opened, Pending, open},
     tables::{ListTable, MapTable, RocksTable, ValueTable, encode},
+    timers::{DatabaseRows, HeapQueue},
 };
 use crate::{
     dataflow::{
@@ -24,12 +26,14 @@ use crate::{
     platform::NativeOp,
     state::{
         error::{StateError, StateProblem},
-        format::{PartHeader, SectionWriter, StateHeader},
+        format::{PartHeader, SectionWriter, StateHeader, StateKind},
         heap::foreign_handle,
         key::StateKey,
         restored::Restored,
         settings::{BackendSettings, RocksDbSettings},
         table::{StateNamespace, StateValue},
+        timer_rows::{Row, TimerRows},
+        ttl_encoded::Expiry,
     },
 };
 
@@ -39,6 +43,10 @@ pub(in crate::state) struct RocksStore {
     /// Until the database is open.
     scratch: Option<Scratch>,
     pending: Vec<Pending>,
+    heap_queues: Vec<HeapQueue>,
+    expiring: Expiring,
+    /// Full snapshots that are being written.
+    frozen: Vec<Weak<FrozenDatabase>>,
     database: Arc<OnceLock<Opened>>,
     tables: Vec<Box<dyn RocksTable>>,
     max_parallelism: u16,
@@ -60,6 +68,9 @@ impl RocksStore {
             incremental: settings.incremental,
             scratch: Some(scratch),
             pending: Vec::new(),
+            heap_queues: Vec::new(),
+            expiring: Expiring::default(),
+            frozen: Vec::new(),
             database: Arc::new(OnceLock::new()),
             tables: Vec::new(),
             max_parallelism,
@@ -91,6 +102,47 @@ impl RocksStore {
         self.pending.push(Pending { header, declared, restored });
     }
 
+    /// The values of a state have a time to live.
+    pub(in crate::state) fn expire(&mut self, state: &str, expiry: Expiry) {
+        self.expiring.states.insert(state.to_string(), expiry);
+    }
+
+    /// The processing time that operators see from now on.
+    pub(in crate::state) fn set_processing_time(&mut self, now: i64) {
+        if !self.settings.ttl_compaction_filter || !self.expiring.is_filtered() {
+            return;
+        }
+        // Before it is open it is filled, by what knows no times.
+        let Some(opened) = self.database.get() else { return };
+        self.frozen.retain(|frozen| frozen.strong_count() > 0);
+        if !opened.database.window().is_open() && self.frozen.is_empty() {
+            self.expiring.time.set(now);
+        }
+    }
+
+    /// The rows of a queue of timers that is a column family.
+    pub(in crate::state) fn declare_timers<K: StateKey, N: StateNamespace>(
+        &mut self,
+        header: &StateHeader,
+        range: KeyGroupRange,
+        restored: Option<Restored>,
+    ) -> Box<dyn TimerRows> {
+        self.expect(header.clone(), Some(Declared::timers::<K, N>()), restored);
+        Box::new(DatabaseRows::new(self.database.clone(), header.name.clone(), range, self.group_length))
+    }
+
+    /// There is such a queue on the heap: timers of it that the database has go there.
+    pub(in crate::state) fn timers_on_heap<K: StateKey, N: StateNamespace>(&mut self, header: &StateHeader) {
+        self.heap_queues.push(HeapQueue { header: header.clone(), check_key: check_timer::<K, N> });
+    }
+
+    /// The timers of a queue on the heap that the database had, by position in `range`.
+    pub(in crate::state) fn moved_timers(&self, name: &str, range: KeyGroupRange) -> Outcome<Vec<(usize, Row)>> {
+        let mut found = self.opened()?.timers.lock().expect("timers: a holder panicked");
+        let moved = found.moved.remove(name).unwrap_or_default();
+        Ok(moved.into_iter().map(|(group, row)| (usize::from(group.0 - range.first.0), row)).collect())
+    }
+
     /// The call that opens the database and fills it.
     pub(in crate::state) fn opening<K: StateKey>(
         &mut self,
@@ -100,6 +152,8 @@ impl RocksStore {
         let scratch = self.scratch.take()?;
         let (settings, max_parallelism) = (self.settings.clone(), self.max_parallelism);
         let pending = std::mem::take(&mut self.pending);
+        let heap_queues = std::mem::take(&mut self.heap_queues);
+        let expiring = self.expiring.clone();
         let slot = self.database.clone();
         let header = PartHeader {
             operator: operator.0.clone(),
@@ -111,10 +165,13 @@ impl RocksStore {
         let uid = operator.clone();
         let operator = operator.0.clone();
         let run = move || {
-            let opened = open(scratch, &settings, header, &pending).map_err(|failure| match failure {
-                OpenFailure::Environment(what) => TaskFailure::Environment(format!("{operator}: {what}")),
-                OpenFailure::Data(what) => TaskFailure::User(format!("{operator}: {what}")),
-            })?;
+            let opened =
+                open(scratch, &settings, header, &pending, &heap_queues, &expiring).map_err(
+                    |failure| match failure {
+                        OpenFailure::Environment(what) => TaskFailure::Environment(format!("{operator}: {what}")),
+                        OpenFailure::Data(what) => TaskFailure::User(format!("{operator}: {what}")),
+                    },
+                )?;
             // Opened once.
             let _ = slot.set(opened);
             Ok(())
@@ -179,7 +236,10 @@ impl RocksStore {
     pub(in crate::state) fn freeze(&mut self) -> Outcome<Arc<FrozenDatabase>> {
         self.settle()?;
         self.report_metrics()?;
-        Ok(Arc::new(FrozenDatabase::of(self.database()?)))
+        let frozen = Arc::new(FrozenDatabase::of(self.database()?));
+        self.frozen.retain(|frozen| frozen.strong_count() > 0);
+        self.frozen.push(Arc::downgrade(&frozen));
+        Ok(frozen)
     }
 
     /// Tells the journal the native metrics that are switched on.
@@ -196,13 +256,18 @@ impl RocksStore {
         Ok(())
     }
 
-    /// The sections of a part, in the order of [`Self::headers`].
+    /// The sections of a part, in the order of [`Self::headers`], without what has expired `now` where states say so.
     pub(in crate::state) fn sections(
         &self,
         frozen: &Arc<FrozenDatabase>,
         key_groups: KeyGroupRange,
+        now: i64,
     ) -> Outcome<Vec<Box<dyn SectionWriter>>> {
-        Ok(self.opened()?.contents.sections(frozen, key_groups))
+        let expired = |state: &str| {
+            let expiry = self.expiring.states.get(state).filter(|expiry| expiry.ttl.filters_snapshots())?;
+            Some((*expiry, now))
+        };
+        Ok(self.opened()?.contents.sections(frozen, key_groups, expired))
     }
 
     /// The barrier of a native checkpoint, if checkpoints are incremental.
@@ -222,7 +287,7 @@ impl RocksStore {
         let begun = NativeCheckpoint::begin(database, subdirectory.clone()).map_err(|e| database_error("", &e))?;
         let base = increments.lock().expect("increments: a holder panicked").base();
         let compacted = database.clone();
-        let compact = move || compact(&compacted);
+        let compact = move || compact(&compacted, MANY_FILES);
         Ok(Some(NativeSnapshot {
             operator: operator.clone(),
             key_groups,
@@ -236,6 +301,12 @@ impl RocksStore {
         }))
     }
 
+    /// Makes one file of each column family.
+    #[cfg(test)]
+    pub(in crate::state) fn compact_all(&self) -> Result<(), String> {
+        compact(self.database().map_err(|error| error.to_string())?, 0)
+    }
+
     /// A checkpoint is complete: its files may be referred to.
     pub(in crate::state) fn completed(&mut self, checkpoint: CheckpointId) {
         if let Some(opened) = self.database.get() {
@@ -246,7 +317,10 @@ impl RocksStore {
     /// Counts by reading everything.
     pub(in crate::state) fn entries(&mut self, range: KeyGroupRange) -> Outcome<u64> {
         let frozen = self.freeze()?;
-        let sections = self.sections(&frozen, range)?;
+        let headers = self.headers()?;
+        let sections = self.sections(&frozen, range, i64::MIN)?;
+        let states = headers.iter().zip(&sections).filter(|(header, _)| header.kind != StateKind::Timers);
+        let sections: Vec<&Box<dyn SectionWriter>> = states.map(|(_, section)| section).collect();
         let mut unused = Vec::new();
         let mut entries = 0;
         for group in 0..range.count() as usize {
@@ -314,6 +388,6 @@ impl RocksStore {
     }
 }
 
-fn not_open() -> StateError {
+pub(super) fn not_open() -> StateError {
     StateError::new("", StateProblem::Database("it is not open".to_string()))
 }
