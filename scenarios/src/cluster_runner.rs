@@ -27,7 +27,7 @@ use runtime::{
     platform::{Address, ObjectName},
     recovery::{import::SavepointRestore, local_shelf::CopyFormat},
     sabotage::SabotageSet,
-    state::{BackendKind, BackendSettings, RocksDbSettings},
+    state::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace, rocksdb_options::host::DatabaseHost},
 };
 use sim::{
     DiskConfig, Effect, Entry, FailureKind, Modelled, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig,
@@ -158,9 +158,12 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
                 incremental: s.incremental,
                 small_state_threshold: s.small_state_threshold_bytes,
                 compression: s.compression,
+                timers: if s.timers_in_rocksdb { TimersPlace::RocksDb } else { TimersPlace::Heap },
                 // Compaction at its own times would differ from run to run. Little state needs little memory.
                 rocksdb: RocksDbSettings {
                     auto_compaction: false,
+                    ttl_compaction_filter: s.ttl_compaction_filter,
+                    host: DatabaseHost { fleeting: true, ..DatabaseHost::default() },
                     write_buffer_bytes: 1 << 20,
                     ..RocksDbSettings::default()
                 },
@@ -497,6 +500,7 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
         simulated_ms: u64::try_from(world.now().elapsed().as_millis()).unwrap_or(u64::MAX),
         trace: TraceHash::default(),
         violations,
+        judged_databases: suite.borrow().judged_databases(),
         excuse,
         points: world.points().into_iter().map(|(point, count)| (point.name().to_string(), count)).collect(),
     };

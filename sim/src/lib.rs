@@ -61,6 +61,8 @@ mod process;
 #[cfg(madsim)]
 mod run;
 #[cfg(madsim)]
+mod scratch;
+#[cfg(madsim)]
 mod spawner;
 #[cfg(madsim)]
 mod store;
@@ -89,6 +91,7 @@ pub use crate::{
     network_faults::Echo,
     process::{Entry, ProcessStatus},
     run::{FailureKind, Outcome, RunPanic, run},
+    scratch::{SCRATCH_VARIABLE, scratch_directory},
     store::{Effect, FaultId, SimStore, StoreEffect, StoreFault, StoreFaultKind, StoreOperation},
     time::SimTime,
     trace::Trace,

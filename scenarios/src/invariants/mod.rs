@@ -258,6 +258,11 @@ impl InvariantSuite {
         &self.found
     }
 
+    /// Databases that were opened to see what checkpoints hold.
+    pub fn judged_databases(&self) -> u64 {
+        self.ground.databases.borrow().len() as u64
+    }
+
     /// Records in the committed output so far.
     pub fn committed_records(&self) -> u64 {
         self.ground.output.oracle.records()

@@ -126,9 +126,7 @@ fn operator_state(operator: &OperatorUid, bytes: &[u8]) -> Result<Vec<StateEntry
 /// Opens the database somewhere and reads all of it.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "native code works in real directories")]
 fn read_native(operator: &OperatorUid, files: &[(String, Bytes)]) -> Result<Vec<StateEntry>, String> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("weir-judge-");
-    let directory = builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).map_err(|e| e.to_string())?;
+    let directory = sim::scratch_directory("weir-judge-").map_err(|e| e.to_string())?;
     let database = directory.path().join("database");
     std::fs::create_dir(&database).map_err(|e| e.to_string())?;
     for (name, bytes) in files {

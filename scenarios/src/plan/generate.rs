@@ -185,6 +185,8 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
         reactive,
         stabilization_ms: if reactive { stabilization_ms } else { 0 },
         cooldown_ms: if reactive { cooldown_ms } else { 0 },
+        timers_in_rocksdb: false,
+        ttl_compaction_filter: false,
     }
 }
 
@@ -214,6 +216,8 @@ impl LocalShape {
 fn with_rocksdb(plan: &mut Plan, seed: u64) {
     plan.settings.backend = BackendKind::RocksDb;
     plan.settings.incremental = Draw::new(seed, "settings/incremental-rocksdb").chance(70);
+    plan.settings.timers_in_rocksdb = Draw::new(seed, "settings/timers-in-rocksdb").chance(50);
+    plan.settings.ttl_compaction_filter = Draw::new(seed, "settings/ttl-compaction-filter").chance(50);
     plan.workload.parallelism = plan.workload.parallelism.min(2);
     if Draw::new(seed, "workload/second-database").chance(60) {
         plan.workload.parameters.remove(GROUPS);

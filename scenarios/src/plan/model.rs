@@ -155,6 +155,12 @@ pub struct Settings {
     /// A running reactive job is not rescaled so soon after it was started.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cooldown_ms: u64,
+    /// With working state in RocksDB: timers are there too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timers_in_rocksdb: bool,
+    /// With working state in RocksDB: compaction drops what has expired.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ttl_compaction_filter: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -42,6 +42,8 @@ pub fn baseline() -> Plan {
         reactive: false,
         stabilization_ms: 0,
         cooldown_ms: 0,
+        timers_in_rocksdb: false,
+        ttl_compaction_filter: false,
     };
     plan.network = LinkSettings {
         latency: Span { min_us: 100, max_us: 300 },
