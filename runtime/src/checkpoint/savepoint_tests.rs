@@ -92,12 +92,13 @@ fn job(id: JobId, uid: &str) -> Job {
         keyed: vec![OperatorUid(name.into())],
         splits: None,
         sinks: Vec::new(),
+        slot_sharing_group: 0,
     };
     let graph = ExecutionGraph {
         vertices: vec![vertex(0, uid), vertex(1, "behind")],
         edges: vec![Edge { id: EdgeId(0), from: VertexId(0), to: VertexId(1), partitioning: Partitioning::Hash }],
     };
-    Job { id, name: "job".into(), graph: graph.into(), chains: Vec::new(), state: Default::default() }
+    Job { id, name: "job".into(), graph: graph.into(), chains: Vec::new(), state: Default::default(), rescale: None }
 }
 
 fn from(path: &str) -> SavepointRestore {

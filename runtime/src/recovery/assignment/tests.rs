@@ -240,8 +240,13 @@ fn each_kind_of_state_alone_is_missed() {
         }
         assign(&checkpoint(&graph(2, 2, 8), 1), &now).map(|_| ())
     };
-    let unknown =
-        |name: &str| Err(AssignmentError::UnknownOperator { checkpoint: CheckpointId(3), operator: uid(name) });
+    let unknown = |name: &str| {
+        Err(AssignmentError::UnknownOperator {
+            checkpoint: CheckpointId(3),
+            operator: uid(name),
+            id: flink_operator_id(&uid(name)),
+        })
+    };
     assert_eq!(without("numbers"), unknown("numbers"), "inline alone");
     assert_eq!(without("fold"), unknown("fold"), "parts alone");
     assert_eq!(without("nobody"), Ok(()));
