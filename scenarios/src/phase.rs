@@ -100,10 +100,7 @@ impl Phase {
             {
                 Phase::Align
             }
-            Event::SnapshotSyncDone { .. }
-            | Event::SnapshotAsyncStarted { .. }
-            | Event::PartPieceUploaded { .. }
-            | Event::PartUploaded { .. }
+            Event::SnapshotSyncDone { .. } | Event::SnapshotAsyncStarted { .. } | Event::PartUploaded { .. }
                 if running =>
             {
                 Phase::Snapshot

@@ -119,7 +119,6 @@ fn role(event: &Event) -> String {
         }
         Event::ObjectCreated { object, .. }
         | Event::ObjectDeleted { object }
-        | Event::UploadDiscarded { object }
         | Event::OrphanSwept { object }
         | Event::PrimaryRetried { object, .. } => return object_class(object).to_string(),
         _ => {}
@@ -138,8 +137,6 @@ const DISK_USE: &[EventKind] = &[
     EventKind::TaskDeployed,
     EventKind::RestoreStarted,
     EventKind::SnapshotAsyncStarted,
-    EventKind::NativeCheckpointTaken,
-    EventKind::PartPieceUploaded,
     EventKind::LocalPartStored,
     EventKind::LocalCopyStored,
     EventKind::TaskNotifiedComplete,

@@ -17,7 +17,6 @@ mod reactor;
 mod spawner;
 mod store;
 mod transport;
-mod upload;
 
 use std::{
     future::Future,
