@@ -457,7 +457,9 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
             && suite.borrow().violations().is_empty()
             && let Some(resume) = jobs.wanted.take()
         {
-            // Nothing of the old job runs on, and the new one has another id.
+            // Nothing of the old job runs on, and the new one has another id. Nor does anybody go on asking for what has come
+            // to pass: a request on its way would stop the new job, and nobody would resume that.
+            world.crash(CLIENT);
             nemesis.resume_everything(resume.restart_after_ms);
             suite.borrow_mut().resumed(jobs.resume(savepoint, resume));
             if let Ok(mut end) = end.lock() {

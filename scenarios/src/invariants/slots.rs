@@ -38,6 +38,8 @@ pub(super) struct Slots {
     deal: Option<Deal>,
     /// On which TaskManager each was, as far as that is known to both sides.
     places: BTreeMap<SharedSlot, String>,
+    /// The slot that each was dealt last.
+    last: BTreeMap<SharedSlot, Slot>,
 }
 
 /// One distribution of slots.
@@ -118,7 +120,24 @@ impl Slots {
     }
 
     fn living(&self, look: &Look<'_>) -> BTreeMap<Slot, SlotRecord> {
-        self.offered.iter().flat_map(|task_manager| self.held_on(look, task_manager)).collect()
+        let mut living: BTreeMap<Slot, SlotRecord> =
+            self.offered.iter().flat_map(|task_manager| self.held_on(look, task_manager)).collect();
+        // Where the latest record lies on a disk that the plan has touched, an older one elsewhere says nothing: the leader
+        // may well know the later one.
+        living.retain(|slot, record| {
+            self.last.get(&record.shared).is_none_or(|last| last == slot || !self.is_in_doubt(look, last))
+        });
+        living
+    }
+
+    /// Whether a TaskManager that has offered its slots may have a record that cannot be believed, or none any more.
+    fn is_in_doubt(&self, look: &Look<'_>, (task_manager, _, allocation): &Slot) -> bool {
+        let Some(machine) = look.truth.machine_of(task_manager) else { return false };
+        let damage = &look.ground.damage;
+        let is_damaged = |path: &str| allocation_of(path) == Some(*allocation) && damage.file(&machine, path).is_some();
+        self.offered.contains(task_manager)
+            && (damage.disks.contains_key(&machine)
+                || look.truth.files(&machine).iter().any(|(path, _)| is_damaged(path)))
     }
 
     /// The leader hears at once which of two slots is stale, and sends word.
@@ -166,6 +185,7 @@ impl Slots {
         {
             out.report(&entity, "left-its-task-manager", format!("gets {slot:?}, it was on {place}, which lives"));
         }
+        self.last.insert(shared, slot.clone());
         deal.given.insert(shared, slot);
     }
 
@@ -380,6 +400,33 @@ mod tests {
             give(&mut story, 1, 2, 1);
             run(&mut story);
             story.holds();
+        }
+    }
+
+    /// A task was dealt a slot whose record lies on a touched disk; what another TaskManager holds of it since earlier is stale,
+    /// as the leader knows, and may be given away.
+    #[test]
+    fn an_older_record_says_nothing_beside_one_that_cannot_be_read() {
+        for is_damaged in [true, false] {
+            let mut story = two_with_slots();
+            lose(&mut story, "tm-1");
+            give(&mut story, 0, 2, 0);
+            give(&mut story, 1, 2, 1);
+            run(&mut story);
+            if is_damaged {
+                story.fault(&FaultNotice::Disk { machine: "machine-2".into() });
+            }
+            offer(&mut story, "tm-1");
+            story.restore(None, None);
+            give(&mut story, 0, 2, 0);
+            give(&mut story, 1, 2, 1);
+            run(&mut story);
+            if is_damaged {
+                story.holds();
+            } else {
+                // No record was ever written on the second TaskManager: what the first one holds is theirs.
+                story.breaks("previous-slot", "previous-slot-not-used");
+            }
         }
     }
 
