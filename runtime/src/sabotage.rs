@@ -136,7 +136,7 @@ defects! {
     // ---- savepoints
     SavepointIsDisposable {
         "B44", "FLINK-7362", "A completed savepoint is registered like a checkpoint, and deleted like one when it is subsumed.",
-        ["savepoints"] in "rescale"
+        ["savepoints", "retains-as-configured"] in "rescale"
     }
     SavepointIsNoRestorePoint {
         "B42", "FLINK-6328", "A savepoint commits its output and is not recorded as what the job goes back to.",

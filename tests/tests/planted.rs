@@ -24,9 +24,11 @@ planted! {
     a_subsumption_before_the_registration: SubsumesBeforeRegistering within 20
     a_subsumption_ignores_references: SubsumptionIgnoresReferences within 20
     a_snapshot_is_based_on_what_is_not_complete: BasedOnUnconfirmed within 40
+    a_savepoint_is_deleted_like_a_checkpoint: SavepointIsDisposable within 20
+    a_savepoint_is_not_what_the_job_goes_back_to: SavepointIsNoRestorePoint within 20
     ids_are_sorted_as_text: IdsSortedAsText within 20
     lost_metadata_blocks_recovery: LostMetadataBlocks within 40
-    an_outage_deletes_a_checkpoint: OutageDeletesCheckpoint within 10
+    an_outage_deletes_a_checkpoint: OutageDeletesCheckpoint within 40
     fallback_without_a_replay: FallbackWithoutReplay within 20
     a_trigger_after_the_stop: TriggerAfterStop within 5
     records_during_the_snapshot: EmitDuringSnapshot within 60

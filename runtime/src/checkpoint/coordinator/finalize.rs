@@ -11,7 +11,6 @@ use crate::{
     },
     ids::{CheckpointId, OperatorUid},
     journal::Event,
-    layout::Layout,
     platform::{Mono, ObjectName, Wall},
     points::Point,
     sabotage::Sabotage,
@@ -323,6 +322,7 @@ impl Coordinator {
         if let Some(order) = &finalizing.pending.savepoint {
             let metadata = order.directory.metadata();
             if self.config.sabotage.is(Sabotage::SavepointIsDisposable) {
+                out.push(Command::Journal(Sabotage::SavepointIsDisposable.marker()));
                 let objects = finalizing.pending.acks.values().flat_map(|ack| ack.snapshot.objects().cloned());
                 freed.extend(self.registry.completed(checkpoint, metadata, objects));
             } else {
@@ -346,11 +346,6 @@ impl Coordinator {
                     continue;
                 }
                 self.points.sometimes(Point::LostCheckpointDropped, was_lost);
-                if self.config.sabotage.is(Sabotage::SavepointIsDisposable)
-                    && self.registry.objects_of(*id).next() != Some(&Layout { job: self.config.job }.metadata(*id))
-                {
-                    out.push(Command::Journal(Sabotage::SavepointIsDisposable.marker()));
-                }
                 out.push(Command::Journal(Event::CheckpointSubsumed { checkpoint: *id }));
                 let all: Vec<_> = self.registry.objects_of(*id).cloned().collect();
                 let mut gone = self.registry.dropped(*id);

@@ -23,7 +23,7 @@ pub fn options_for(settings: &RocksDbSettings, slot: Option<&SlotMemory>) -> Res
     // What the C interface has no call for. A closing database would write out what nobody reads again; and the name of the
     // machine does not belong into files.
     let fleeting = settings.host.fleeting;
-    let mut options = Options::default().get_options_from_string(&format!(
+    let mut options = Options::default().get_options_from_string(format!(
         "avoid_flush_during_shutdown=true;db_host_id=weir;allow_fallocate={}",
         !fleeting
     ))?;

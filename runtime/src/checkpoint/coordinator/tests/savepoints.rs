@@ -118,7 +118,8 @@ fn an_overtaken_savepoint_completes_all_the_same() {
 /// asked hears of it, nothing is left, and no failure is counted.
 #[test]
 fn a_savepoint_that_fails_harms_nobody() {
-    let fail: [(&str, fn(&mut Cluster)); 5] = [
+    type Blow = fn(&mut Cluster);
+    let fail: [(&str, Blow); 5] = [
         ("declined", |c| {
             let one = c.only_open();
             c.ack(one, subtasks()[0], c.attempt());
