@@ -26,7 +26,6 @@ pub mod explain;
 pub mod figures;
 pub mod invariants;
 pub mod kept;
-pub mod modelled;
 pub mod nemesis;
 pub mod oracle;
 pub mod past;

@@ -61,8 +61,6 @@ mod process;
 #[cfg(madsim)]
 mod run;
 #[cfg(madsim)]
-mod scratch;
-#[cfg(madsim)]
 mod spawner;
 #[cfg(madsim)]
 mod store;
@@ -79,7 +77,7 @@ mod world;
 
 #[cfg(madsim)]
 pub use crate::{
-    config::{DiskConfig, Modelled, NetworkConfig, Reseed, StoreConfig, WorldConfig},
+    config::{DiskConfig, NetworkConfig, Reseed, StoreConfig, WorldConfig},
     disk::{DiskErrorKind, DiskFault, DiskOperation},
     disk_control::SimDisk,
     entropy::Stream,
@@ -91,7 +89,6 @@ pub use crate::{
     network_faults::Echo,
     process::{Entry, ProcessStatus},
     run::{FailureKind, Outcome, RunPanic, run},
-    scratch::{SCRATCH_VARIABLE, scratch_directory},
     store::{Effect, FaultId, SimStore, StoreEffect, StoreFault, StoreFaultKind, StoreOperation},
     time::SimTime,
     trace::Trace,

@@ -193,7 +193,8 @@ pub fn resolve(
     }
     let settings = &config.rocksdb;
     let code_or = |said: fn(&StateBackend) -> Option<bool>, configured| code.and_then(said).unwrap_or(configured);
-    let in_rocksdb = !heap && code_or(|b| b.timers_in_rocksdb, settings.timers_in_rocksdb);
+    // What the cluster's key asks for is not there yet, and said; a job that asks for it is refused.
+    let in_rocksdb = !heap && code_or(|b| b.timers_in_rocksdb, false);
     let backend = BackendSettings {
         kind,
         incremental,

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use super::{
     assignment::assign,
     local_store::LocalStateStore,
-    snapshot_reading::restore_parts,
-    snapshot_writing::{SnapshotContext, write_snapshot},
+    snapshot_io::{SnapshotContext, restore_parts, write_snapshot},
 };
 use crate::{
     checkpoint::{
@@ -54,7 +53,6 @@ fn graph() -> ExecutionGraph {
         operators: vec![uid()],
         keyed: vec![uid()],
         splits: None,
-        slot_sharing_group: 0,
         sinks: Vec::new(),
     };
     ExecutionGraph { vertices: vec![vertex], edges: Vec::new() }
@@ -88,7 +86,7 @@ impl Checkpoints {
         let checkpoint = CheckpointId(id);
         let attempt = AttemptId { leader: LeaderEpoch(1), execution: Execution(1) };
         let name = "count[0]".to_string();
-        let context = SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt, checkpoint, savepoint: None };
+        let context = SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt, checkpoint };
         let mut sources = self.state.snapshot().unwrap();
         for source in &mut sources {
             if let Some(part) = self.base.get(&source.name).filter(|part| unchanged(&part.name)) {
