@@ -104,6 +104,12 @@ pub struct Counters {
     /// Of these, from an older checkpoint than the newest.
     pub older_restores: u64,
     pub events: u64,
+    /// Databases that keyed operators opened.
+    #[serde(default)]
+    pub opened_databases: u64,
+    /// Databases that the invariants opened, to read what checkpoints hold.
+    #[serde(default)]
+    pub judged_databases: u64,
 }
 
 /// A fault that took effect, and where in the protocol the job was then.

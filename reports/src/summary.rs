@@ -87,6 +87,11 @@ impl Histogram {
         *self.0.entry(value).or_default() += 1;
     }
 
+    /// The greatest value; 0 if there is none.
+    pub fn most(&self) -> u64 {
+        self.0.last_key_value().map_or(0, |(value, _)| *value)
+    }
+
     /// The median; of an even number of values the lower one, so that it is a value that occurred. 0 if there is none.
     pub fn median(&self) -> u64 {
         let total: u64 = self.0.values().sum();
@@ -143,6 +148,10 @@ pub struct Summary {
     completed_checkpoints: Histogram,
     fired_faults: Histogram,
     restores: Histogram,
+    #[serde(default)]
+    opened_databases: Histogram,
+    #[serde(default)]
+    judged_databases: Histogram,
 }
 
 impl Summary {
@@ -205,6 +214,8 @@ impl Summary {
         self.completed_checkpoints.add(counters.completed_checkpoints);
         self.fired_faults.add(counters.fired_faults);
         self.restores.add(counters.restores);
+        self.opened_databases.add(counters.opened_databases);
+        self.judged_databases.add(counters.judged_databases);
         self.runs_with_older_restore += u64::from(counters.older_restores > 0);
     }
 
@@ -220,6 +231,12 @@ impl Summary {
             ("restores", self.restores.median(), floor.restores),
             ("% restoring an older checkpoint", self.older_percent(), floor.older_restores_percent),
         ]
+    }
+
+    /// Databases that a run opened, and that its invariants did, by median. None: no run has a database.
+    pub fn databases(&self) -> Option<(u64, u64)> {
+        let found = (self.opened_databases.median(), self.judged_databases.median());
+        (self.opened_databases.most() > 0).then_some(found)
     }
 
     fn older_percent(&self) -> u64 {

@@ -85,6 +85,10 @@ pub fn summary_text(summary: &Summary, phases: &[&str]) -> String {
         .map(|(name, seen, floor)| format!("{name} {seen}/{floor}{}", if seen < floor { " BELOW" } else { "" }))
         .collect();
     writeln!(text, "floor  median/declared: {}", floor.join(" · ")).expect("strings take everything");
+    if let Some((opened, judged)) = summary.databases() {
+        writeln!(text, "databases  {opened} opened in a run, and {judged} by its invariants (medians)")
+            .expect("strings take everything");
+    }
     let verdicts: Vec<String> = summary.verdicts.iter().map(|(name, count)| format!("{count} {name}")).collect();
     writeln!(text, "runs   {}", if verdicts.is_empty() { "none".to_string() } else { verdicts.join(", ") })
         .expect("strings take everything");
@@ -149,5 +153,18 @@ mod tests {
         assert!(text.lines().any(|line| line.contains("crash") && line.contains('1')), "{text}");
         assert!(text.lines().any(|line| line.contains("freeze") && line.contains('·')), "{text}");
         assert!(text.contains("declared, never fired:   freeze"), "{text}");
+        assert!(!text.contains("databases"), "{text}");
+    }
+
+    #[test]
+    fn databases_are_counted_where_there_are_any() {
+        let mut summary = Summary::new(Expectation::default());
+        for (seed, opened) in [(1, 4), (2, 9), (3, 6)] {
+            let mut record = RunRecord::empty(seed, "p", Verdict::Clean);
+            (record.counters.opened_databases, record.counters.judged_databases) = (opened, 3 * opened);
+            summary.add(&record);
+        }
+        let text = summary_text(&summary, &[]);
+        assert!(text.contains("databases  6 opened in a run, and 18 by its invariants (medians)"), "{text}");
     }
 }

@@ -113,6 +113,29 @@ impl fmt::Display for SubtaskId {
     }
 }
 
+/// What one slot holds: subtask `index` of every vertex of a slot sharing group (Flink `ExecutionSlotSharingGroup`). Of another
+/// parallelism it is another one: it holds other key groups.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SharedSlot {
+    /// The slot sharing group, numbered in the order in which the graph first names them.
+    pub group: u32,
+    pub index: u32,
+    /// How many of them the group has: the highest parallelism among its vertices.
+    pub parallelism: u32,
+}
+
+impl fmt::Display for SharedSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}/{}", self.group, self.index, self.parallelism)
+    }
+}
+
+impl fmt::Debug for SharedSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// One execution of all the job's subtasks: which leader started it, and which of its executions. Ordered: a later attempt
 /// is greater, whoever started it. All messages of an older attempt are ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

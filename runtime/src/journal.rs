@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{AllocationId, AttemptId, CheckpointId, LeaderEpoch},
+    ids::{AllocationId, AttemptId, CheckpointId, LeaderEpoch, SharedSlot},
     points::{Point, Points},
 };
 
@@ -157,7 +157,9 @@ events! {
     TaskManagerLost { task_manager: Name, reason: String } on task_manager,
     JobManagerLost { task_manager: Name, reason: String } on task_manager,
     StaleMessageIgnored { process: Name, message: String } on message,
-    SlotAllocated { task_manager: Name, slot: u32, allocation: AllocationId, group: u32, previous: bool } on task_manager,
+    SlotAllocated { task_manager: Name, slot: u32, allocation: AllocationId, shared: SharedSlot, previous: bool } on task_manager,
+    /// A TaskManager has confirmed that nothing of an older attempt runs on it; from here on its slots can be dealt out.
+    SlotsOffered { task_manager: Name, slots: u32 } on task_manager,
     SlotReleased { task_manager: Name, slot: u32, allocation: AllocationId } on task_manager,
     // ---- the job and its tasks
     JobStateChanged { job: Name, from: String, to: String, reason: String } on job,
@@ -181,6 +183,19 @@ events! {
     CheckpointSubsumed { checkpoint: CheckpointId } on checkpoint,
     CheckpointDiscarded { checkpoint: CheckpointId, objects: u64 } on checkpoint,
     CheckpointNotified { checkpoint: CheckpointId } on checkpoint,
+    // ---- savepoints
+    /// Before the trigger of a checkpoint that is a savepoint.
+    SavepointTriggered { checkpoint: CheckpointId, directory: String } on checkpoint,
+    SavepointCompleted { checkpoint: CheckpointId, directory: String, overtaken: bool } on checkpoint,
+    SavepointFailed { checkpoint: CheckpointId, directory: String, reason: String } on checkpoint,
+    /// It is no restore point of its job any more, and stays where it is.
+    SavepointReleased { checkpoint: CheckpointId } on checkpoint,
+    /// A client asked; or was answered, with the path or the reason why there is none.
+    SavepointRequested { job: Name, directory: String, stop: bool } on job,
+    SavepointAnswered { job: Name, answer: String } on job,
+    /// A job begins with what another one left.
+    StateImported { job: Name, checkpoint: CheckpointId, metadata: String } on job,
+    StateLeftBehind { operator: Name, checkpoint: CheckpointId } on operator,
     // ---- checkpoints: the subtasks
     BarrierEmitted { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId } on subtask,
     BarrierSent { channel: Name, checkpoint: CheckpointId, to: Name } on channel,
@@ -203,15 +218,31 @@ events! {
     LocalCopyFailed { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
     LocalCopyConfirmed { subtask: Name, checkpoint: CheckpointId } on subtask,
     LocalCopyDiscarded { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
+    /// Native files could not be linked into the local copies below this root, which is on another device, and were copied. Said
+    /// once by each process.
+    LocalFilesCopied { task_manager: Name, root: String, bytes: u64 } on task_manager,
+    /// So many bytes are kept by the subtask's local copies alone: the newest does not have them.
+    LocalCopiesExclusive { subtask: Name, checkpoint: CheckpointId, bytes: u64 } on subtask,
     // ---- recovery
     RestoreChosen { job: Name, checkpoint: Option<CheckpointId>, newest: Option<CheckpointId>, replay_to: Option<CheckpointId>, attempt: AttemptId } on job,
     OperatorRescaled { operator: Name, checkpoint: CheckpointId, from: u32, to: u32 } on operator,
+    /// Slots have joined, and the running job is stopped to use them.
+    RescaleDecided { job: Name, from: u32, to: u32 } on job,
     RestoreStarted { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId } on subtask,
     PartRestoredLocally { subtask: Name, checkpoint: CheckpointId, part: String, bytes: u64 } on subtask,
     LocalPartRejected { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,
     PartRestoredFromPrimary { subtask: Name, checkpoint: CheckpointId, part: String, bytes: u64 } on subtask,
     RestorePartLost { subtask: Name, checkpoint: CheckpointId, part: String, reason: String } on subtask,
     RestoreFinished { subtask: Name, checkpoint: CheckpointId, attempt: AttemptId, local_parts: u32, primary_parts: u32 } on subtask,
+    /// The subtask runs. Inline bytes came with its deployment.
+    SubtaskRestored { subtask: Name, attempt: AttemptId, local_bytes: u64, primary_bytes: u64, inline_bytes: u64, read_us: u64, open_us: u64, connect_us: u64 } on subtask,
+    /// The execution that made a failure good has completed a checkpoint; the phases, in microseconds, sum to the whole.
+    RecoveryFinished {
+        job: Name, attempt: AttemptId, checkpoint: Option<CheckpointId>, cause: String, failed_attempts: u32, subtasks: u32,
+        local_bytes: u64, primary_bytes: u64, inline_bytes: u64, not_local: Vec<(String, u64)>, whole_us: u64,
+        detect_us: u64, cancel_us: u64, delay_us: u64, choose_us: u64, schedule_us: u64, read_us: u64, open_us: u64,
+        connect_us: u64, catch_up_us: u64,
+    } on job,
     DatabaseOpened { subtask: Name, operator: Name, attempt: AttemptId } on subtask,
     DatabaseMetric { operator: Name, state: String, metric: String, value: u64 } on operator,
     CheckpointCondemned { checkpoint: CheckpointId, reason: String } on checkpoint,

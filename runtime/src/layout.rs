@@ -2,8 +2,10 @@
 //! root can be moved as a whole. No name is ever used twice: those of state and output carry the leader's epoch and the execution,
 //! those of metadata a checkpoint's id.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    ids::{AllocationId, AttemptId, CheckpointId, JobId, SubtaskId},
+    ids::{AllocationId, AttemptId, CheckpointId, JobId, SubtaskId, VertexId},
     platform::{ObjectName, RelPath},
 };
 
@@ -18,6 +20,11 @@ fn object(name: String) -> ObjectName {
 }
 
 impl Layout {
+    /// `ha/`: the head logs of all jobs.
+    pub fn heads_prefix() -> &'static str {
+        "ha/"
+    }
+
     /// `ha/<job>/`: the head log.
     pub fn head_prefix(&self) -> String {
         format!("ha/{}/", self.job)
@@ -114,24 +121,119 @@ impl Layout {
     }
 }
 
+/// The directory of one savepoint: `<target>/savepoint-<first 6 hex digits of the job id>-<12 random hex digits>`, as Flink names it
+/// (`FsCheckpointStorage.initializeLocationForSavepoint`). All that belongs to the savepoint lies directly in it, and nothing else
+/// does: it can be moved, copied and removed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SavepointDirectory(ObjectName);
+
+/// What begins with these is not for savepoints: the system deletes there.
+const RESERVED: [&str; 3] = ["ha", "checkpoints", "output"];
+
+impl SavepointDirectory {
+    /// A directory of this name.
+    pub fn at(name: ObjectName) -> SavepointDirectory {
+        SavepointDirectory(name)
+    }
+
+    /// One below `target`; of `random` 48 bits count.
+    pub fn below(target: &ObjectName, job: JobId, random: u64) -> SavepointDirectory {
+        let job = job.to_string();
+        let (job, random) = (job.get(..6).unwrap_or(&job), random & 0xffff_ffff_ffff);
+        SavepointDirectory(object(format!("{target}/savepoint-{job}-{random:012x}")))
+    }
+
+    /// Why savepoints cannot lie below `target`; None if they can.
+    pub fn refuses(target: &ObjectName) -> Option<String> {
+        let first = target.as_str().split('/').next().unwrap_or_default();
+        RESERVED.contains(&first).then(|| {
+            format!(
+                "{target} cannot be the target of savepoints: below {first}/ the system itself creates and deletes; choose another \
+                 directory, such as `savepoints`"
+            )
+        })
+    }
+
+    pub fn name(&self) -> &ObjectName {
+        &self.0
+    }
+
+    /// What the names of all its objects begin with.
+    pub fn prefix(&self) -> String {
+        format!("{}/", self.0)
+    }
+
+    pub fn metadata(&self) -> ObjectName {
+        object(format!("{}/_metadata", self.0))
+    }
+
+    pub fn state_part(&self, attempt: AttemptId, subtask: SubtaskId, part: &str, nonce: u64) -> ObjectName {
+        object(format!("{}/{subtask}-{part}-{attempt}-{nonce:016x}", self.0))
+    }
+}
+
+impl std::fmt::Display for SavepointDirectory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Names on a TaskManager's local disk (Flink `LocalRecoveryDirectoryProviderImpl`).
 pub struct LocalLayout;
 
 impl LocalLayout {
+    /// Where the allocations' records are, and their copies unless other directories are configured.
     pub fn root() -> RelPath {
         RelPath::new("localState").expect("plain")
     }
 
+    /// Where copies lie: `root-0/localState` and so on if so many directories are configured, else `localState`
+    /// (`taskmanager.state.local.root-dirs`; Flink appends `localState` to each, too).
+    pub fn roots(configured: u32) -> Vec<RelPath> {
+        match configured {
+            0 => vec![Self::root()],
+            several => (0..several).map(|n| Self::mount(n).join("localState")).collect(),
+        }
+    }
+
+    /// Where a configured root is mounted below the disk: `root-<n>`.
+    pub fn mount(number: u32) -> RelPath {
+        RelPath::new(format!("root-{number}")).expect("plain")
+    }
+
+    /// `aid_<allocation>`.
+    pub fn allocation_name(allocation: AllocationId) -> String {
+        format!("aid_{allocation}")
+    }
+
+    /// `jid_<job>`.
+    pub fn job_name(job: JobId) -> String {
+        format!("jid_{job}")
+    }
+
     /// `localState/aid_<allocation>`.
     pub fn allocation(allocation: AllocationId) -> RelPath {
-        Self::root().join(&format!("aid_{allocation}"))
+        Self::root().join(&Self::allocation_name(allocation))
+    }
+
+    /// `<root>/aid_<allocation>/jid_<job>/vtx_<vertex>_sti_<subtask>`.
+    pub fn subtask_below(root: &RelPath, allocation: AllocationId, job: JobId, subtask: SubtaskId) -> RelPath {
+        root.join(&Self::allocation_name(allocation))
+            .join(&Self::job_name(job))
+            .join(&format!("vtx_{}_sti_{}", subtask.vertex.0, subtask.index))
+    }
+
+    /// The subtask whose directory has this name.
+    pub fn parse_subtask(name: &str) -> Option<SubtaskId> {
+        let (vertex, index) = name.strip_prefix("vtx_")?.split_once("_sti_")?;
+        let subtask = SubtaskId { vertex: VertexId(vertex.parse().ok()?), index: index.parse().ok()? };
+        (name == format!("vtx_{}_sti_{}", subtask.vertex.0, subtask.index)).then_some(subtask)
     }
 
     /// `localState/aid_<allocation>/jid_<job>/vtx_<vertex>_sti_<subtask>`.
     pub fn subtask(allocation: AllocationId, job: JobId, subtask: SubtaskId) -> RelPath {
-        Self::allocation(allocation)
-            .join(&format!("jid_{job}"))
-            .join(&format!("vtx_{}_sti_{}", subtask.vertex.0, subtask.index))
+        Self::subtask_below(&Self::root(), allocation, job, subtask)
     }
 
     /// `…/chk_<checkpoint>`.

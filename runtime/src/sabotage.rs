@@ -2,7 +2,7 @@
 //! scoreboard of `./weir power`, which measures how soon they do. Many are bugs that Apache Flink really had. Without the cargo
 //! feature `sabotage`, which no release build carries, every question here is answered "no" at compile time.
 //!
-//! Each is one switch at one place of the code. Where the wrong code made a difference it leaves a marker in the journal
+//! Each is one switch at one place of the code (one needs two: what a subtask does wrong the coordinator would refuse). Where the wrong code made a difference it leaves a marker in the journal
 //! ([`Event::PlantedBugRan`]); so a bug that was never reached can be told from one that was reached and not seen.
 
 use std::collections::BTreeSet;
@@ -98,6 +98,7 @@ defects! {
     ReuseLeaderEpoch { "", "", "A new leader takes the epoch of the one before, and so fences nobody.", ["one-leader"] }
     CommitEarly { "", "", "The sink's manifest is created before the checkpoint is durable.", ["exactly-once"] }
     NeverRestart { "", "", "The job does not restart after a failure.", ["liveness"] }
+    RetainsOneMore { "", "", "One completed checkpoint more than configured is retained.", ["retains-as-configured"] }
 
     // ---- acknowledgements, finalisation, durability
     LateAckKeepsFiles {
@@ -124,6 +125,22 @@ defects! {
     SubsumptionIgnoresReferences {
         "B21", "FLINK-6537", "The files of a subsumed checkpoint are deleted whether or not others refer to them.",
         ["file-lifetime"] in "incremental"
+    }
+
+    BasedOnUnconfirmed {
+        "B26", "FLINK-24611",
+        "A subtask bases its snapshots on the last one it has written, confirmed or not; the coordinator takes that on trust.",
+        ["reuse"] in "incremental"
+    }
+
+    // ---- savepoints
+    SavepointIsDisposable {
+        "B44", "FLINK-7362", "A completed savepoint is registered like a checkpoint, and deleted like one when it is subsumed.",
+        ["savepoints", "retains-as-configured"] in "rescale"
+    }
+    SavepointIsNoRestorePoint {
+        "B42", "FLINK-6328", "A savepoint commits its output and is not recorded as what the job goes back to.",
+        ["exactly-once", "one-leader"] in "rescale"
     }
 
     // ---- which checkpoint to restore
@@ -168,8 +185,19 @@ defects! {
     LocalFailureDeclines {
         "B95", "", "A local copy that cannot be written fails the snapshot.", ["local-copy", "liveness"]
     }
+    LocalRangeIgnored {
+        "B93", "", "After a change of parallelism the own local copy is taken for what others wrote, whatever its key groups.",
+        ["restored-state", "liveness"] in "rescale"
+    }
+    PrimaryThoughLocal {
+        "", "", "A restore reads from primary what it has found whole in a local copy.", ["needless-read"] in "local-recovery"
+    }
     StealSlots {
         "B97", "FLINK-9635", "A task whose slot is gone takes the first slot there is, be it another's.", ["previous-slot"]
+    }
+    ReoffersForgotten {
+        "", "FLINK-19142", "Slots that are offered again go to whoever asks first, whatever they hold.", ["previous-slot"]
+        in "processes"
     }
 
     // ---- sinks

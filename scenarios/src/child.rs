@@ -40,9 +40,11 @@ pub enum Reply {
     Nonsense(String),
 }
 
-/// A worker. Killed when dropped.
+/// A worker. Killed when dropped, and what it left behind is removed.
 pub struct Child {
     process: Process,
+    /// Where its native code works. A process that dies removes nothing.
+    _scratch: tempfile::TempDir,
     /// What its answers begin with.
     prefix: String,
     input: ChildStdin,
@@ -69,6 +71,9 @@ impl Child {
 
     fn of(mut command: Command, word: &str) -> Result<Child, String> {
         let program = command.get_program().display().to_string();
+        let scratch = sim::scratch_directory("weir-worker-")
+            .map_err(|error| format!("cannot make a directory for a worker's scratch files: {error}"))?;
+        command.env(sim::SCRATCH_VARIABLE, scratch.path());
         let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -102,7 +107,8 @@ impl Child {
                 }
             }
         });
-        Ok(Child { process, prefix: format!("{ANSWER}{word}"), input, lines, tail, stderr_reader: Some(stderr_reader) })
+        let (prefix, stderr_reader) = (format!("{ANSWER}{word}"), Some(stderr_reader));
+        Ok(Child { process, _scratch: scratch, prefix, input, lines, tail, stderr_reader })
     }
 
     /// Runs one request. After anything but an answer the child is of no use any more.
@@ -243,6 +249,24 @@ mod tests {
     #[test]
     fn what_user_code_prints_passes_for_no_answer() {
         assert!(matches!(reply("echo 'WEIR-RUN {}'; exit 3"), Reply::Died { status } if status.contains("status 3")));
+    }
+
+    /// A database of a run that was killed half-way is no use to anybody.
+    #[test]
+    fn what_a_dead_worker_left_is_removed() {
+        for end in ["kill -9 $$", "exit 3", "sleep 100"] {
+            let mut command = Command::new("sh");
+            let script =
+                format!("read request; mkdir $WEIR_SCRATCH/weir-sim-1; touch $WEIR_SCRATCH/weir-sim-1/db; {end}");
+            command.args(["-c", &script]);
+            let what = What::Seed { seed: 7, profile: "default".into(), job: None, parameters: Vec::new() };
+            let mut child = Child::of(command, "word ").expect("a shell");
+            let scratch = child._scratch.path().to_path_buf();
+            child.run(&Request { what, segment: None }, LIMIT).expect("a reply");
+            assert!(scratch.join("weir-sim-1/db").exists(), "{end}");
+            drop(child);
+            assert!(!scratch.exists(), "{end}");
+        }
     }
 
     #[test]

@@ -14,24 +14,31 @@ use reports::{RunRecord, TraceHash, Verdict};
 use runtime::{
     api::JobError,
     cluster::{
+        client,
         config::{CheckpointConfig, ClusterConfig},
+        elasticity::{ElasticityConfig, SchedulerMode},
         jobmanager::{self, JobManagerConfig, JobOutcome},
+        rpc::{ClientRequest, ClientResponse},
         taskmanager::{self, TaskManagerConfig},
     },
     dataflow::task::TaskSettings,
     graph::Job,
-    platform::Address,
+    ids::JobId,
+    platform::{Address, ObjectName},
+    recovery::{import::SavepointRestore, local_shelf::CopyFormat},
     sabotage::SabotageSet,
-    state::{BackendSettings, RocksDbSettings},
+    state::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace, rocksdb_options::host::DatabaseHost},
 };
-use sim::{DiskConfig, Effect, Entry, FailureKind, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig};
+use sim::{
+    DiskConfig, Effect, Entry, FailureKind, Modelled, NetworkConfig, ProcessStatus, StoreConfig, World, WorldConfig,
+};
 
 use crate::{
     invariants::{self, End, FallbackPolicy, InvariantSuite, RuntimeFormats, Seen, SuiteConfig, Timing},
-    nemesis::Nemesis,
+    nemesis::{Nemesis, Resume},
     plan::{
         FallbackBehindCommit, FaultKind, FaultSpec, Plan, Span,
-        model::{JOB_MANAGER, SECOND_JOB_MANAGER, machine_of},
+        model::{CLIENT, JOB_MANAGER, SECOND_JOB_MANAGER, machine_of},
     },
     record::{Observer, Recorder, RunEnd, Story},
     run::RunError,
@@ -46,6 +53,11 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(20);
 /// So long after the death of their process requests to the store may still land.
 const LATE_REQUESTS: Duration = Duration::from_millis(1_500);
+/// Below this savepoints lie.
+pub const SAVEPOINTS: &str = "savepoints";
+/// So often somebody asks for a savepoint who gets none, and so long he waits in between.
+const CLIENT_ATTEMPTS: u32 = 4;
+const CLIENT_PAUSE: Duration = Duration::from_millis(400);
 /// A leader that finds the job ended and only sweeps is done within this.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -65,6 +77,11 @@ fn range(span: Span) -> std::ops::Range<Duration> {
     span.minimum()..span.maximum()
 }
 
+fn modelled(plan: &Plan, names: &[&str], but_not: &[&str]) -> Option<Modelled> {
+    let all = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect();
+    plan.modelled.map(|state| Modelled { times: state.times, names: all(names), but_not: all(but_not) })
+}
+
 /// The world of a plan.
 pub fn world_config(plan: &Plan) -> WorldConfig {
     WorldConfig {
@@ -80,8 +97,16 @@ pub fn world_config(plan: &Plan) -> WorldConfig {
             latency: range(plan.disk.latency),
             bytes_per_second: plan.disk.bytes_per_second,
             capacity_bytes: plan.disk.capacity_bytes,
+            // Parts of local copies, and the files of databases; the manifests of copies stay as they are.
+            modelled: modelled(plan, &["/chk_", "native"], &["/_manifest"]),
         },
-        store: StoreConfig { latency: range(plan.store.latency), bytes_per_second: plan.store.bytes_per_second },
+        store: StoreConfig {
+            latency: range(plan.store.latency),
+            bytes_per_second: plan.store.bytes_per_second,
+            link_bytes_per_second: plan.modelled.map_or(0, |modelled| modelled.link_bytes_per_second),
+            // The names of state parts have a subtask in them.
+            modelled: modelled(plan, &["]-"], &[]),
+        },
         // The harness ends the run itself; this is for a world that stands still.
         time_limit: ms(plan.time_limit_ms) + Duration::from_secs(60),
         reseed: plan.reseed.map(|reseed| sim::Reseed { after_event: reseed.after_event, seed: reseed.seed }),
@@ -95,7 +120,7 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
         heartbeat_interval: ms(s.heartbeat_interval_ms),
         heartbeat_timeout: ms(s.heartbeat_timeout_ms),
         restart_delay: ms(s.restart_delay_ms),
-        restart_attempts: None,
+        restart_attempts: s.restart_attempts,
         cancellation_timeout: ms(10_000),
         slot_request_timeout: ms(plan.time_limit_ms),
         checkpoint: CheckpointConfig {
@@ -117,6 +142,11 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             channel_window_bytes: s.channel_window_bytes,
             parts_per_snapshot: s.parts_per_snapshot,
             local_recovery: s.local_recovery,
+            local_roots: s.local_roots,
+            local_copies: match s.local_memory_bytes {
+                0 => CopyFormat::Files,
+                limit_bytes => CopyFormat::Memory { limit_bytes },
+            },
             store_operation_timeout: ms(s.store_operation_timeout_ms),
             store_total_timeout: ms(s.store_total_timeout_ms),
             connect_timeout: ms(s.connect_timeout_ms),
@@ -128,15 +158,27 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
                 incremental: s.incremental,
                 small_state_threshold: s.small_state_threshold_bytes,
                 compression: s.compression,
+                timers: if s.timers_in_rocksdb { TimersPlace::RocksDb } else { TimersPlace::Heap },
                 // Compaction at its own times would differ from run to run. Little state needs little memory.
                 rocksdb: RocksDbSettings {
                     auto_compaction: false,
+                    ttl_compaction_filter: s.ttl_compaction_filter,
+                    host: DatabaseHost { fleeting: true, ..DatabaseHost::default() },
                     write_buffer_bytes: 1 << 20,
                     ..RocksDbSettings::default()
                 },
                 ..BackendSettings::default()
             },
             sabotage: SabotageSet(plan.sabotage.iter().copied().collect()),
+        },
+        evenly_spread_out_slots: s.spread_out_slots,
+        elasticity: ElasticityConfig {
+            mode: if s.reactive { SchedulerMode::Reactive } else { SchedulerMode::Default },
+            resource_wait_timeout: None,
+            resource_stabilization_timeout: ms(s.stabilization_ms),
+            cooldown_after_rescaling: ms(s.cooldown_ms),
+            executing_stabilization_timeout: ms(s.stabilization_ms),
+            min_parallelism_increase: 1,
         },
         ..ClusterConfig::default()
     }
@@ -148,6 +190,13 @@ pub struct Jobs {
     by_parallelism: Rc<BTreeMap<u32, Job>>,
     /// What a process that starts now is started with.
     pub parallelism: Rc<Cell<u32>>,
+    backend: Rc<Cell<BackendKind>>,
+    /// What the job begins with. None: it is the first.
+    savepoint: Rc<RefCell<Option<String>>>,
+    /// Jobs that ended with a savepoint.
+    before: Rc<Cell<u32>>,
+    /// What somebody wants who asks for a savepoint.
+    pub wanted: Rc<Cell<Option<Resume>>>,
 }
 
 impl Jobs {
@@ -156,18 +205,58 @@ impl Jobs {
     pub fn of(plan: &Plan, params: &WorkloadParams, first: &Job) -> Result<Jobs, JobError> {
         let own = plan.workload.parallelism;
         let mut jobs = BTreeMap::from([(own, first.clone())]);
+        if plan.settings.reactive {
+            // The runtime scales it itself; what subtasks it may have must be known.
+            for parallelism in 1..=plan.cluster.task_managers * plan.cluster.slots {
+                let scaled = first.at_parallelism(parallelism).map_err(JobError::Parameters)?;
+                jobs.entry(parallelism).or_insert(scaled);
+            }
+        }
         for fault in &plan.faults {
-            if let FaultKind::Rescale { parallelism, .. } = fault.fault
+            if let FaultKind::Rescale { parallelism, .. } | FaultKind::StopAndResume { parallelism, .. } = fault.fault
                 && !jobs.contains_key(&parallelism)
             {
                 jobs.insert(parallelism, params.at_parallelism(parallelism).build()?.job);
             }
         }
-        Ok(Jobs { by_parallelism: Rc::new(jobs), parallelism: Rc::new(Cell::new(own)) })
+        Ok(Jobs {
+            by_parallelism: Rc::new(jobs),
+            parallelism: Rc::new(Cell::new(own)),
+            backend: Rc::new(Cell::new(plan.settings.backend)),
+            savepoint: Rc::default(),
+            before: Rc::default(),
+            wanted: Rc::default(),
+        })
     }
 
+    /// A job that begins with a savepoint is another job, with an id of its own.
     fn current(&self) -> Job {
-        self.by_parallelism.get(&self.parallelism.get()).expect("each parallelism of the plan has its job").clone()
+        let job = self.by_parallelism.get(&self.parallelism.get());
+        let mut job = job.expect("each parallelism of the plan has its job").clone();
+        job.id = JobId(job.id.0.wrapping_add(u128::from(self.before.get())));
+        job
+    }
+
+    fn settings(&self, cluster: &ClusterConfig) -> ClusterConfig {
+        let mut cluster = cluster.clone();
+        cluster.task.backend.kind = self.backend.get();
+        cluster
+    }
+
+    fn from_savepoint(&self) -> Option<SavepointRestore> {
+        let path = self.savepoint.borrow().clone()?;
+        Some(SavepointRestore { path, allow_non_restored_state: false })
+    }
+
+    /// The job has ended with this savepoint; the next one begins with it.
+    fn resume(&self, savepoint: &ObjectName, resume: Resume) -> JobId {
+        self.before.set(self.before.get() + 1);
+        self.parallelism.set(resume.parallelism);
+        if let Some(backend) = resume.backend {
+            self.backend.set(backend);
+        }
+        *self.savepoint.borrow_mut() = Some(savepoint.to_string());
+        self.current().id
     }
 
     fn all(&self) -> impl Iterator<Item = &Job> {
@@ -177,14 +266,39 @@ impl Jobs {
 
 /// The program of a JobManager. How the job ended, by the first that knows, goes to `end`.
 fn job_manager(jobs: &Jobs, cluster: &ClusterConfig, process: &str, end: &JobEnd) -> Entry {
-    let config = JobManagerConfig { rpc_address: Address(format!("{process}/rpc")), cluster: cluster.clone() };
-    let (jobs, end) = (jobs.clone(), end.clone());
+    let (jobs, end, cluster, rpc_address) =
+        (jobs.clone(), end.clone(), cluster.clone(), Address(format!("{process}/rpc")));
     Rc::new(move |platform| {
-        let (job, config, end) = (jobs.current(), config.clone(), end.clone());
+        let (job, end) = (jobs.current(), end.clone());
+        let config = JobManagerConfig {
+            rpc_address: rpc_address.clone(),
+            cluster: jobs.settings(&cluster),
+            from_savepoint: jobs.from_savepoint(),
+        };
         async move {
             let outcome = jobmanager::run(platform, job, config).await.map_err(|error| error.to_string());
             if let Ok(mut end) = end.lock() {
                 end.get_or_insert(outcome);
+            }
+        }
+        .boxed()
+    })
+}
+
+/// The program of somebody who asks for a savepoint, until he is answered. What became of it the savepoints themselves say.
+fn client(jobs: &Jobs) -> Entry {
+    let jobs = jobs.clone();
+    Rc::new(move |platform| {
+        let stop = jobs.wanted.get().is_some();
+        async move {
+            for _ in 0..CLIENT_ATTEMPTS {
+                let request = ClientRequest::Savepoint { job: None, target: Some(SAVEPOINTS.to_string()), stop };
+                let address = Address(format!("{JOB_MANAGER}/rpc"));
+                match client::ask(&platform, &address, request, ms(1_000)).await {
+                    Ok(ClientResponse::Savepoint(Ok(_))) => return,
+                    // It may be taken all the same; who asks again may get two.
+                    Ok(ClientResponse::Savepoint(Err(_))) | Err(_) => platform.clock.sleep(CLIENT_PAUSE).await,
+                }
             }
         }
         .boxed()
@@ -204,21 +318,28 @@ pub fn start_cluster(world: &World, plan: &Plan, jobs: &Jobs) -> JobEnd {
         let entry = job_manager(jobs, &cluster, SECOND_JOB_MANAGER, &end);
         world.add_process(SECOND_JOB_MANAGER, &machine, entry);
     }
+    if plan.faults.iter().any(|fault| fault.class().is_of_the_owner()) {
+        // Started by the nemesis.
+        let machine = machine_of(CLIENT);
+        world.add_machine(&machine);
+        world.add_process(CLIENT, &machine, client(jobs));
+    }
     for process in plan.cluster.process_names() {
         let machine = machine_of(&process);
         world.add_machine(&machine);
         if process == JOB_MANAGER {
             world.add_process(&process, &machine, job_manager(jobs, &cluster, &process, &end));
         } else {
-            let config = TaskManagerConfig {
-                job_manager: rpc.clone(),
-                data_address: Address(format!("{process}/data")),
-                slots: plan.cluster.slots,
-                cluster: cluster.clone(),
-            };
-            let jobs = jobs.clone();
+            let (jobs, rpc, cluster, slots) = (jobs.clone(), rpc.clone(), cluster.clone(), plan.cluster.slots);
+            let data_address = Address(format!("{process}/data"));
             let entry = move |platform| {
-                let (job, config) = (jobs.current(), config.clone());
+                let job = jobs.current();
+                let config = TaskManagerConfig {
+                    job_manager: rpc.clone(),
+                    data_address: data_address.clone(),
+                    slots,
+                    cluster: jobs.settings(&cluster),
+                };
                 async move {
                     // Returns only if it cannot run; to the cluster that is a dead process like any other.
                     let _ = taskmanager::run(platform, job, config).await;
@@ -244,6 +365,8 @@ fn suite(plan: &Plan, workload: Workload, jobs: &Jobs) -> InvariantSuite {
         config.subtasks.extend(graph.subtasks().map(|id| (graph.subtask_name(id), id.into())));
     }
     config.local_recovery = s.local_recovery;
+    config.local_in_memory = s.local_memory_bytes > 0;
+    config.restart_limit = s.restart_attempts;
     config.fallback = match s.fallback_behind_commit {
         FallbackBehindCommit::Replay => FallbackPolicy::Replay,
         FallbackBehindCommit::Fail => FallbackPolicy::Fail,
@@ -274,6 +397,7 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
         world.clone(),
         Rc::new(move |world, notice| told.borrow_mut().on_fault(&WorldTruth(world), notice)),
         jobs.parallelism.clone(),
+        jobs.wanted.clone(),
     );
     let nemesis = Nemesis::new(&plan, Rc::new(verbs));
     let watch = Rc::new(RefCell::new(Watch { recorder: Recorder::new(&plan), observer, broken_at: None }));
@@ -307,6 +431,7 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
         let kind = match effect.effect {
             Effect::Created => invariants::EffectKind::Created,
             Effect::Deleted => invariants::EffectKind::Deleted,
+            Effect::Read => invariants::EffectKind::Read,
             Effect::Misread => {
                 let name = effect.name.as_str().to_string();
                 return judge.borrow_mut().on_fault(&WorldTruth(world), &invariants::FaultNotice::Misread { name });
@@ -328,6 +453,20 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
     let limit = ms(plan.time_limit_ms);
     let outcome = loop {
         let outcome = end.lock().map_or(None, |end| end.clone());
+        if let Some(Ok(JobOutcome::Stopped { savepoint })) = &outcome
+            && suite.borrow().violations().is_empty()
+            && let Some(resume) = jobs.wanted.take()
+        {
+            // Nothing of the old job runs on, and the new one has another id. Nor does anybody go on asking for what has come
+            // to pass: a request on its way would stop the new job, and nobody would resume that.
+            world.crash(CLIENT);
+            nemesis.resume_everything(resume.restart_after_ms);
+            suite.borrow_mut().resumed(jobs.resume(savepoint, resume));
+            if let Ok(mut end) = end.lock() {
+                *end = None;
+            }
+            continue;
+        }
         if outcome.is_some() || world.now().elapsed() >= limit || !suite.borrow().violations().is_empty() {
             break outcome;
         }
@@ -343,6 +482,7 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
     let outcome = outcome.map(|outcome| match outcome {
         Ok(JobOutcome::Finished) => Ok(()),
         Ok(JobOutcome::Failed { reason }) => Err(reason),
+        Ok(JobOutcome::Stopped { savepoint }) => Err(format!("it was stopped with {savepoint} and not resumed")),
         Err(error) => Err(error),
     });
     let found = suite.borrow().violations().to_vec();
@@ -362,6 +502,7 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
         simulated_ms: u64::try_from(world.now().elapsed().as_millis()).unwrap_or(u64::MAX),
         trace: TraceHash::default(),
         violations,
+        judged_databases: suite.borrow().judged_databases(),
         excuse,
         points: world.points().into_iter().map(|(point, count)| (point.name().to_string(), count)).collect(),
     };

@@ -26,6 +26,7 @@ pub mod explain;
 pub mod figures;
 pub mod invariants;
 pub mod kept;
+pub mod modelled;
 pub mod nemesis;
 pub mod oracle;
 pub mod past;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use reports::{RunRecord, TraceHash, Verdict, ViolationRecord};
-use runtime::journal::Event;
+use runtime::journal::{Event, EventKind};
 
 use crate::{
     coverage::{PathFold, Watch},
@@ -224,6 +224,8 @@ impl Recorder {
             restores: self.restores,
             older_restores: self.older_restores,
             events: self.total,
+            opened_databases: self.events.get(EventKind::DatabaseOpened.name()).copied().unwrap_or(0),
+            judged_databases: end.judged_databases,
         };
         record.coverage.fired = fired;
         record.coverage.unfired = unfired;
@@ -249,6 +251,8 @@ pub struct RunEnd {
     pub simulated_ms: u64,
     pub trace: TraceHash,
     pub violations: Vec<Violation>,
+    /// Databases that the invariants opened.
+    pub judged_databases: u64,
     /// Why the run could not succeed, proved.
     pub excuse: Option<String>,
     /// Points that the processes passed, with how often.

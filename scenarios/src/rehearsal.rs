@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     blame,
-    nemesis::{Nemesis, Notice, StoreTrouble, Trouble, Verbs},
+    nemesis::{Nemesis, Notice, Resume, StoreTrouble, Trouble, Verbs},
     plan::{
         Damage, DiskErrorKind, DiskOperation, Plan, StoreErrorKind, StoreOperation, draw::Draw, model::JOB_MANAGER,
     },
@@ -106,6 +106,9 @@ impl Verbs for Stage {
         self.lose_machine(machine);
     }
     fn rescale(&self, _parallelism: u32) {}
+    fn ask_for_savepoint(&self, _: Option<Resume>) -> Result<(), String> {
+        Ok(())
+    }
     fn second_job_manager(&self, _there: bool) {}
     fn limit_memory(&self, _: &str, _: u64, _: Box<dyn Fn()>) {}
     fn lift_memory_limit(&self, _: &str) {}
@@ -142,9 +145,14 @@ impl Verbs for Stage {
     fn files(&self, _machine: &str) -> Vec<String> {
         Vec::new()
     }
-    fn damage_file(&self, _machine: &str, _path: &str, _damage: Damage) {}
+    fn damage_file(&self, _machine: &str, _path: &str, _damage: Damage) -> bool {
+        true
+    }
+    fn watch_file(&self, _machine: &str, _path: &str) -> u64 {
+        0
+    }
     fn fill_disk(&self, _machine: &str, _full: bool) {}
-    fn arm_disk_errors(&self, _: &str, _: DiskOperation, _: DiskErrorKind, _: u32) -> u64 {
+    fn arm_disk_errors(&self, _: &str, _: &str, _: DiskOperation, _: DiskErrorKind, _: u32) -> u64 {
         0
     }
     fn disk_errors_met(&self, _: &str, _: u64) -> u64 {

@@ -1,8 +1,13 @@
 //! One run told to a person: its plan, its story line by line, and one screen if it failed.
 
-use std::{fmt, io::Write};
+use std::{
+    fmt,
+    io::Write,
+    sync::{Arc, Mutex},
+};
 
 use reports::{RunRecord, failure_screen};
+use runtime::recovery::restore_report::RecoveryReport;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -74,11 +79,19 @@ where
     }
 }
 
-/// Tells each event through `tracing`.
-struct Teller;
+/// Tells each event through `tracing`, and keeps what was said of recoveries.
+#[derive(Clone, Default)]
+struct Teller {
+    recoveries: Arc<Mutex<Vec<(u64, RecoveryReport)>>>,
+}
 
 impl Observer for Teller {
     fn event(&mut self, story: &Story<'_>) {
+        if let Some(report) = RecoveryReport::of_event(story.event)
+            && let Ok(mut recoveries) = self.recoveries.lock()
+        {
+            recoveries.push((story.at_ms, report));
+        }
         let process = if story.incarnation > 1 {
             format!("{}#{}", story.process, story.incarnation)
         } else {
@@ -120,7 +133,13 @@ pub fn replay(plan: &Plan, what: &What, plan_file: Option<&str>, quiet: bool, co
             .map_err(|error| format!("cannot tell the story: {error}"))?;
     }
     blame::watch();
-    let record = run_plan(plan, Box::new(Teller)).map_err(|error| error.to_string())?;
+    let teller = Teller::default();
+    let record = run_plan(plan, Box::new(teller.clone())).map_err(|error| error.to_string())?;
+    if let Ok(recoveries) = teller.recoveries.lock() {
+        for (at_ms, report) in recoveries.iter() {
+            write(&format!("recovery [s{at_ms}] after {}: {report}", report.cause))?;
+        }
+    }
     write(&closing(&record, &command(what, &plan.profile, plan_file)))?;
     Ok(Exit::of(record.verdict))
 }

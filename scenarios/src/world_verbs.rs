@@ -16,10 +16,10 @@ use sim::{Direction, DiskFault, Echo, FaultId, LabelPattern, SimDisk, Slow, Stor
 
 use crate::{
     invariants::{FaultNotice, Truth},
-    nemesis::{Notice, StoreTrouble, Trouble, Verbs},
+    nemesis::{Notice, Resume, StoreTrouble, Trouble, Verbs},
     plan::{
         Damage, DiskErrorKind, DiskOperation, ReadDamage, StoreErrorKind, StoreOperation,
-        model::{JOB_MANAGER, SECOND_JOB_MANAGER},
+        model::{CLIENT, JOB_MANAGER, SECOND_JOB_MANAGER},
     },
 };
 
@@ -37,11 +37,18 @@ pub struct WorldVerbs {
     next_armed: Cell<u64>,
     /// Of the job that processes are started with.
     parallelism: Rc<Cell<u32>>,
+    /// What the client that asks for a savepoint wants.
+    wanted: Rc<Cell<Option<Resume>>>,
 }
 
 impl WorldVerbs {
-    /// `parallelism` is what processes look at when they start.
-    pub fn new(world: World, tell: NoticeListener, parallelism: Rc<Cell<u32>>) -> WorldVerbs {
+    /// `parallelism` and `wanted` are what processes look at when they start.
+    pub fn new(
+        world: World,
+        tell: NoticeListener,
+        parallelism: Rc<Cell<u32>>,
+        wanted: Rc<Cell<Option<Resume>>>,
+    ) -> WorldVerbs {
         let disk_capacity = world.config().disk.capacity_bytes;
         WorldVerbs {
             world,
@@ -51,6 +58,7 @@ impl WorldVerbs {
             armed: RefCell::default(),
             next_armed: Cell::new(0),
             parallelism,
+            wanted,
         }
     }
 
@@ -169,6 +177,15 @@ impl Verbs for WorldVerbs {
         self.parallelism.set(parallelism);
     }
 
+    fn ask_for_savepoint(&self, resume: Option<Resume>) -> Result<(), String> {
+        if self.world.is_alive(CLIENT) {
+            return Err("somebody asks for a savepoint already".to_string());
+        }
+        self.wanted.set(resume);
+        self.world.start(CLIENT);
+        Ok(())
+    }
+
     fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>) {
         let bytes = self.world.memory(process) + headroom_bytes;
         self.world.limit_memory(process, bytes, Rc::new(move |_| killed()));
@@ -241,8 +258,8 @@ impl Verbs for WorldVerbs {
         self.disk(machine).list_all().into_iter().map(|(path, _)| path.as_str().to_string()).collect()
     }
 
-    fn damage_file(&self, machine: &str, path: &str, damage: Damage) {
-        let Ok(path) = RelPath::new(path) else { return };
+    fn damage_file(&self, machine: &str, path: &str, damage: Damage) -> bool {
+        let Ok(path) = RelPath::new(path) else { return false };
         let disk = self.disk(machine);
         let length = disk.peek(&path).map_or(0, |bytes| bytes.len() as u64);
         match damage {
@@ -251,7 +268,10 @@ impl Verbs for WorldVerbs {
             Damage::Corrupt => disk.corrupt(&path, length / 2),
             // These need another file: `put_in_place`.
             Damage::Stale | Damage::Foreign => false,
-        };
+            Damage::Empty => disk.truncate(&path, 0),
+            Damage::Truncated => disk.truncate(&path, length.saturating_sub(1)),
+            Damage::BitFlipped => disk.flip_bit(&path, length / 3),
+        }
     }
 
     fn put_in_place(&self, machine: &str, path: &str, other: &str) -> bool {
@@ -264,7 +284,19 @@ impl Verbs for WorldVerbs {
     }
 
     fn separate_device(&self, machine: &str) {
-        self.disk(machine).mount(&LocalLayout::root());
+        let disk = self.disk(machine);
+        disk.mount(&LocalLayout::root());
+        // Of several directories the first stays where it is: there links go on working.
+        for number in 1..MOST_LOCAL_ROOTS {
+            disk.mount(&LocalLayout::mount(number));
+        }
+    }
+
+    fn watch_file(&self, machine: &str, path: &str) -> u64 {
+        let operation = Some(sim::DiskOperation::Read);
+        let (path_contains, error) = (path.to_string(), sim::DiskErrorKind::Nothing);
+        let watch = self.disk(machine).inject(DiskFault { operation, path_contains, error, count: u32::MAX });
+        self.arm(watch)
     }
 
     fn fill_disk(&self, machine: &str, full: bool) {
@@ -273,7 +305,14 @@ impl Verbs for WorldVerbs {
         disk.set_capacity(capacity);
     }
 
-    fn arm_disk_errors(&self, machine: &str, operation: DiskOperation, error: DiskErrorKind, count: u32) -> u64 {
+    fn arm_disk_errors(
+        &self,
+        machine: &str,
+        path_contains: &str,
+        operation: DiskOperation,
+        error: DiskErrorKind,
+        count: u32,
+    ) -> u64 {
         let operation = match operation {
             DiskOperation::Create => sim::DiskOperation::Create,
             DiskOperation::Write => sim::DiskOperation::Append,
@@ -283,6 +322,7 @@ impl Verbs for WorldVerbs {
             DiskOperation::Remove => sim::DiskOperation::RemoveTree,
             DiskOperation::List => sim::DiskOperation::List,
             DiskOperation::SyncDirectory => sim::DiskOperation::SyncDir,
+            DiskOperation::Adopt => sim::DiskOperation::Adopt,
         };
         let error = match error {
             DiskErrorKind::InputOutput => sim::DiskErrorKind::Io,
@@ -290,9 +330,7 @@ impl Verbs for WorldVerbs {
             DiskErrorKind::Denied => sim::DiskErrorKind::Denied,
             DiskErrorKind::Vanished => sim::DiskErrorKind::Vanished,
         };
-        // What vanishes are files of local copies.
-        let path_contains = if error == sim::DiskErrorKind::Vanished { "/chk_" } else { "" }.to_string();
-        let fault = DiskFault { operation: Some(operation), path_contains, error, count };
+        let fault = DiskFault { operation: Some(operation), path_contains: path_contains.to_string(), error, count };
         let fault = self.disk(machine).inject(fault);
         self.arm(fault)
     }
@@ -362,6 +400,9 @@ impl Verbs for WorldVerbs {
         self.world.store().outage(duration);
     }
 }
+
+/// Plans have no more directories for local copies.
+pub const MOST_LOCAL_ROOTS: u32 = 4;
 
 /// The world as the invariants read it.
 pub struct WorldTruth<'a>(pub &'a World);

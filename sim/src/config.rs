@@ -52,6 +52,8 @@ pub struct DiskConfig {
     /// 0 means unlimited.
     pub bytes_per_second: u64,
     pub capacity_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modelled: Option<Modelled>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +62,33 @@ pub struct StoreConfig {
     pub latency: Range<Duration>,
     /// Of each request by itself; 0 means unlimited.
     pub bytes_per_second: u64,
+    /// Of each process's link to the store, each way, which its requests share; 0 means unlimited.
+    #[serde(default)]
+    pub link_bytes_per_second: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modelled: Option<Modelled>,
+}
+
+/// Bytes that stand for many: what is read and written under some names takes as long as if it were so many times as large. So
+/// terabytes can be simulated with kilobytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Modelled {
+    pub times: u64,
+    /// Names that contain one of these …
+    pub names: Vec<String>,
+    /// … and none of these.
+    pub but_not: Vec<String>,
+}
+
+impl Modelled {
+    /// How many bytes have to be paid for.
+    pub(crate) fn weigh(modelled: Option<&Modelled>, name: &str, bytes: u64) -> u64 {
+        let applies = |modelled: &&Modelled| {
+            modelled.names.iter().any(|part| name.contains(part))
+                && !modelled.but_not.iter().any(|part| name.contains(part))
+        };
+        modelled.filter(applies).map_or(bytes, |modelled| bytes.saturating_mul(modelled.times))
+    }
 }
 
 impl Default for WorldConfig {
@@ -93,13 +122,15 @@ impl Default for DiskConfig {
             latency: Duration::from_micros(20)..Duration::from_micros(200),
             bytes_per_second: 500_000_000,
             capacity_bytes: 1 << 40,
+            modelled: None,
         }
     }
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        StoreConfig { latency: Duration::from_millis(2)..Duration::from_millis(20), bytes_per_second: 200_000_000 }
+        let latency = Duration::from_millis(2)..Duration::from_millis(20);
+        StoreConfig { latency, bytes_per_second: 200_000_000, link_bytes_per_second: 0, modelled: None }
     }
 }
 

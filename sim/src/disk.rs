@@ -21,7 +21,7 @@ use runtime::platform::{DeviceId, DiskError, RelPath};
 
 use crate::{
     completion::Completion,
-    config::{DiskConfig, draw},
+    config::{DiskConfig, Modelled, draw},
     entropy::Stream,
     event_queue::EventKey,
     process::Incarnation,
@@ -62,6 +62,8 @@ pub enum DiskErrorKind {
     Denied,
     /// ENOENT: somebody removed the file, for good, while the operation was under way. Strikes only files that are there.
     Vanished,
+    /// None: the operation is counted and goes on.
+    Nothing,
 }
 
 /// Operations that will fail.
@@ -177,6 +179,7 @@ impl Disk {
         let world = &owner.world;
         let (at, fault) = {
             let mut state = self.state.borrow_mut();
+            let bytes = Modelled::weigh(state.config.modelled.as_ref(), path.as_str(), bytes);
             (state.schedule(world.now(), bytes), state.take_fault(operation, path))
         };
         let number = self.next_operation.get();
@@ -186,7 +189,7 @@ impl Disk {
         let path = path.clone();
         let effect: Effect = Box::new(move |state, extent| {
             let result = match fault {
-                None => effect(state, extent),
+                None | Some(DiskErrorKind::Nothing) => effect(state, extent),
                 Some(kind) => {
                     if operation == DiskOperation::Append && matches!(kind, DiskErrorKind::Io | DiskErrorKind::NoSpace)
                     {
@@ -195,7 +198,9 @@ impl Disk {
                         let _ = effect(state, Extent::Torn(torn));
                     }
                     Err(match kind {
-                        DiskErrorKind::Io => DiskError::Io { path, detail: "injected".to_string() },
+                        DiskErrorKind::Io | DiskErrorKind::Nothing => {
+                            DiskError::Io { path, detail: "injected".to_string() }
+                        }
                         DiskErrorKind::NoSpace => DiskError::NoSpace(path),
                         DiskErrorKind::Denied => DiskError::Denied(path),
                         DiskErrorKind::Vanished => {
@@ -315,12 +320,17 @@ impl DiskState {
 
     fn take_fault(&mut self, operation: DiskOperation, path: &RelPath) -> Option<DiskErrorKind> {
         let names = &self.names;
-        let armed = self.faults.iter_mut().find(|armed| {
+        let strikes = |armed: &Armed| {
             armed.fired < armed.fault.count
                 && armed.fault.operation.is_none_or(|wanted| wanted == operation)
                 && path.as_str().contains(&armed.fault.path_contains)
                 && (armed.fault.error != DiskErrorKind::Vanished || names.contains_key(path.as_str()))
-        })?;
+        };
+        let is_watch = |armed: &Armed| armed.fault.error == DiskErrorKind::Nothing;
+        for watch in self.faults.iter_mut().filter(|armed| is_watch(armed) && strikes(armed)) {
+            watch.fired += 1;
+        }
+        let armed = self.faults.iter_mut().find(|armed| !is_watch(armed) && strikes(armed))?;
         armed.fired += 1;
         Some(armed.fault.error)
     }

@@ -68,6 +68,14 @@ impl SimDisk {
         })
     }
 
+    /// Flips one bit of one byte, also under every other name of the same content. False if there is no such byte.
+    pub fn flip_bit(&self, path: &RelPath, offset: u64) -> bool {
+        self.change(path, |bytes| {
+            let byte = usize::try_from(offset).ok().and_then(|offset| bytes.get_mut(offset));
+            byte.map(|byte| *byte ^= 0x10).is_some()
+        })
+    }
+
     /// Cuts a file off, durably, under every name it has. False if it is not longer than `length`.
     pub fn truncate(&self, path: &RelPath, length: u64) -> bool {
         self.change(path, |bytes| {

@@ -213,7 +213,7 @@ impl LocalDisk for SimLocalDisk {
             self.disk().operate(&self.0, DiskOperation::NativeDir, &path, 0, |_, _| Ok(())).await?;
             // On the helper thread, because names of temporary directories are random and must not use the simulation's
             // randomness.
-            let made = self.0.world.inner().helper.value(scratch_directory);
+            let made = self.0.world.inner().helper.value(|| crate::scratch_directory("weir-sim-"));
             match made {
                 Ok(Ok(directory)) => Ok(NativeDir(Arc::new(directory))),
                 Ok(Err(error)) => Err(io(&path, &error)),
@@ -242,8 +242,11 @@ impl LocalDisk for SimLocalDisk {
             drop(keep);
             let total = contents.iter().map(|(_, _, bytes)| bytes.len() as u64).sum();
             let subject = to.clone();
+            // A link costs nothing by the byte. Native directories are on device 0.
+            let is_linked = self.disk().state.borrow().device_of(to.as_str()).0 == 0;
+            let copied = if is_linked { 0 } else { total };
             self.disk()
-                .operate(&self.0, DiskOperation::Adopt, &to, total, move |state, extent| {
+                .operate(&self.0, DiskOperation::Adopt, &to, copied, move |state, extent| {
                     let device = state.device_of(subject.as_str()).0;
                     for (_, path, _) in &contents {
                         state.check_free(path)?;
@@ -373,14 +376,6 @@ impl LocalDisk for SimLocalDisk {
             }
         })
     }
-}
-
-/// In memory where there is a file system for that: what native code makes durable there costs nothing, and nothing of it is
-/// needed after the run.
-fn scratch_directory() -> std::io::Result<tempfile::TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("weir-sim-");
-    builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir())
 }
 
 fn native_path(directory: &NativeDir, subdirectory: &str) -> std::path::PathBuf {

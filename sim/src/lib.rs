@@ -61,6 +61,8 @@ mod process;
 #[cfg(madsim)]
 mod run;
 #[cfg(madsim)]
+mod scratch;
+#[cfg(madsim)]
 mod spawner;
 #[cfg(madsim)]
 mod store;
@@ -77,7 +79,7 @@ mod world;
 
 #[cfg(madsim)]
 pub use crate::{
-    config::{DiskConfig, NetworkConfig, Reseed, StoreConfig, WorldConfig},
+    config::{DiskConfig, Modelled, NetworkConfig, Reseed, StoreConfig, WorldConfig},
     disk::{DiskErrorKind, DiskFault, DiskOperation},
     disk_control::SimDisk,
     entropy::Stream,
@@ -89,6 +91,7 @@ pub use crate::{
     network_faults::Echo,
     process::{Entry, ProcessStatus},
     run::{FailureKind, Outcome, RunPanic, run},
+    scratch::{SCRATCH_VARIABLE, scratch_directory},
     store::{Effect, FaultId, SimStore, StoreEffect, StoreFault, StoreFaultKind, StoreOperation},
     time::SimTime,
     trace::Trace,

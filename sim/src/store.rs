@@ -25,7 +25,7 @@ use crate::{
     entropy::Stream,
     event_queue::EventKey,
     process::Incarnation,
-    time::{SimTime, nanos},
+    time::{SimTime, nanos, transfer_nanos},
     world::World,
 };
 
@@ -98,6 +98,8 @@ pub enum Effect {
     Faded,
     /// A read gave bytes of which one bit was wrong; the object itself is whole.
     Misread,
+    /// A read found the object; `length` is what was read of it. Told to subscribers and counted, not logged.
+    Read,
 }
 
 /// An entry of the store's log. Lists, and reads that give what is there, are not logged.
@@ -133,6 +135,10 @@ pub(crate) struct StoreState {
     pub rng: Stream,
     objects: BTreeMap<ObjectName, Bytes>,
     log: Vec<StoreEffect>,
+    /// Until when each process's link to the store is taken, in nanoseconds; true: what it sends.
+    links: BTreeMap<(Arc<str>, bool), u64>,
+    /// Bytes that each process has read of each object.
+    reads: BTreeMap<(Arc<str>, ObjectName), u64>,
     faults: Vec<Armed>,
     outage_until: SimTime,
     /// How long a deleted object can still be seen.
@@ -159,6 +165,8 @@ impl StoreState {
             rng,
             objects: BTreeMap::new(),
             log: Vec::new(),
+            links: BTreeMap::new(),
+            reads: BTreeMap::new(),
             faults: Vec::new(),
             outage_until: SimTime::ZERO,
             linger: Duration::ZERO,
@@ -167,6 +175,19 @@ impl StoreState {
             next_request: 0,
             subscribers: Vec::new(),
         }))
+    }
+}
+
+impl StoreState {
+    /// When `bytes` that are there at `from` have passed the link of `process`.
+    pub(crate) fn over_link(&mut self, process: &Arc<str>, sends: bool, from: u64, bytes: u64) -> u64 {
+        let rate = self.config.link_bytes_per_second;
+        if rate == 0 {
+            return from;
+        }
+        let taken_until = self.links.entry((process.clone(), sends)).or_default();
+        *taken_until = (*taken_until).max(from).saturating_add(transfer_nanos(bytes, rate));
+        *taken_until
     }
 }
 
@@ -271,6 +292,14 @@ impl SimStore {
         self.note(Some(owner), name, length, Effect::Misread);
     }
 
+    /// Bytes that a process has read so far of objects whose names start with `prefix`, over all its incarnations.
+    pub fn bytes_read(&self, process: &str, prefix: &str) -> u64 {
+        let state = self.state.borrow();
+        let of_process =
+            state.reads.iter().filter(|((who, name), _)| &**who == process && name.as_str().starts_with(prefix));
+        of_process.map(|(_, bytes)| bytes).sum()
+    }
+
     /// Everything that happened, oldest first.
     pub fn log(&self) -> Vec<StoreEffect> {
         self.state.borrow().log.clone()
@@ -349,13 +378,24 @@ impl SimStore {
         true
     }
 
-    pub(crate) fn read(&self, name: &ObjectName, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        let state = self.state.borrow();
-        let bytes = state.objects.get(name).ok_or(StoreError::Absent)?;
-        let length = bytes.len() as u64;
-        let range = range.unwrap_or(0..length);
-        let (from, to) = (range.start.min(length), range.end.min(length));
-        Ok(if from < to { bytes.slice(from as usize..to as usize) } else { Bytes::new() })
+    pub(crate) fn read(
+        &self,
+        owner: &Incarnation,
+        name: &ObjectName,
+        range: Option<Range<u64>>,
+    ) -> Result<Bytes, StoreError> {
+        let found = {
+            let mut state = self.state.borrow_mut();
+            let bytes = state.objects.get(name).ok_or(StoreError::Absent)?;
+            let length = bytes.len() as u64;
+            let range = range.unwrap_or(0..length);
+            let (from, to) = (range.start.min(length), range.end.min(length));
+            let found = if from < to { bytes.slice(from as usize..to as usize) } else { Bytes::new() };
+            *state.reads.entry((owner.process.clone(), name.clone())).or_default() += found.len() as u64;
+            found
+        };
+        self.note(Some(owner), name, found.len() as u64, Effect::Read);
+        Ok(found)
     }
 
     fn note(&self, owner: Option<&Incarnation>, name: &ObjectName, length: u64, effect: Effect) {
@@ -370,7 +410,9 @@ impl SimStore {
         };
         let subscribers = {
             let mut state = self.state.borrow_mut();
-            state.log.push(noted.clone());
+            if effect != Effect::Read {
+                state.log.push(noted.clone());
+            }
             state.subscribers.clone()
         };
         for subscriber in subscribers {

@@ -8,7 +8,7 @@ use runtime::platform::{Fut, Mono, ObjectMeta, ObjectName, PrimaryStorage, Store
 
 use crate::{
     completion::Completion,
-    config::draw,
+    config::{Modelled, draw},
     event_queue::EventKey,
     local::{Local, boxed},
     process::Incarnation,
@@ -56,16 +56,20 @@ impl SimPrimary {
         let store = world.store();
         let Asked { operation, name, upload_bytes, by } = asked;
         let fault = store.take_fault(operation, &name);
-        let (number, there, back, rate, coin) = {
+        let (number, there, back, rate, coin, modelled) = {
             let mut state = store.state.borrow_mut();
             let state = &mut *state;
             let number = state.next_request;
             state.next_request += 1;
             let there = draw(&state.config.latency, &mut state.rng) / 2;
             let back = draw(&state.config.latency, &mut state.rng) / 2;
-            (number, there, back, state.config.bytes_per_second, state.rng.random_bool(0.5))
+            let modelled = state.config.modelled.clone();
+            (number, there, back, state.config.bytes_per_second, state.rng.random_bool(0.5), modelled)
         };
-        let mut arrival = SimTime(world.now().0 + there + transfer_nanos(in_blocks(upload_bytes), rate));
+        let upload_bytes = Modelled::weigh(modelled.as_ref(), &name, upload_bytes);
+        let upload_bytes = in_blocks(upload_bytes);
+        let sent = store.state.borrow_mut().over_link(&owner.process, true, world.now().0 + there, upload_bytes);
+        let mut arrival = SimTime(sent + transfer_nanos(upload_bytes, rate));
         if let Some(StoreFaultKind::Delayed(delay)) = fault {
             arrival = arrival + delay;
         }
@@ -80,12 +84,16 @@ impl SimPrimary {
             }),
         );
 
-        let (reply, sender) = (done.clone(), owner.clone());
+        let (reply, sender, receiver) = (done.clone(), owner.clone(), owner.process.clone());
         let event = world.queue().call(arrival, move |world| {
             let store = world.store();
             store.state.borrow_mut().under_way.remove(&number);
             let answer = move |world: &World, bytes: u64, result: Result<T, StoreError>| {
-                let at = SimTime(world.now().0 + back + transfer_nanos(in_blocks(bytes), rate));
+                let bytes = Modelled::weigh(modelled.as_ref(), &name, bytes);
+                let bytes = in_blocks(bytes);
+                let from = world.now().0 + back;
+                let received = world.store().state.borrow_mut().over_link(&receiver, false, from, bytes);
+                let at = SimTime(received + transfer_nanos(bytes, rate));
                 world.queue().call(at, move |world| {
                     let lost = world.store().is_out(world.now());
                     let broken = || Err(in_the_dark(operation, "connection lost"));
@@ -154,8 +162,8 @@ impl PrimaryStorage for SimPrimary {
             let asked = Asked { operation: StoreOperation::Read, name: name.to_string(), upload_bytes: 0, by };
             let owner = (*self.0).clone();
             let object = name.clone();
-            let effect = move |_: &Rc<Incarnation>, store: &SimStore| {
-                let result = store.read(&name, range);
+            let effect = move |reader: &Rc<Incarnation>, store: &SimStore| {
+                let result = store.read(reader, &name, range);
                 let length = result.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 (result, length)
             };

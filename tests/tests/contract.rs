@@ -16,7 +16,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use runtime::platform::{
-    Address, Platform, TaskEnd,
+    Address, AdoptMethod, Platform, RelPath, TaskEnd,
     real::{RealConfig, RealWorld},
     timeout,
 };
@@ -77,6 +77,42 @@ mod real {
                 return (Address(address), kept);
             }
         }
+    }
+
+    /// R218, R219. Directories elsewhere are part of the disk, under their names; what cannot be linked into one of them, because it is
+    /// another device, is copied.
+    #[test]
+    fn directories_elsewhere_are_part_of_the_disk() {
+        use std::os::unix::fs::MetadataExt;
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let near = tempfile::tempdir_in(root.path()).expect("a temporary directory");
+        let far = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory");
+        let mounts = [("root-0", &near), ("root-1", &far)];
+        let mounts = mounts.map(|(name, place)| (RelPath::new(name).expect("plain"), place.path().to_path_buf()));
+        let config = RealConfig { mounts: mounts.to_vec(), ..RealConfig::below(root.path(), "here") };
+        let world = RealWorld::new("here", config).expect("the real world");
+        let disk = world.platform().disk;
+        let device = |path: &std::path::Path| std::fs::metadata(path).expect("it is there").dev();
+        let crosses = device(near.path()) != device(far.path());
+        world.block_on(async {
+            let native = disk.native_dir().await.expect("a directory");
+            disk.write_native(&native, "", "1.sst", "table".into()).await.expect("written");
+            for (name, place, copied) in [("root-0", &near, false), ("root-1", &far, crosses)] {
+                let copy = RelPath::new(format!("{name}/localState/chk_1")).expect("plain");
+                let linked = disk.adopt(&native, "", &["1.sst".to_string()], &copy).await.expect("adopted");
+                assert_eq!(linked[0].method == AdoptMethod::Copy, copied, "{name}");
+                let path = place.path().join("localState/chk_1/1.sst");
+                assert_eq!(std::fs::read(path).expect("it is there"), b"table");
+                let mut file = disk.create_new(&copy.join("_manifest")).await.expect("created");
+                file.append("whole".into()).await.expect("written");
+                file.sync().await.expect("synced");
+                disk.sync_dir(&copy).await.expect("synced");
+                assert_eq!(disk.list(&copy).await.expect("listed"), ["1.sst", "_manifest"]);
+                disk.remove_tree(&copy).await.expect("removed");
+                assert!(disk.list(&copy).await.expect("listed").is_empty());
+            }
+            assert!(disk.list(&RelPath::new("localState").expect("plain")).await.expect("listed").is_empty());
+        });
     }
 
     macro_rules! tests {

@@ -35,6 +35,12 @@ fn trusting_local_parts_is_caught() {
     is_caught(Sabotage::TrustLocalPart, "local-recovery", 24, &["restored-state"]);
 }
 
+/// Invariant 15: a restore reads from primary what lies on its own disk.
+#[test]
+fn reading_primary_in_spite_of_a_local_copy_is_caught() {
+    is_caught(Sabotage::PrimaryThoughLocal, "local-recovery", 8, &["needless-read"]);
+}
+
 /// Invariant 4, R203: an old checkpoint is restored although the newest is whole.
 #[test]
 fn restoring_the_oldest_is_caught() {
@@ -134,6 +140,12 @@ fn never_restarting_is_caught() {
     is_caught(Sabotage::NeverRestart, "network", 4, &["liveness"]);
 }
 
+/// The runtime's own assertions: it sees by itself that it retains more than it was told to.
+#[test]
+fn retaining_too_much_is_caught() {
+    is_caught(Sabotage::RetainsOneMore, "quiet", 2, &["retains-as-configured"]);
+}
+
 /// Invariant 12: a restarted JobManager leads under the epoch of its predecessor.
 #[test]
 fn a_reused_leader_epoch_is_caught() {
@@ -151,6 +163,13 @@ fn forgetting_the_positions_of_others_is_caught() {
 fn keeping_the_key_groups_of_others_is_caught() {
     let defect = Sabotage::KeepsForeignKeyGroups.defect();
     is_caught(Sabotage::KeepsForeignKeyGroups, defect.profile, 40, defect.expected);
+}
+
+/// Invariant 10: a new leader, or one that had lost a TaskManager, forgets what the slots that are offered to it hold.
+#[test]
+fn forgetting_what_offered_slots_hold_is_caught() {
+    let defect = Sabotage::ReoffersForgotten.defect();
+    is_caught(Sabotage::ReoffersForgotten, defect.profile, 20, defect.expected);
 }
 
 /// No defect is forgotten: each has its test above.

@@ -23,9 +23,12 @@ planted! {
     the_own_entry_is_taken_for_foreign: OwnEntryIsForeign within 240
     a_subsumption_before_the_registration: SubsumesBeforeRegistering within 20
     a_subsumption_ignores_references: SubsumptionIgnoresReferences within 20
+    a_snapshot_is_based_on_what_is_not_complete: BasedOnUnconfirmed within 40
+    a_savepoint_is_deleted_like_a_checkpoint: SavepointIsDisposable within 20
+    a_savepoint_is_not_what_the_job_goes_back_to: SavepointIsNoRestorePoint within 20
     ids_are_sorted_as_text: IdsSortedAsText within 20
     lost_metadata_blocks_recovery: LostMetadataBlocks within 40
-    an_outage_deletes_a_checkpoint: OutageDeletesCheckpoint within 10
+    an_outage_deletes_a_checkpoint: OutageDeletesCheckpoint within 40
     fallback_without_a_replay: FallbackWithoutReplay within 20
     a_trigger_after_the_stop: TriggerAfterStop within 5
     records_during_the_snapshot: EmitDuringSnapshot within 60
@@ -34,7 +37,8 @@ planted! {
     the_newest_local_copy_is_taken: NewestLocalCopy within 10
     a_confirmation_drops_its_own_copy: ConfirmDropsCopy within 20
     a_local_failure_declines: LocalFailureDeclines within 120
-    slots_of_others_are_taken: StealSlots within 5
+    a_local_copy_of_another_range_is_taken: LocalRangeIgnored within 24
+    slots_of_others_are_taken: StealSlots within 10
     only_the_own_epoch_is_committed: CommitOnlyOwnEpoch within 20
     names_of_sink_objects_collide: CollidingSinkNames within 10
     what_is_committed_already_is_fatal: CommittedIsFatal within 20

@@ -9,7 +9,7 @@ use super::{
     tails::TailTarget,
 };
 use crate::{
-    graph::{ChainContext, ChainFactory, Edge, ExecutionGraph, Job, Partitioning, Vertex},
+    graph::{ChainContext, ChainFactory, Edge, ExecutionGraph, Job, Partitioning, Rescale, Vertex},
     ids::{EdgeId, JobId, OperatorUid, VertexId},
     state::{MAX_MAX_PARALLELISM, default_max_parallelism},
 };
@@ -39,6 +39,8 @@ pub enum JobError {
     DuplicateSplit { uid: String, split: String },
     #[error("source {uid}: a limit of {rate} records per second; it must be a number above 0")]
     BadRate { uid: String, rate: String },
+    #[error("operators {first} and {second} have the co-location group {key:?}, but {why}")]
+    CoLocation { key: String, first: String, second: String, why: &'static str },
     #[error("job parameters: {0}")]
     Parameters(String),
 }
@@ -123,8 +125,29 @@ fn check(plan: &Plan) -> Result<(), JobError> {
     Ok(())
 }
 
+/// Parallelism and max parallelism of each operator. At another parallelism than the job says, the number of key groups stays what it
+/// would have been, and an operator with a number of its own has at most that (in Flink's reactive mode such numbers are ignored).
+fn parallelisms(plan: &Plan, scaled_to: Option<u32>) -> Result<Vec<(u32, u16)>, JobError> {
+    let described = described_parallelisms(plan)?;
+    let Some(scaled_to) = scaled_to else { return Ok(described) };
+    let mut all: Vec<(u32, u16)> = Vec::with_capacity(described.len());
+    for (node, (own, max_parallelism)) in plan.nodes.iter().zip(described) {
+        let inherits = node.inputs.first().filter(|input| !node.keyed || input.exchange == Exchange::Direct);
+        let parallelism = match (node.parallelism, inherits) {
+            (Some(_), _) => own.min(scaled_to),
+            (None, Some(input)) => all[input.from].0,
+            (None, None) => scaled_to,
+        };
+        if parallelism == 0 {
+            return Err(JobError::ZeroParallelism(node.uid.clone()));
+        }
+        all.push((parallelism.min(max_parallelism.into()), max_parallelism));
+    }
+    Ok(all)
+}
+
 /// Operators without a number of their own: sources and keyed ones have the job's, others that of their first input.
-fn parallelisms(plan: &Plan) -> Result<Vec<(u32, u16)>, JobError> {
+fn described_parallelisms(plan: &Plan) -> Result<Vec<(u32, u16)>, JobError> {
     let mut all: Vec<(u32, u16)> = Vec::with_capacity(plan.nodes.len());
     for node in &plan.nodes {
         let inherited = match node.inputs.first() {
@@ -144,11 +167,56 @@ fn parallelisms(plan: &Plan) -> Result<Vec<(u32, u16)>, JobError> {
     Ok(all)
 }
 
-pub(super) fn build(plan: &Plan) -> Result<Job, JobError> {
+/// The name of the slot sharing group of what says none.
+const DEFAULT_GROUP: &str = "default";
+
+/// The slot sharing group of each operator: its own, else that of all its inputs, else the default one.
+fn slot_sharing_groups(plan: &Plan) -> Vec<&str> {
+    let mut groups: Vec<&str> = Vec::with_capacity(plan.nodes.len());
+    for node in &plan.nodes {
+        let mut of_inputs = node.inputs.iter().map(|input| groups[input.from]);
+        let first = of_inputs.next();
+        let inherited = first.filter(|first| of_inputs.all(|other| other == *first));
+        groups.push(node.slot_sharing_group.as_deref().or(inherited).unwrap_or(DEFAULT_GROUP));
+    }
+    groups
+}
+
+/// Subtask i of what is in one slot sharing group is in one slot. So operators are co-located if they are in one and have the same
+/// number of subtasks.
+fn check_co_location(plan: &Plan, groups: &[&str], parallelism: &[(u32, u16)]) -> Result<(), JobError> {
+    for (second, node) in plan.nodes.iter().enumerate() {
+        let Some(key) = &node.co_location_group else { continue };
+        let others = plan.nodes.iter().take(second);
+        let Some(first) = others.clone().position(|other| other.co_location_group.as_ref() == Some(key)) else {
+            continue;
+        };
+        let why = if groups[first] != groups[second] {
+            "they are in different slot sharing groups, which never share a slot"
+        } else if parallelism[first].0 != parallelism[second].0 {
+            "they have different parallelism, so not each subtask has one to share its slot with"
+        } else {
+            continue;
+        };
+        let (first, second) = (plan.nodes[first].uid.clone(), node.uid.clone());
+        return Err(JobError::CoLocation { key: key.clone(), first, second, why });
+    }
+    Ok(())
+}
+
+/// The job that is described, or the same at another parallelism.
+pub(super) fn build(plan: &Arc<Plan>, scaled_to: Option<u32>) -> Result<Job, JobError> {
     check(plan)?;
-    let parallelism = parallelisms(plan)?;
+    let parallelism = parallelisms(plan, scaled_to)?;
+    let groups = slot_sharing_groups(plan);
+    check_co_location(plan, &groups, &parallelism)?;
+    let mut group_numbers: Vec<&str> = Vec::new();
     let chained = |node: &Node, to: usize| match node.inputs.as_slice() {
-        [only] => only.exchange == Exchange::Direct && parallelism[only.from].0 == parallelism[to].0,
+        [only] => {
+            only.exchange == Exchange::Direct
+                && parallelism[only.from].0 == parallelism[to].0
+                && groups[only.from] == groups[to]
+        }
         _ => false,
     };
 
@@ -162,6 +230,12 @@ pub(super) fn build(plan: &Plan) -> Result<Job, JobError> {
             vertex_of[node.inputs[0].from]
         } else {
             heads.push(position);
+            let group = groups[position];
+            let known = group_numbers.iter().position(|known| *known == group);
+            let slot_sharing_group = known.unwrap_or_else(|| {
+                group_numbers.push(group);
+                group_numbers.len() - 1
+            });
             vertices.push(Vertex {
                 id: VertexId(count(vertices.len())),
                 name: node.uid.clone(),
@@ -174,6 +248,7 @@ pub(super) fn build(plan: &Plan) -> Result<Job, JobError> {
                     Body::Operator { .. } => None,
                 },
                 sinks: Vec::new(),
+                slot_sharing_group: count(slot_sharing_group),
             });
             vertices.len() - 1
         };
@@ -231,12 +306,16 @@ pub(super) fn build(plan: &Plan) -> Result<Job, JobError> {
     let tells = |node: &Node| matches!(node.body, Body::Source { tells_event_time: true, .. });
     let event_time = plan.nodes.iter().any(tells);
     let chains = heads.iter().filter_map(|head| linked[*head].clone()).map(|head| factory(head, event_time)).collect();
+    let described = Arc::clone(plan);
+    let rescale: Rescale =
+        Arc::new(move |parallelism| build(&described, Some(parallelism)).map_err(|error| error.to_string()));
     Ok(Job {
         id: plan.id.unwrap_or_else(|| JobId(xxhash_rust::xxh3::xxh3_128(plan.name.as_bytes()))),
         name: plan.name.clone(),
         graph: Arc::new(ExecutionGraph { vertices, edges }),
         chains,
         state: plan.state.clone(),
+        rescale: Some(rescale),
     })
 }
 

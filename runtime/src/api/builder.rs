@@ -26,6 +26,7 @@ pub struct JobBuilder {
 
 pub(super) type SharedPlan = Rc<RefCell<Plan>>;
 
+#[derive(Clone)]
 pub(super) struct Plan {
     pub name: String,
     pub id: Option<JobId>,
@@ -36,6 +37,7 @@ pub(super) struct Plan {
     pub nodes: Vec<Node>,
 }
 
+#[derive(Clone)]
 pub(super) struct Node {
     pub uid: String,
     pub parallelism: Option<u32>,
@@ -45,6 +47,9 @@ pub(super) struct Node {
     pub fan_out: fn(Vec<AnyStage>) -> AnyStage,
     pub keyed: bool,
     pub sink: bool,
+    /// None: that of its inputs, if they have the same, else the default one.
+    pub slot_sharing_group: Option<String>,
+    pub co_location_group: Option<String>,
 }
 
 #[derive(Clone)]
@@ -189,6 +194,8 @@ impl JobBuilder {
             fan_out: fan_out::<S::Out>,
             keyed: false,
             sink: false,
+            slot_sharing_group: None,
+            co_location_group: None,
         };
         let mut plan = self.plan.borrow_mut();
         plan.nodes.push(node);
@@ -200,6 +207,6 @@ impl JobBuilder {
     /// # Errors
     /// [`JobError`] names what cannot be.
     pub fn build(&self) -> Result<Job, JobError> {
-        build::build(&self.plan.borrow())
+        build::build(&Arc::new(self.plan.borrow().clone()), None)
     }
 }

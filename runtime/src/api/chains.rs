@@ -13,8 +13,8 @@ use crate::{
     connectors::{Source, SplitPoll, SplitReader},
     dataflow::{
         chain::{
-            Chain, ChainError, ChainSnapshot, Consumed, NativeCall, NativeStage, RestoredState, SinkData, SourcePoll,
-            TimeMove,
+            Chain, ChainError, ChainSnapshot, Consumed, NativeCall, NativeStage, RestoredState, SinkData,
+            SnapshotFormat, SourcePoll, TimeMove,
         },
         event_time::EventTime,
         outputs::Outputs,
@@ -29,8 +29,12 @@ fn open_all<T>(head: &mut BoxStage<T>, restored: &RestoredState) -> Result<(), C
     head.each(&mut |operator| operator.open(restored))
 }
 
-fn snapshot_all<T>(head: &mut BoxStage<T>, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError> {
-    let mut snapshot = ChainSnapshot { checkpoint, ..ChainSnapshot::default() };
+fn snapshot_all<T>(
+    head: &mut BoxStage<T>,
+    checkpoint: CheckpointId,
+    format: SnapshotFormat,
+) -> Result<ChainSnapshot, ChainError> {
+    let mut snapshot = ChainSnapshot { checkpoint, format, ..ChainSnapshot::default() };
     head.each(&mut |operator| operator.snapshot(&mut snapshot))?;
     Ok(snapshot)
 }
@@ -97,6 +101,10 @@ macro_rules! visiting_methods {
                 Ok(())
             });
             calls
+        }
+
+        fn natively_opened(&mut self) -> Result<(), ChainError> {
+            self.head.each(&mut |operator| operator.natively_opened())
         }
 
         fn take_sink_data(&mut self, flush: bool) -> Vec<SinkData> {
@@ -196,8 +204,8 @@ impl<T, D: Decoder<T>> Chain for InputChain<T, D> {
         Ok(Consumed { bytes: payload.len() - rest.len(), records })
     }
 
-    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError> {
-        snapshot_all(&mut self.head, checkpoint)
+    fn snapshot(&mut self, checkpoint: CheckpointId, format: SnapshotFormat) -> Result<ChainSnapshot, ChainError> {
+        snapshot_all(&mut self.head, checkpoint, format)
     }
 
     visiting_methods!();
@@ -344,8 +352,8 @@ impl<S: Source> Chain for SourceChain<S> {
         Err(self.error(format!("is a source and has no input {edge}")))
     }
 
-    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError> {
-        let mut snapshot = snapshot_all(&mut self.head, checkpoint)?;
+    fn snapshot(&mut self, checkpoint: CheckpointId, format: SnapshotFormat) -> Result<ChainSnapshot, ChainError> {
+        let mut snapshot = snapshot_all(&mut self.head, checkpoint, format)?;
         for split in &self.own {
             let Some(reader) = &split.reader else {
                 return Err(self.error("snapshot before it was opened".to_string()));

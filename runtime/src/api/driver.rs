@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::{
     checkpoint::types::{InlineState, OutputDigest},
     dataflow::{
-        chain::{Chain, ChainError, PartSource, RestoredPart, RestoredState, SourcePoll, TimeMove},
+        chain::{Chain, ChainError, PartSource, RestoredPart, RestoredState, SnapshotFormat, SourcePoll, TimeMove},
         outputs::Outputs,
     },
     graph::{ChainContext, Job, Vertex},
@@ -172,7 +172,7 @@ impl Driver {
     pub fn snapshot(&mut self) -> Result<JobSnapshot, ChainError> {
         let mut all = JobSnapshot::default();
         for (id, chain) in &mut self.chains {
-            let snapshot = chain.snapshot(CheckpointId(1))?;
+            let snapshot = chain.snapshot(CheckpointId(1), SnapshotFormat::OfBackend)?;
             let part = |p: PartSource| RestoredPart {
                 operator: p.operator,
                 key_groups: p.key_groups,

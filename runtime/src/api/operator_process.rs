@@ -330,6 +330,11 @@ impl<P: KeyedBroadcastProcess> Lifecycle for KeyedBroadcastStage<P> {
         calls.extend(self.keyed.as_mut().and_then(|keyed| keyed.native_calls(stage)));
     }
 
+    fn natively_opened(&mut self) -> Result<(), ChainError> {
+        let opened = self.keyed.as_mut().map_or(Ok(()), KeyedBackend::natively_opened);
+        opened.map_err(|error| self.own.error(error.into()))
+    }
+
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         let Some(keyed) = &mut self.keyed else { return Err(not_open(&self.own.uid)) };
         keyed.add_to(snapshot).map_err(|error| self.own.error(error.into()))?;
@@ -460,6 +465,8 @@ fn connected<T: Record, B: Record, U: Record>(
         fan_out: fan_out::<U>,
         keyed,
         sink: false,
+        slot_sharing_group: None,
+        co_location_group: None,
     });
     let node = nodes.nodes.len() - 1;
     drop(nodes);

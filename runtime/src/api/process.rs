@@ -131,6 +131,11 @@ impl<P: KeyedOperator> Lifecycle for ProcessStage<P> {
         calls.extend(self.state.as_mut().and_then(|state| state.native_calls(stage)));
     }
 
+    fn natively_opened(&mut self) -> Result<(), ChainError> {
+        let opened = self.state.as_mut().map_or(Ok(()), KeyedBackend::natively_opened);
+        opened.map_err(|error| user_error(&self.uid, error.into()))
+    }
+
     fn resume(&mut self, times: Times) {
         if let Some(state) = &mut self.state {
             state.set_times(times);

@@ -23,6 +23,10 @@ pub(super) trait Lifecycle {
 
     fn native_calls(&mut self, _stage: NativeStage, _calls: &mut Vec<NativeCall>) {}
 
+    fn natively_opened(&mut self) -> Result<(), ChainError> {
+        Ok(())
+    }
+
     fn snapshot(&mut self, _snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         Ok(())
     }

@@ -38,6 +38,23 @@ impl<T: Record> Stream<T> {
         self
     }
 
+    /// The slot sharing group of the operator before this point: subtasks of one group share slots, those of different groups never
+    /// do. By default an operator has the group of its inputs, if that is one, else the group `default`. (Flink
+    /// `slotSharingGroup`)
+    #[must_use]
+    pub fn slot_sharing_group(self, group: impl Into<String>) -> Self {
+        self.plan.borrow_mut().nodes[self.node].slot_sharing_group = Some(group.into());
+        self
+    }
+
+    /// Subtask i of every operator of one co-location group runs in the same slot, wherever that is. They must be in one slot sharing
+    /// group and have the same parallelism. (Flink `setCoLocationGroupKey`)
+    #[must_use]
+    pub fn co_location_group(self, key: impl Into<String>) -> Self {
+        self.plan.borrow_mut().nodes[self.node].co_location_group = Some(key.into());
+        self
+    }
+
     /// Names the operator before this point. Operators with state must have a name that stays.
     #[must_use]
     pub fn uid(self, uid: impl Into<String>) -> Self {
@@ -202,6 +219,8 @@ impl<T: Record> Stream<T> {
             fan_out: fan_out::<U>,
             keyed: false,
             sink: false,
+            slot_sharing_group: None,
+            co_location_group: None,
         });
         Stream { plan: self.plan.clone(), node: plan.nodes.len() - 1, rebalance: false, of: PhantomData }
     }
@@ -271,5 +290,11 @@ impl SinkHandle {
     /// How many subtasks the sink has.
     pub fn parallelism(self, parallelism: u32) {
         let _ = self.stream.parallelism(parallelism);
+    }
+
+    /// The slot sharing group of the sink; see [`Stream::slot_sharing_group`].
+    #[must_use]
+    pub fn slot_sharing_group(self, group: impl Into<String>) -> SinkHandle {
+        SinkHandle { stream: self.stream.slot_sharing_group(group) }
     }
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{driver::Driver, driver::JobSnapshot, *};
 use crate::{
     checkpoint::types::OutputDigest,
-    dataflow::chain::RestoredState,
+    dataflow::chain::{RestoredState, SnapshotFormat},
     dataflow::{chain::SourcePoll, outputs::Outputs},
     graph::{ChainContext, Job, Partitioning},
     ids::{CheckpointId, OperatorUid, SubtaskId, VertexId},
@@ -96,6 +96,63 @@ fn operators_joined_by_forward_edges_share_a_vertex() {
     assert_eq!(graph.slots_needed(), 2);
     assert!(graph.vertices.iter().all(|v| v.max_parallelism == 128));
     assert_eq!(graph.subtask_name(SubtaskId { vertex: VertexId(1), index: 1 }), "sum[1]");
+}
+
+/// A slot sharing group is handed on to what follows, until somebody says another; operators of different groups are not chained,
+/// whatever their parallelism, because they are not in one slot.
+#[test]
+fn slot_sharing_groups_are_handed_on() {
+    let builder = JobBuilder::new("groups").parallelism(2);
+    let mapped = builder.source("numbers", numbers(2, 1)).map(|n| n).slot_sharing_group("heavy").map(|n| n + 1);
+    mapped.sink("out", write_number).slot_sharing_group("default").parallelism(1);
+    let graph = builder.build().unwrap().graph;
+    let groups: Vec<_> = graph.vertices.iter().map(|v| (v.name.as_str(), v.slot_sharing_group)).collect();
+    assert_eq!(groups, [("numbers", 0), ("numbers-map", 1), ("out", 0)]);
+    assert_eq!(graph.slots_needed(), 4);
+}
+
+/// Co-located operators need slots that they can share.
+#[test]
+fn co_location_needs_shared_slots() {
+    let built = |group: Option<&str>, parallelism: u32| {
+        let builder = JobBuilder::new("together").parallelism(2);
+        let first = builder.source("numbers", numbers(2, 1)).co_location_group("pair");
+        let mut second = first.rebalance().map(|n| n).uid("second").co_location_group("pair").parallelism(parallelism);
+        if let Some(group) = group {
+            second = second.slot_sharing_group(group);
+        }
+        second.sink("out", write_number).parallelism(1);
+        builder.build().map(|job| job.graph.slots_needed())
+    };
+    assert_eq!(built(None, 2), Ok(2));
+    for (refused, says) in [(built(Some("apart"), 2), "never share a slot"), (built(None, 1), "different parallelism")]
+    {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains(r#"numbers and second have the co-location group "pair""#), "{error}");
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+/// The same job with more or fewer subtasks: the number of key groups stays, and with it the bound; what says its own parallelism
+/// has at most that.
+#[test]
+fn a_job_is_built_again_at_another_parallelism() {
+    let builder = JobBuilder::new("scaled").parallelism(2);
+    let source = builder.source("numbers", numbers(4, 1));
+    source.key_by(|n| n % 3).process("sum", Sum::default).sink("out", |_, _| ()).parallelism(2);
+    let job = builder.build().unwrap();
+    let shape = |parallelism: u32| {
+        let graph = job.at_parallelism(parallelism).unwrap().graph;
+        assert!(graph.vertices.iter().all(|vertex| vertex.max_parallelism == 128));
+        graph.vertices.iter().map(|vertex| (vertex.name.clone(), vertex.parallelism)).collect::<Vec<_>>()
+    };
+    let named = |all: &[(&str, u32)]| all.iter().map(|(name, n)| ((*name).to_string(), *n)).collect::<Vec<_>>();
+    assert_eq!(shape(1), named(&[("numbers", 1), ("sum", 1)]));
+    assert_eq!(shape(2), named(&[("numbers", 2), ("sum", 2)]));
+    assert_eq!(shape(5), named(&[("numbers", 5), ("sum", 5), ("out", 2)]));
+    assert_eq!(shape(1_000)[1], ("sum".to_string(), 128));
+    assert_eq!(job.at_parallelism(3).unwrap().at_parallelism(2).unwrap().graph, job.graph);
+    assert!(job.at_parallelism(0).is_err());
 }
 
 #[test]
@@ -278,7 +335,7 @@ fn a_snapshot_holds_the_positions_of_own_splits_only() {
     let mut driver = Driver::open(&job, &JobSnapshot::default()).unwrap();
     driver.step(4).unwrap();
     let first = SubtaskId { vertex: VertexId(0), index: 0 };
-    let snapshot = driver.chains.get_mut(&first).unwrap().snapshot(CheckpointId(3)).unwrap();
+    let snapshot = driver.chains.get_mut(&first).unwrap().snapshot(CheckpointId(3), SnapshotFormat::OfBackend).unwrap();
     let expected: BTreeMap<_, _> = [0, 2, 4].map(|i| (crate::ids::SplitId(format!("numbers#{i}/5")), 4)).into();
     assert_eq!(snapshot.positions, expected);
     assert_eq!(snapshot.inline[&OperatorUid("numbers".into())], postcard::to_allocvec(&expected).unwrap());
@@ -332,7 +389,7 @@ fn calls_that_do_not_belong_to_a_chain_are_errors() {
         let subtask = SubtaskId { vertex: vertex.id, index: 0 };
         let mut chain =
             chain(&ChainContext { subtask, parallelism: 1, max_parallelism: 64, backend: BackendSettings::default() });
-        assert!(chain.snapshot(CheckpointId(1)).is_err());
+        assert!(chain.snapshot(CheckpointId(1), SnapshotFormat::OfBackend).is_err());
         assert!(chain.poll_source(0, 1, &mut out).is_err());
         assert!(chain.process(0, &Bytes::from_static(b"\x01"), 1, &mut out).is_err());
     }

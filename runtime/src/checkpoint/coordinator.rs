@@ -19,11 +19,16 @@
 //! It must never: hand out an id twice or out of order; complete a checkpoint that it aborted or that lacks an acknowledgement;
 //! discard an object of a retained checkpoint, or any object before the entry that drops it is durable.
 //!
+//! A savepoint is a checkpoint with three differences. It is wanted by somebody, who is told how it went. It is never subsumed: one
+//! that a later checkpoint overtakes still completes, only that its output is committed already and that it is no restore point.
+//! And its files are not the system's: once it is complete nothing here names them for deletion. Its failure is no failure of
+//! the job: it is not counted, as in later versions of Flink (`CheckpointFailureManager`).
+//!
 //! Data objects of sinks are never discarded here: those of an aborted checkpoint belong to the next one's manifest, and what
 //! remains after a failover is removed by the orphan sweep.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -33,7 +38,7 @@ mod protocol;
 mod tests;
 mod trigger;
 
-pub use protocol::{CoordinatorCommand, CoordinatorConfig, CoordinatorEvent, Participants};
+pub use protocol::{CoordinatorCommand, CoordinatorConfig, CoordinatorEvent, Participants, SavepointOrder};
 
 use super::{
     head::HeadState,
@@ -63,6 +68,14 @@ struct Pending {
     acks: BTreeMap<SubtaskId, CheckpointAck>,
     /// Triggered after all sources were exhausted.
     last: bool,
+    /// It is a savepoint.
+    savepoint: Option<SavepointOrder>,
+}
+
+impl Pending {
+    fn is_savepoint(&self) -> bool {
+        self.savepoint.is_some()
+    }
 }
 
 enum Stage {
@@ -84,6 +97,8 @@ struct Finalizing {
     retained: Vec<CheckpointId>,
     dropped: Vec<CheckpointId>,
     exhausted: bool,
+    /// A savepoint behind which a later checkpoint has completed already.
+    overtaken: bool,
 }
 
 enum Ids {
@@ -114,6 +129,10 @@ pub struct Coordinator {
     /// The due checkpoint could not be triggered, and that was said.
     skipped: bool,
     requested: bool,
+    /// Wanted and not triggered yet.
+    savepoints: VecDeque<SavepointOrder>,
+    /// A savepoint is wanted with which the job ends: nothing else is triggered.
+    stopping: bool,
     exhausted: bool,
     /// When the last checkpoint may be tried (again).
     last_at: Mono,
@@ -148,6 +167,8 @@ impl Coordinator {
             due: now,
             skipped: false,
             requested: false,
+            savepoints: VecDeque::new(),
+            stopping: false,
             exhausted: false,
             last_at: now,
             finished: false,
@@ -182,6 +203,11 @@ impl Coordinator {
     /// The execution being checkpointed.
     pub fn running(&self) -> Option<AttemptId> {
         self.running
+    }
+
+    /// The job has other subtasks from the next execution on: it is scaled. To be called while it is stopped.
+    pub fn rescaled(&mut self, participants: Participants) {
+        self.participants = participants;
     }
 
     /// Checkpoints triggered and neither completed nor aborted.
@@ -224,6 +250,7 @@ impl Coordinator {
                     self.skip("not all subtasks run", &mut out);
                 }
             }
+            Input::TriggerSavepoint(order) => self.savepoint_wanted(order, now, &mut out),
             Input::IdsGranted { from, to } => {
                 // A block that is not above everything used so far would repeat ids.
                 if from.0 >= self.ids_end && to >= from {
@@ -284,6 +311,29 @@ impl Coordinator {
         self.failures = 0;
     }
 
+    fn savepoint_wanted(&mut self, order: SavepointOrder, now: Mono, out: &mut Vec<Command>) {
+        let refused = match self.running {
+            None => Some("not all subtasks run: try again when the job is running"),
+            Some(_) if self.finished => Some("the job has processed all its input and ends"),
+            Some(_) if self.stopping => Some("a savepoint is being taken with which the job ends"),
+            Some(_) => None,
+        };
+        if let Some(reason) = refused {
+            self.points.reached(Point::SavepointRefused);
+            out.push(Command::SavepointFailed { order, reason: reason.to_string() });
+            return;
+        }
+        if order.stop {
+            // Nothing completes between the savepoint and the end (Flink stops the scheduler, which aborts what is pending).
+            self.stopping = true;
+            let pending = self.pending.iter().filter(|(_, pending)| !pending.is_savepoint());
+            for checkpoint in pending.map(|(id, _)| *id).collect::<Vec<_>>() {
+                self.abort(checkpoint, "the job is being stopped with a savepoint", false, now, out);
+            }
+        }
+        self.savepoints.push_back(order);
+    }
+
     fn stopped(&mut self, now: Mono, out: &mut Vec<Command>) {
         if self.config.sabotage.is(Sabotage::TriggerAfterStop) {
             self.overrun = self.running.is_some();
@@ -292,6 +342,11 @@ impl Coordinator {
         }
         self.exhausted = false;
         self.requested = false;
+        self.stopping = false;
+        for order in std::mem::take(&mut self.savepoints) {
+            let reason = "the execution was stopped".to_string();
+            out.push(Command::SavepointFailed { order, reason });
+        }
         if let Some(finalizing) = &self.finalizing {
             self.points.reached(match finalizing.stage {
                 Stage::Metadata => Point::StoppedWhileWritingMetadata,
@@ -323,14 +378,24 @@ impl Coordinator {
             Some(pending) if known && pending.attempt == ack.attempt => {
                 if !pending.acks.contains_key(&ack.subtask) {
                     let subtask = ack.subtask;
-                    let known = self.registry.acknowledged(checkpoint, &ack.snapshot);
+                    let known = match pending.is_savepoint() {
+                        // It refers to nothing of others.
+                        true => Ok(()),
+                        false => self.registry.acknowledged(checkpoint, &ack.snapshot),
+                    };
                     pending.acks.insert(subtask, ack);
                     out.push(Command::Journal(Event::CheckpointAcked { subtask: self.name(subtask), checkpoint }));
-                    if let Err(bad) = known {
-                        // Nobody's failure: the subtask has not heard of newer checkpoints yet. The next one will do.
-                        self.points.reached(Point::BaseIsGone);
-                        let reason = format!("{}: {bad}", self.name(subtask));
-                        self.abort(checkpoint, &reason, false, now, out);
+                    match known {
+                        Ok(()) => {}
+                        Err(_) if self.config.sabotage.is(Sabotage::BasedOnUnconfirmed) => {
+                            out.push(Command::Journal(Sabotage::BasedOnUnconfirmed.marker()));
+                        }
+                        Err(bad) => {
+                            // Nobody's failure: the subtask has not heard of newer checkpoints yet. The next one will do.
+                            self.points.reached(Point::BaseIsGone);
+                            let reason = format!("{}: {bad}", self.name(subtask));
+                            self.abort(checkpoint, &reason, false, now, out);
+                        }
                     }
                 }
             }
@@ -341,6 +406,7 @@ impl Coordinator {
     /// Discards the objects of an acknowledgement that came too late, from the wrong execution or from nobody we know.
     fn discard_late(&mut self, ack: CheckpointAck, out: &mut Vec<Command>) {
         let (checkpoint, who) = (ack.checkpoint, (ack.subtask, ack.attempt));
+        let is_stranger = !self.settled.contains_key(&checkpoint);
         let repeated = match self.settled.get_mut(&checkpoint) {
             Some(Settled::Completed) => true,
             Some(Settled::Aborted(discarded)) => {
@@ -358,7 +424,12 @@ impl Coordinator {
             return;
         }
         out.push(Command::Journal(Event::LateAckDiscarded { subtask: self.name(ack.subtask), checkpoint }));
-        let objects: Vec<_> = self.registry.unneeded(checkpoint, &ack.snapshot).cloned().collect();
+        let own = Layout { job: self.config.job }.checkpoints_prefix();
+        let was_aborted = matches!(self.settled.get(&checkpoint), Some(Settled::Aborted(_)));
+        let unneeded = self.registry.unneeded(checkpoint, &ack.snapshot);
+        // Of what lies elsewhere, in a savepoint, only those go of which it is known that they belong to none that is complete.
+        let deletable = |object: &&ObjectName| was_aborted && !is_stranger || object.as_str().starts_with(&own);
+        let objects: Vec<_> = unneeded.filter(deletable).cloned().collect();
         if !objects.is_empty() && self.config.sabotage.is(Sabotage::LateAckKeepsFiles) {
             return out.push(Command::Journal(Sabotage::LateAckKeepsFiles.marker()));
         }
@@ -405,6 +476,10 @@ impl Coordinator {
         self.forget_old();
         let objects = self.registry.aborted(checkpoint);
         self.discard(checkpoint, objects, out);
+        if let Some(order) = pending.savepoint {
+            self.savepoint_failed(checkpoint, order, reason, now, out);
+            return;
+        }
         if pending.last {
             self.points.sometimes(Point::LastCheckpointRetried, self.running.is_some());
             self.last_at = now + self.retry_pause();
@@ -421,6 +496,30 @@ impl Coordinator {
                 out.push(Command::FailJob { reason });
             }
         }
+    }
+
+    /// Nothing of it is left, and the job goes on as if nothing had been.
+    fn savepoint_failed(
+        &mut self,
+        checkpoint: CheckpointId,
+        order: SavepointOrder,
+        reason: &str,
+        now: Mono,
+        out: &mut Vec<Command>,
+    ) {
+        let directory = order.directory.clone();
+        out.push(Command::Journal(Event::SavepointFailed {
+            directory: directory.to_string(),
+            checkpoint,
+            reason: reason.to_string(),
+        }));
+        out.push(Command::DiscardSavepoint { checkpoint, directory });
+        if order.stop && self.running.is_some() {
+            self.points.reached(Point::StopRevoked);
+            self.stopping = false;
+            self.last_at = now;
+        }
+        out.push(Command::SavepointFailed { order, reason: reason.to_string() });
     }
 
     fn expire(&mut self, now: Mono, out: &mut Vec<Command>) {

@@ -74,6 +74,7 @@ mod tests {
         [(file, part)].into()
     }
 
+    /// R152.
     #[test]
     fn the_base_is_the_last_confirmed_checkpoint() {
         let mut increments = Increments::default();

@@ -9,12 +9,12 @@ use super::{
     frame::FrameError,
     metadata_format,
     primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
-    types::{SubtaskKey, SubtaskSnapshot},
+    types::{PartLocation, SubtaskKey, SubtaskSnapshot},
 };
 use crate::{
     graph::{ExecutionGraph, Vertex},
     ids::{AttemptId, CheckpointId, JobId, OperatorUid},
-    layout::Layout,
+    layout::{Layout, SavepointDirectory},
     platform::{ObjectName, StoreError, Wall},
 };
 
@@ -66,6 +66,47 @@ impl CheckpointMetadata {
         metadata_format::decode(bytes)
     }
 
+    /// The directory that the names of its objects lead from, when it was written.
+    fn written_for(&self) -> Option<String> {
+        let layout = Layout { job: self.job };
+        let below = |name: &ObjectName| name.as_str().starts_with(&layout.checkpoints_prefix());
+        let is_checkpoint = self.subtasks.values().flat_map(SubtaskSnapshot::objects).any(below);
+        is_checkpoint.then(|| directory_of(&layout.metadata(self.checkpoint)).to_string())
+    }
+
+    /// With the names that its objects have if the metadata itself is `object`: a checkpoint or savepoint can be moved and copied as
+    /// a whole. The names in the metadata of a savepoint lead from its directory, those of a checkpoint's from the root.
+    ///
+    /// # Errors
+    /// The name of an object that would lie outside of everything.
+    pub fn placed_at(mut self, object: &ObjectName) -> Result<CheckpointMetadata, String> {
+        let (from, to) = (self.written_for(), directory_of(object).to_string());
+        if from.as_deref() == Some(to.as_str()) {
+            return Ok(self);
+        }
+        for part in self.subtasks.values_mut().flat_map(|snapshot| &mut snapshot.parts) {
+            if let PartLocation::Object(name) = &mut part.location {
+                let moved = match &from {
+                    None => join(&to, name.as_str()),
+                    Some(from) => join(&to, &relative(from, name.as_str())),
+                };
+                *name = moved.ok_or_else(|| format!("{name}, seen from {object}, is no place"))?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// As it is written for a savepoint that lies in `directory`: with names that lead from there.
+    fn for_savepoint(mut self, directory: &SavepointDirectory) -> Result<CheckpointMetadata, String> {
+        for part in self.subtasks.values_mut().flat_map(|snapshot| &mut snapshot.parts) {
+            if let PartLocation::Object(name) = &mut part.location {
+                let own = name.as_str().strip_prefix(&directory.prefix()).and_then(|own| ObjectName::new(own).ok());
+                *name = own.ok_or_else(|| format!("{name} does not lie in the savepoint {directory}"))?;
+            }
+        }
+        Ok(self)
+    }
+
     /// All state objects it refers to, in a fixed order.
     pub fn objects(&self) -> Vec<ObjectName> {
         self.subtasks.values().flat_map(SubtaskSnapshot::objects).cloned().collect()
@@ -75,6 +116,37 @@ impl CheckpointMetadata {
     pub fn own_objects(&self) -> Vec<ObjectName> {
         self.subtasks.values().flat_map(|s| s.own_objects(self.checkpoint)).cloned().collect()
     }
+}
+
+pub use super::metadata_format::operator_id as flink_operator_id;
+
+/// Up to the last slash; empty: the root.
+fn directory_of(object: &ObjectName) -> &str {
+    object.as_str().rsplit_once('/').map_or("", |(directory, _)| directory)
+}
+
+/// The path of `name` from `directory`, both seen from the root.
+fn relative(directory: &str, name: &str) -> String {
+    let mut from: Vec<&str> = directory.split('/').filter(|c| !c.is_empty()).collect();
+    let mut to: Vec<&str> = name.split('/').collect();
+    while !from.is_empty() && to.len() > 1 && from[0] == to[0] {
+        from.remove(0);
+        to.remove(0);
+    }
+    [vec![".."; from.len()], to].concat().join("/")
+}
+
+/// What `path` leads to from `directory`; None if it leads out of the root.
+fn join(directory: &str, path: &str) -> Option<ObjectName> {
+    let mut place: Vec<&str> = directory.split('/').filter(|c| !c.is_empty()).collect();
+    for component in path.split('/') {
+        if component == ".." {
+            place.pop()?;
+        } else {
+            place.push(component);
+        }
+    }
+    ObjectName::new(place.join("/")).ok()
 }
 
 /// Why a checkpoint's metadata could not be had.
@@ -110,7 +182,27 @@ pub async fn write(primary: &Primary, layout: Layout, mut metadata: CheckpointMe
     }
 }
 
-/// Reads the metadata object of `checkpoint`.
+/// Writes the metadata object of a savepoint, which makes it one. All else in the directory must be durable.
+///
+/// # Errors
+/// Why it could not be written, for people. The savepoint has failed then.
+pub async fn write_savepoint(
+    primary: &Primary,
+    directory: &SavepointDirectory,
+    metadata: CheckpointMetadata,
+) -> Result<ObjectName, String> {
+    let of = |what: String| format!("metadata of savepoint {directory}: {what}");
+    let mut metadata = metadata.for_savepoint(directory).map_err(of)?;
+    metadata.written_at = primary.platform().clock.wall();
+    let bytes = metadata.encode().map_err(|error| of(error.to_string()))?;
+    let object = directory.metadata();
+    match primary.create(&object, vec![bytes]).await {
+        Ok(()) => Ok(object),
+        Err(error) => Err(format!("metadata {object} cannot be written: {error}")),
+    }
+}
+
+/// Reads the metadata object of `checkpoint`. The names in it are those that its objects have, wherever it lies.
 ///
 /// # Errors
 /// [`MetadataError`].
@@ -121,17 +213,28 @@ pub async fn read(
     object: &ObjectName,
 ) -> Result<CheckpointMetadata, MetadataError> {
     let lost = |reason: String| MetadataError::Lost { object: object.clone(), reason };
+    let found = read_any(primary, object).await?;
+    if found.checkpoint != checkpoint {
+        return Err(lost(format!("it is of checkpoint {}, not {checkpoint}", found.checkpoint)));
+    }
+    // What lies among the job's checkpoints must be one of them. A savepoint elsewhere may be of another job.
+    if found.job != layout.job && layout.checkpoint_of_metadata(object).is_some() {
+        return Err(lost(format!("it is of job {}, not {}", found.job, layout.job)));
+    }
+    Ok(found)
+}
+
+/// Reads any metadata object, of whatever checkpoint or savepoint. The names in it are those that its objects have if it lies there.
+///
+/// # Errors
+/// [`MetadataError`].
+pub async fn read_any(primary: &Primary, object: &ObjectName) -> Result<CheckpointMetadata, MetadataError> {
+    let lost = |reason: String| MetadataError::Lost { object: object.clone(), reason };
     let mut readings = Readings::new(2);
     loop {
         let (reason, meaning) = match primary.read_whole(object).await {
             Ok(bytes) => match CheckpointMetadata::decode(&bytes) {
-                Ok(found) if found.checkpoint != checkpoint => {
-                    return Err(lost(format!("it is of checkpoint {}, not {checkpoint}", found.checkpoint)));
-                }
-                Ok(found) if found.job != layout.job => {
-                    return Err(lost(format!("it is of job {}, not {}", found.job, layout.job)));
-                }
-                Ok(found) => return Ok(found),
+                Ok(found) => return found.placed_at(object).map_err(lost),
                 Err(error) => (error.to_string(), readings.bad(&bytes)),
             },
             Err(ReadError::Store(StoreError::Absent)) => return Err(lost(StoreError::Absent.to_string())),

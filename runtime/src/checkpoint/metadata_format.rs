@@ -140,7 +140,7 @@ fn section_of(body: &[u8]) -> Result<&[u8], FrameError> {
 }
 
 /// Flink's id of an operator with this uid (`StreamGraphHasherV2`).
-fn operator_id(uid: &OperatorUid) -> u128 {
+pub fn operator_id(uid: &OperatorUid) -> u128 {
     fastmurmur3::murmur3_x64_128(uid.0.as_bytes(), 0).swap_bytes()
 }
 
@@ -398,6 +398,8 @@ impl File {
         }
         match name.strip_prefix(&self.layout.checkpoints_prefix()) {
             Some(of_job) => format!("../{of_job}"),
+            // All that a savepoint has lies beside its metadata, and is named so.
+            None if !name.contains('/') => name.to_string(),
             // `checkpoints/<job>/chk-<n>/` is three deep.
             None => format!("../../../{name}"),
         }

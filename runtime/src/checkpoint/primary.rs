@@ -403,6 +403,16 @@ impl Primary {
         Ok(())
     }
 
+    /// Deletes everything whose name starts with `prefix`, going on after errors. How many there were, if they could be listed.
+    ///
+    /// # Errors
+    /// As [`Self::list`]; and the last error of [`Self::delete_all`].
+    pub async fn delete_below(&self, prefix: &str) -> Result<u64, StoreError> {
+        let found: Vec<_> = self.list(prefix).await?.into_iter().map(|meta| meta.name).collect();
+        self.delete_all(&found).await.map_err(|(_, error)| error)?;
+        Ok(found.len() as u64)
+    }
+
     /// Deletes all, going on after errors; says how many could not be deleted and the last error. What stays is found by
     /// the orphan sweep.
     pub async fn delete_all(&self, names: &[ObjectName]) -> Result<(), (usize, StoreError)> {

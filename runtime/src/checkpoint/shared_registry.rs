@@ -7,6 +7,9 @@
 //! to what is gone, because its subtask heard nothing of newer checkpoints for long, is refused: the checkpoint is
 //! aborted, and the next one has a newer base.
 //!
+//! Savepoints are restore points, and nothing more is known of them here: they refer to nothing of others, nothing refers to them,
+//! and their files are never named for deletion.
+//!
 //! It must never: name an object for deletion that a retained checkpoint, or one under way, may need; name one twice; forget one
 //! that nobody needs any more. After a change of leader it is built from the head log, which lists all that a retained
 //! checkpoint refers to; what was held for checkpoints of the leader before, which can never complete, goes with the orphan sweep.
@@ -33,8 +36,10 @@ pub struct BadReference {
 #[derive(Clone, Debug)]
 struct Retained {
     metadata: ObjectName,
-    /// State objects, written by it or by others.
+    /// State objects, written by it or by others. Of what is not `owned` none are known.
     objects: BTreeSet<ObjectName>,
+    /// False of savepoints: they can be restored, and are nobody's to delete.
+    owned: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +65,8 @@ impl SharedRegistry {
             held: BTreeMap::new(),
         };
         for (checkpoint, retained) in &head.retained {
-            registry.retain(*checkpoint, retained.metadata.clone(), retained.objects.iter().cloned());
+            let objects = retained.objects.iter().cloned();
+            registry.retain(*checkpoint, retained.metadata.clone(), objects, retained.owned);
         }
         registry
     }
@@ -68,6 +74,11 @@ impl SharedRegistry {
     /// Retained checkpoints, oldest first.
     pub fn retained(&self) -> impl Iterator<Item = CheckpointId> {
         self.retained.keys().copied()
+    }
+
+    /// Whether the files of a retained checkpoint are the system's to delete: not those of a savepoint.
+    pub fn is_owned(&self, checkpoint: CheckpointId) -> bool {
+        self.retained.get(&checkpoint).is_none_or(|retained| retained.owned)
     }
 
     /// Everything a retained checkpoint consists of, metadata first; nothing of another.
@@ -128,10 +139,15 @@ impl SharedRegistry {
         objects: impl IntoIterator<Item = ObjectName>,
     ) -> Vec<ObjectName> {
         let own = self.pending.remove(&checkpoint).unwrap_or_default();
-        self.retain(checkpoint, metadata, objects);
+        self.retain(checkpoint, metadata, objects, true);
         let mut gone: Vec<_> = own.into_iter().filter(|object| !self.references.contains_key(object)).collect();
         gone.extend(self.release(checkpoint));
         gone
+    }
+
+    /// A savepoint is complete, and a restore point. It shares nothing with anybody.
+    pub fn savepoint_completed(&mut self, checkpoint: CheckpointId, metadata: ObjectName) {
+        self.retain(checkpoint, metadata, [], false);
     }
 
     /// The checkpoint will never complete. What it wrote goes, and what was held for it alone: that is returned.
@@ -148,6 +164,9 @@ impl SharedRegistry {
     #[must_use]
     pub fn dropped(&mut self, checkpoint: CheckpointId) -> Vec<ObjectName> {
         let Some(retained) = self.retained.remove(&checkpoint) else { return Vec::new() };
+        if !retained.owned {
+            return Vec::new();
+        }
         let mut gone = vec![retained.metadata];
         for object in retained.objects {
             let Some(count) = self.references.get_mut(&object) else { continue };
@@ -187,12 +206,13 @@ impl SharedRegistry {
         checkpoint: CheckpointId,
         metadata: ObjectName,
         objects: impl IntoIterator<Item = ObjectName>,
+        owned: bool,
     ) {
         let objects: BTreeSet<_> = objects.into_iter().collect();
         for object in &objects {
             *self.references.entry(object.clone()).or_default() += 1;
         }
-        self.retained.insert(checkpoint, Retained { metadata, objects });
+        self.retained.insert(checkpoint, Retained { metadata, objects, owned });
     }
 
     /// Nothing is held for the checkpoint any more. Returns what is held for nobody else and referred to by nobody.

@@ -1,5 +1,6 @@
 //! The orphan sweep: deletes what no retained checkpoint and no manifest refers to: files of checkpoints that never completed,
-//! of tasks that died before they acknowledged, of deletions that failed.
+//! of tasks that died before they acknowledged, of deletions that failed; of savepoints that were begun and never completed. Of
+//! a savepoint that is complete it does not even look at the files.
 //!
 //! It may run only while this leader has no execution running, and after the manifests of the newest checkpoint exist. It
 //! touches nothing written under a later leader: a leader that was replaced without knowing can therefore do no harm.
@@ -71,6 +72,12 @@ pub async fn sweep(
     let keep = referenced(head);
     let listed = primary.list(&layout.checkpoints_prefix()).await?;
     delete_unreferenced(primary, layout, head, listed.into_iter().map(|m| m.name), &keep, &mut report).await;
+    for directory in &head.unfinished_savepoints {
+        // No other savepoint ever has the directory, and this one can never be completed.
+        for found in primary.list(&directory.prefix()).await? {
+            delete_orphan(primary, found.name, &mut report).await;
+        }
+    }
     for sink in sinks {
         // The listing comes first: what is committed after it was written after it, or is in the manifests read below.
         let listed = match primary.list(&layout.sink_data_prefix(&sink.0)).await {
@@ -108,12 +115,16 @@ async fn delete_unreferenced(
             report.left.push(name);
             continue;
         }
-        match primary.delete(&name).await {
-            Ok(()) => {
-                primary.platform().journal.emit(Event::OrphanSwept { object: name.to_string() });
-                report.deleted.push(name);
-            }
-            Err(error) => report.failed.push((name, error)),
+        delete_orphan(primary, name, report).await;
+    }
+}
+
+async fn delete_orphan(primary: &Primary, name: ObjectName, report: &mut SweepReport) {
+    match primary.delete(&name).await {
+        Ok(()) => {
+            primary.platform().journal.emit(Event::OrphanSwept { object: name.to_string() });
+            report.deleted.push(name);
         }
+        Err(error) => report.failed.push((name, error)),
     }
 }

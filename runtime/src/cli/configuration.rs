@@ -9,7 +9,13 @@ use crate::{
     cluster::config::ClusterConfig,
     config::{self, Configured, Layer, Origin, Registry},
     graph::Job,
-    platform::real::{prepare_root, read_configuration},
+    ids::JobId,
+    layout::LocalLayout,
+    platform::{
+        RelPath,
+        real::{prepare_root, read_configuration},
+    },
+    recovery::import::SavepointRestore,
 };
 
 /// A configuration is smaller; what is longer is something else.
@@ -87,6 +93,10 @@ pub struct Prepared {
     pub output: PathBuf,
     /// For databases; empty: the process's own disk.
     pub local_directories: Vec<String>,
+    /// For local copies of state; empty: the process's own disk.
+    pub local_roots: Vec<String>,
+    /// What the job begins with.
+    pub from_savepoint: Option<SavepointRestore>,
 }
 
 /// Reads the configuration, builds the job, decides about its state. Prints what has to be said.
@@ -102,15 +112,22 @@ pub fn prepare(
         flags.push(("parallelism.default", parallelism.to_string(), Origin::Flag("--parallelism")));
     }
     let configured = configured(&arguments.configuration, defaults, flags)?;
-    let job = build_job(arguments, &configured)?;
-    let (cluster, state) =
+    let mut job = build_job(arguments, &configured)?;
+    let from_savepoint = arguments.restore()?;
+    if let Some(from) = &from_savepoint {
+        // Another job than that which wrote it, and the same in all processes and after a restart.
+        job.id = JobId(xxhash_rust::xxh3::xxh3_128(format!("{} from {}", job.name, from.path).as_bytes()));
+    }
+    let (mut cluster, state) =
         configured.cluster(&job.state, &Registry::default()).map_err(|refusal| RunError::Usage(refusal.to_string()))?;
     let output = output(arguments.output.as_deref(), state.directory.as_deref())?;
     let (local_directories, skipped) = local_directories(&configured)?;
-    for notice in configured.notices.iter().chain(&state.notices).chain(&skipped) {
+    let (local_roots, no_roots) = local_roots(&configured)?;
+    cluster.task.local_roots = u32::try_from(local_roots.len()).unwrap_or(u32::MAX);
+    for notice in configured.notices.iter().chain(&state.notices).chain(&skipped).chain(&no_roots) {
         eprintln!("weir: note: {notice}");
     }
-    Ok(Prepared { job, cluster, output, local_directories })
+    Ok(Prepared { job, cluster, output, local_directories, local_roots, from_savepoint })
 }
 
 /// Primary storage is one directory: checkpoints, the head log and the output lie side by side in it.
@@ -186,24 +203,35 @@ fn read(path: &Path) -> Result<Layer, RunError> {
 /// # Errors
 /// If some are configured and none can be used.
 pub fn local_directories(configured: &Configured) -> Result<(Vec<String>, Vec<String>), RunError> {
-    usable(&configured.settings.state.rocksdb.local_directories, |path| prepare_root(Path::new(path)).map(|_| ()))
-        .map_err(RunError::Environment)
+    let probe = |path: &str| prepare_root(Path::new(path)).map(|_| ());
+    let asked = &configured.settings.state.rocksdb.local_directories;
+    usable("state.backend.rocksdb.localdir", asked, probe).map_err(RunError::Environment)
 }
 
-fn usable(asked: &[String], probe: impl Fn(&str) -> Result<(), String>) -> Result<(Vec<String>, Vec<String>), String> {
+/// The directories for local copies of state that can be used, in order, and what has to be said of the others.
+///
+/// # Errors
+/// If some are configured and none can be used.
+fn local_roots(configured: &Configured) -> Result<(Vec<String>, Vec<String>), RunError> {
+    let probe = |path: &str| prepare_root(Path::new(path)).map(|_| ());
+    let asked = &configured.settings.state.local_roots;
+    usable("execution.checkpointing.local-backup.dirs", asked, probe).map_err(RunError::Environment)
+}
+
+fn usable(
+    key: &str,
+    asked: &[String],
+    probe: impl Fn(&str) -> Result<(), String>,
+) -> Result<(Vec<String>, Vec<String>), String> {
     let (mut good, mut skipped) = (Vec::new(), Vec::new());
     for path in asked {
         match probe(path) {
             Ok(()) => good.push(path.clone()),
-            Err(error) => skipped.push(format!("state.backend.rocksdb.localdir: {path} is skipped: {error}")),
+            Err(error) => skipped.push(format!("{key}: {path} is skipped: {error}")),
         }
     }
     if good.is_empty() && !skipped.is_empty() {
-        return Err(format!(
-            "state.backend.rocksdb.localdir: none of {} can be used; {}",
-            asked.join(", "),
-            skipped.join("; ")
-        ));
+        return Err(format!("{key}: none of {} can be used; {}", asked.join(", "), skipped.join("; ")));
     }
     Ok((good, skipped))
 }
@@ -212,9 +240,20 @@ fn usable(asked: &[String], probe: impl Fn(&str) -> Result<(), String>) -> Resul
 /// that two clusters of one machine do not meet. None: on the process's own disk.
 pub fn native_root(directories: &[String], primary: &Path, process: &str, number: usize) -> Option<PathBuf> {
     let directory = directories.get(number.checked_rem(directories.len())?)?;
+    Some(own_directory(directory, primary, process))
+}
+
+/// Directories for local copies of state, each process's own part of them, with their names on its disk.
+pub fn mounts(directories: &[String], primary: &Path, process: &str) -> Vec<(RelPath, PathBuf)> {
+    let named = (0..).zip(directories);
+    named.map(|(n, directory)| (LocalLayout::mount(n), own_directory(directory, primary, process))).collect()
+}
+
+/// What a process has for itself of a directory that others use too.
+fn own_directory(directory: &str, primary: &Path, process: &str) -> PathBuf {
     let absolute = std::path::absolute(primary).unwrap_or_else(|_| primary.to_path_buf());
     let cluster = xxhash_rust::xxh3::xxh3_64(absolute.as_os_str().as_encoded_bytes());
-    Some(Path::new(directory).join(format!("weir-{cluster:016x}")).join(process))
+    Path::new(directory).join(format!("weir-{cluster:016x}")).join(process)
 }
 
 #[cfg(test)]
@@ -226,7 +265,8 @@ mod tests {
     fn local_directories_are_used_in_turn_and_bad_ones_skipped() {
         let asked = ["/a", "/full", "/b"].map(str::to_string);
         let probe = |path: &str| if path == "/full" { Err("no space left".to_string()) } else { Ok(()) };
-        let (good, skipped) = usable(&asked, probe).expect("two are left");
+        let key = "state.backend.rocksdb.localdir";
+        let (good, skipped) = usable(key, &asked, probe).expect("two are left");
         assert_eq!(good, ["/a", "/b"]);
         assert_eq!(skipped, ["state.backend.rocksdb.localdir: /full is skipped: no space left"]);
         let primary = Path::new("/primary");
@@ -234,9 +274,9 @@ mod tests {
         assert!(of(0).starts_with("/a") && of(1).starts_with("/b") && of(2) == of(0));
         assert_ne!(native_root(&good, Path::new("/other"), "tm", 0), Some(of(0)));
         assert_eq!(native_root(&[], primary, "tm", 3), None);
-        let none = usable(&asked[1..2], probe).expect_err("none is left");
+        let none = usable(key, &asked[1..2], probe).expect_err("none is left");
         assert!(none.contains("none of /full can be used"), "{none}");
-        assert_eq!(usable(&[], probe), Ok((Vec::new(), Vec::new())));
+        assert_eq!(usable(key, &[], probe), Ok((Vec::new(), Vec::new())));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod inspect;
 mod processes;
 mod progress;
 mod run;
+mod savepoint;
 mod summary;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -18,6 +19,7 @@ use self::configuration::{ListArguments, list};
 use self::inspect::{InspectArguments, InspectError, inspect};
 use self::processes::{JobManagerArguments, TaskManagerArguments, job_manager, task_manager};
 pub use self::run::{JobArguments, RunArguments, RunError, run};
+use self::savepoint::{SavepointArguments, TriggerArguments, savepoint, stop};
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_ENVIRONMENT: u8 = 20;
@@ -40,6 +42,10 @@ enum Command {
     /// Run subtasks for a JobManager, until it is killed.
     #[command(name = "taskmanager")]
     TaskManager(TaskManagerArguments),
+    /// Take a savepoint of a running job, or dispose of one.
+    Savepoint(SavepointArguments),
+    /// End a running job with a savepoint, from which it can go on later.
+    Stop(TriggerArguments),
     /// List the jobs that come with Weir.
     Jobs,
     /// List all configuration keys: what they mean, what is accepted, the default, and the value that counts.
@@ -81,6 +87,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
         },
         Command::Run(arguments) => reported(run(&arguments)),
+        Command::Savepoint(arguments) => reported(savepoint(&arguments)),
+        Command::Stop(arguments) => reported(stop(&arguments)),
         Command::JobManager(arguments) => reported(job_manager(&arguments)),
         Command::TaskManager(arguments) => reported(task_manager(&arguments)),
     }
@@ -94,7 +102,7 @@ fn reported(result: Result<String, RunError>) -> ExitCode {
             ExitCode::from(match error {
                 RunError::Usage(_) => EXIT_USAGE,
                 RunError::Environment(_) => EXIT_ENVIRONMENT,
-                RunError::Job(_) => EXIT_FAILED,
+                RunError::Job(_) | RunError::Refused(_) => EXIT_FAILED,
             })
         }
     }
@@ -115,7 +123,8 @@ fn show(text: &str) -> ExitCode {
 /// What clap has to say, without its usage text.
 fn one_line(text: &str) -> String {
     if !text.starts_with("error:") {
-        return "say what to do: run, jobmanager, taskmanager, jobs, config or inspect (see --help)".to_string();
+        return "say what to do: run, jobmanager, taskmanager, savepoint, stop, jobs, config or inspect (see --help)"
+            .to_string();
     }
     let first: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     format!("{} (see --help)", first.join(" ").trim_start_matches("error: "))

@@ -7,7 +7,7 @@ use clap::Args;
 use futures::{FutureExt, channel::oneshot};
 
 use super::{
-    configuration::{self, PROCESS_DEFAULTS, Prepared, native_root},
+    configuration::{self, PROCESS_DEFAULTS, Prepared, mounts, native_root},
     progress::Progress,
     run::{JobArguments, RunError, ended, interval_flag, prepare_output},
 };
@@ -87,6 +87,7 @@ fn world(
     root: &std::path::Path,
     arguments: &ProcessArguments,
     local_directories: &[String],
+    local_roots: &[String],
     progress: &Arc<Progress>,
 ) -> Result<RealWorld, RunError> {
     let below = RealConfig::below(root, name);
@@ -96,6 +97,7 @@ fn world(
         disk_root: arguments.work.clone().unwrap_or(below.disk_root),
         // Each process has some of its own choice: which, follows from its name.
         native_root: native_root(local_directories, root, name, xxhash_rust::xxh3::xxh3_64(name.as_bytes()) as usize),
+        mounts: mounts(local_roots, root, name),
         advertised_host: arguments.advertise.clone(),
         journal_capacity: JOURNAL_CAPACITY,
         journal_listener: Some(listener),
@@ -109,23 +111,22 @@ fn world(
 /// [`RunError`].
 pub fn job_manager(arguments: &JobManagerArguments) -> Result<String, RunError> {
     let flags = interval_flag(arguments.checkpoint_interval_ms);
-    let Prepared { job, cluster, output, local_directories } =
+    let Prepared { job, cluster, output, local_directories, from_savepoint, .. } =
         configuration::prepare(&arguments.job, PROCESS_DEFAULTS, flags)?;
-    let root = prepare_output(&output, arguments.resume)?;
+    let root = prepare_output(&output, arguments.resume || from_savepoint.is_some())?;
     let process = &arguments.process;
     let progress = Arc::new(Progress::new(process.quiet || process.events, process.events));
-    let world = world("jobmanager", &root, process, &local_directories, &progress)?;
-    let config = JobManagerConfig { rpc_address: Address(arguments.listen.clone()), cluster: cluster.clone() };
+    let world = world("jobmanager", &root, process, &local_directories, &[], &progress)?;
+    let rpc_address = Address(arguments.listen.clone());
+    let config = JobManagerConfig { rpc_address, cluster: cluster.clone(), from_savepoint };
     let (answer, outcome) = oneshot::channel();
     let body = jobmanager::run(world.platform(), job.clone(), config).map(|outcome| {
         // The receiver waits below.
         let _ = answer.send(outcome);
     });
     world.platform().spawner.control("jobmanager", body.boxed());
-    let outcome = world
-        .block_on(outcome)
-        .map_err(|_| RunError::Job("the JobManager ended without an outcome".to_string()))?
-        .map_err(|error| RunError::Environment(error.to_string()))?;
+    let outcome =
+        world.block_on(outcome).map_err(|_| RunError::Job("the JobManager ended without an outcome".to_string()))??;
     ended(&world, &job, outcome, &cluster, &progress, "a cluster of processes", &root)
 }
 
@@ -134,13 +135,13 @@ pub fn job_manager(arguments: &JobManagerArguments) -> Result<String, RunError> 
 /// # Errors
 /// [`RunError`] if it cannot start, or loses its port.
 pub fn task_manager(arguments: &TaskManagerArguments) -> Result<String, RunError> {
-    let Prepared { job, cluster, output, local_directories } =
+    let Prepared { job, cluster, output, local_directories, local_roots, .. } =
         configuration::prepare(&arguments.job, PROCESS_DEFAULTS, Vec::new())?;
     // The JobManager says whether the directory may be used.
     let root = prepare_output(&output, true)?;
     let process = &arguments.process;
     let progress = Arc::new(Progress::new(process.quiet || process.events, process.events));
-    let world = world(&arguments.name, &root, process, &local_directories, &progress)?;
+    let world = world(&arguments.name, &root, process, &local_directories, &local_roots, &progress)?;
     let config = TaskManagerConfig {
         job_manager: Address(arguments.job_manager.clone()),
         data_address: Address(arguments.listen.clone()),

@@ -1,13 +1,19 @@
 //! What a person sees while a job runs: one line that moves, fed by the journals.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::journal::{Event, JournalListener};
+use crate::{
+    journal::{Event, JournalListener},
+    recovery::restore_report::RecoveryReport,
+};
 
 /// Counts what the journals of all processes say.
 pub struct Progress {
@@ -15,6 +21,7 @@ pub struct Progress {
     checkpoints: AtomicU64,
     output_records: AtomicU64,
     restarts: AtomicU64,
+    recoveries: Mutex<Vec<RecoveryReport>>,
     /// Print every event.
     events: bool,
 }
@@ -33,6 +40,7 @@ impl Progress {
             checkpoints: AtomicU64::new(0),
             output_records: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
+            recoveries: Mutex::default(),
             events,
         }
     }
@@ -49,6 +57,12 @@ impl Progress {
         self.checkpoints.load(Ordering::Relaxed)
     }
 
+    /// A line for each recovery: where the state came from, and how long each step took.
+    pub fn recoveries(&self) -> String {
+        let recoveries = self.recoveries.lock().map(|recoveries| recoveries.clone()).unwrap_or_default();
+        recoveries.iter().map(|report| format!("{report}\n")).collect()
+    }
+
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
@@ -58,6 +72,11 @@ impl JournalListener for Progress {
     fn on_event(&self, process: &str, event: &Event) {
         if self.events {
             eprintln!("{process:<10} {event}");
+        }
+        if let Some(report) = RecoveryReport::of_event(event)
+            && let Ok(mut recoveries) = self.recoveries.lock()
+        {
+            recoveries.push(report);
         }
         let counter = match event {
             Event::CheckpointCompleted { .. } => &self.checkpoints,

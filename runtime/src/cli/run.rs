@@ -18,7 +18,7 @@ use crate::{
     checkpoint::primary::Primary,
     cluster::{
         config::ClusterConfig,
-        jobmanager::{self, JobManagerConfig, JobOutcome},
+        jobmanager::{self, JobManagerConfig, JobManagerError, JobOutcome},
         taskmanager::{self, TaskManagerConfig},
     },
     config::{Configured, Origin},
@@ -30,6 +30,7 @@ use crate::{
         Address, Platform,
         real::{RealConfig, RealWorld},
     },
+    recovery::import::SavepointRestore,
 };
 
 /// Events a process remembers, for the report of a failure.
@@ -58,6 +59,27 @@ pub struct JobArguments {
     /// Limit the source, to watch checkpoints go by.
     #[arg(long)]
     pub records_per_second: Option<f64>,
+    /// Begin with the state of this savepoint or retained checkpoint, given by its directory or the `_metadata` file in it. It is never
+    /// changed or deleted, and any number of jobs may begin with it, each with an output directory of its own (or in that of a job
+    /// that has ended, whose output then goes on).
+    #[arg(short = 's', long = "fromSavepoint", alias = "from-savepoint", value_name = "PATH")]
+    pub from_savepoint: Option<PathBuf>,
+    /// Leave state behind that belongs to no operator of the job; without this it is refused.
+    #[arg(short = 'n', long = "allowNonRestoredState", alias = "allow-non-restored-state")]
+    pub allow_non_restored_state: bool,
+}
+
+impl JobArguments {
+    /// What the job begins with.
+    ///
+    /// # Errors
+    /// [`RunError::Usage`] if the path is none.
+    pub(super) fn restore(&self) -> Result<Option<SavepointRestore>, RunError> {
+        let Some(path) = &self.from_savepoint else { return Ok(None) };
+        let absolute = std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_string));
+        let path = absolute.ok_or_else(|| RunError::Usage(format!("--fromSavepoint {}: no path", path.display())))?;
+        Ok(Some(SavepointRestore { path, allow_non_restored_state: self.allow_non_restored_state }))
+    }
 }
 
 #[derive(Args, Debug)]
@@ -88,6 +110,18 @@ pub enum RunError {
     Environment(String),
     #[error("the job failed: {0}")]
     Job(String),
+    /// What was asked for was not done, and nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<JobManagerError> for RunError {
+    fn from(error: JobManagerError) -> RunError {
+        match error {
+            JobManagerError::Savepoint { .. } => RunError::Refused(error.to_string()),
+            _ => RunError::Environment(error.to_string()),
+        }
+    }
 }
 
 /// Runs a job to its end and reports on it.
@@ -96,9 +130,9 @@ pub enum RunError {
 /// [`RunError`].
 pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
     let flags = interval_flag(arguments.checkpoint_interval_ms);
-    let Prepared { job, cluster, output, local_directories } =
+    let Prepared { job, cluster, output, local_directories, local_roots, from_savepoint } =
         configuration::prepare(&arguments.job, configuration::RUN_DEFAULTS, flags)?;
-    let root = prepare_output(&output, arguments.resume)?;
+    let root = prepare_output(&output, arguments.resume || from_savepoint.is_some())?;
     let progress = Arc::new(Progress::new(arguments.quiet || arguments.events, arguments.events));
     let world = |process: &str, number: usize| {
         let listener = Arc::clone(&progress) as Arc<dyn JournalListener>;
@@ -108,6 +142,7 @@ pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
             journal_capacity: JOURNAL_CAPACITY,
             journal_listener: Some(listener),
             native_root: configuration::native_root(&local_directories, &root, process, number),
+            mounts: configuration::mounts(&local_roots, &root, process),
             ..RealConfig::below(&root, process)
         };
         RealWorld::new(process, config).map_err(|e| RunError::Environment(e.to_string()))
@@ -131,17 +166,19 @@ pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
         task_managers.push(world);
     }
     let (answer, outcome) = oneshot::channel();
-    let body =
-        jobmanager::run(jm_platform.clone(), job.clone(), JobManagerConfig { rpc_address, cluster: cluster.clone() })
-            .map(|outcome| {
-                // The receiver waits below.
-                let _ = answer.send(outcome);
-            });
+    let body = jobmanager::run(
+        jm_platform.clone(),
+        job.clone(),
+        JobManagerConfig { rpc_address, cluster: cluster.clone(), from_savepoint },
+    )
+    .map(|outcome| {
+        // The receiver waits below.
+        let _ = answer.send(outcome);
+    });
     jm_platform.spawner.control("jobmanager", body.boxed());
     let outcome = jm_world
         .block_on(outcome)
-        .map_err(|_| RunError::Job("the JobManager ended without an outcome".to_string()))?
-        .map_err(|e| RunError::Environment(e.to_string()))?;
+        .map_err(|_| RunError::Job("the JobManager ended without an outcome".to_string()))??;
     let with = format!("{} TaskManagers", arguments.task_managers);
     ended(&jm_world, &job, outcome, &cluster, &progress, &with, &root)
 }
@@ -160,8 +197,13 @@ pub(super) fn ended(
     root: &Path,
 ) -> Result<String, RunError> {
     progress.finish();
-    if let JobOutcome::Failed { reason } = outcome {
-        return Err(RunError::Job(reason));
+    match outcome {
+        JobOutcome::Failed { reason } => return Err(RunError::Job(reason)),
+        JobOutcome::Stopped { savepoint } => {
+            let path = world.platform().primary.describe(&savepoint);
+            return Ok(format!("{} stopped. Savepoint stored in {path}.", job.name));
+        }
+        JobOutcome::Finished => {}
     }
     let settings = &cluster.task;
     let primary = Primary::new(&world.platform(), settings.store_operation_timeout, settings.store_total_timeout);
@@ -169,12 +211,13 @@ pub(super) fn ended(
         .block_on(summarise(&primary, Layout { job: job.id }, job))
         .map_err(|e| RunError::Environment(format!("the output cannot be read back: {e}")))?;
     Ok(format!(
-        "{} finished in {:.2} s: {} checkpoints, {} restarts, {with}, {} subtasks\noutput: {}\n{summary}",
+        "{} finished in {:.2} s: {} checkpoints, {} restarts, {with}, {} subtasks\n{}output: {}\n{summary}",
         job.name,
         progress.elapsed().as_secs_f64(),
         progress.checkpoints(),
         progress.restarts(),
         job.graph.subtasks().count(),
+        progress.recoveries(),
         root.join("output").display(),
     ))
 }
@@ -219,7 +262,8 @@ pub(super) fn prepare_output(path: &Path, resume: bool) -> Result<PathBuf, RunEr
     if used && !resume {
         let path = path.display();
         return Err(RunError::Usage(format!(
-            "{path} holds an earlier run; choose an empty directory, or go on with that run by --resume"
+            "{path} holds an earlier run; choose an empty directory, go on with that run by --resume, or with a savepoint of it by \
+             --fromSavepoint"
         )));
     }
     Ok(path.to_path_buf())

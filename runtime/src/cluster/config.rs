@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::elasticity::ElasticityConfig;
 use crate::{
     checkpoint::coordinator::CoordinatorConfig, dataflow::task::TaskSettings, ids::JobId,
     recovery::choice::FallbackBehindCommit, sabotage::SabotageSet,
@@ -71,11 +72,19 @@ pub struct ClusterConfig {
     pub cancellation_timeout: Duration,
     /// `slot.request.timeout`: the job fails if it cannot get its slots within it.
     pub slot_request_timeout: Duration,
+    /// `cluster.evenly-spread-out-slots`: tasks without a slot of their own go where the least is used, instead of filling one
+    /// TaskManager after the other.
+    pub evenly_spread_out_slots: bool,
+    /// Whether and when the parallelism follows the slots.
+    pub elasticity: ElasticityConfig,
     /// How long a restart waits for TaskManagers that may still hold previous allocations before it takes other slots.
     pub slot_return_grace: Duration,
     /// Pause between attempts to reach the JobManager or to become leader.
     pub reconnect_delay: Duration,
     pub checkpoint: CheckpointConfig,
+    /// `execution.checkpointing.savepoint-dir` (`state.savepoints.dir`): where savepoints go for which no target is named. None: one
+    /// must be named.
+    pub savepoint_directory: Option<String>,
     /// `recovery.fallback-behind-commit`.
     pub fallback_behind_commit: FallbackBehindCommit,
     pub task: TaskSettings,
@@ -90,9 +99,12 @@ impl Default for ClusterConfig {
             restart_attempts: None,
             cancellation_timeout: Duration::from_secs(180),
             slot_request_timeout: Duration::from_secs(300),
+            evenly_spread_out_slots: false,
+            elasticity: ElasticityConfig::default(),
             slot_return_grace: Duration::from_millis(500),
             reconnect_delay: Duration::from_millis(200),
             checkpoint: CheckpointConfig::default(),
+            savepoint_directory: None,
             fallback_behind_commit: FallbackBehindCommit::Replay,
             task: TaskSettings::default(),
         }

@@ -1,6 +1,8 @@
 //! The control protocol between JobManager and TaskManagers: one connection per TaskManager, opened by the TaskManager,
 //! messages both ways, no replies: every message is a fact or an order, and carries what fences it.
 //!
+//! A client connects to the same port, asks one thing and waits for the answer.
+//!
 //! A frame is one version byte and the postcard encoding of one message. Anything else closes the connection.
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     dataflow::task::{SubtaskCommand, SubtaskReport, SubtaskSpec},
-    ids::{AllocationId, AttemptId, JobId, LeaderEpoch, SubtaskId},
+    ids::{AllocationId, AttemptId, JobId, LeaderEpoch, SharedSlot, SubtaskId},
     platform::Address,
 };
 
@@ -19,10 +21,10 @@ const PROTOCOL_VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldSlot {
     pub allocation: AllocationId,
-    /// The slot sharing group member: the slot holds subtask `group` of every vertex.
-    pub group: u32,
-    /// The last attempt that deployed into it; of two TaskManagers that claim one group, the later one is right.
-    pub attempt: AttemptId,
+    pub shared: SharedSlot,
+    /// The attempt in which it was first deployed here. Of two TaskManagers that claim the same, the one where it came later is
+    /// right: it came there because the other could not be had.
+    pub since: AttemptId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,27 @@ pub enum ToJobManager {
     Cancelled {
         attempt: AttemptId,
     },
+    /// Not from a TaskManager. It is answered on the same connection, once, by a [`ClientResponse`].
+    Client(ClientRequest),
+}
+
+/// What somebody who is no part of the cluster wants of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientRequest {
+    Savepoint {
+        /// None: whatever job it is.
+        job: Option<JobId>,
+        /// The directory below which it is to lie; None: `state.savepoints.dir`.
+        target: Option<String>,
+        /// The job ends with it.
+        stop: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientResponse {
+    /// The savepoint's path, or why there is none. If there is none, the job goes on as before.
+    Savepoint(Result<String, String>),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,7 +87,11 @@ pub enum ToTaskManager {
     Deploy {
         leader: LeaderEpoch,
         slot: u32,
-        group: u32,
+        /// The parallelism at which the job runs; None: as it is described.
+        scaled_to: Option<u32>,
+        shared: SharedSlot,
+        /// The attempt in which that was first deployed there.
+        since: AttemptId,
         spec: Box<SubtaskSpec>,
     },
     /// Stop every task of this and of earlier attempts, then say so.
@@ -79,11 +106,13 @@ pub enum ToTaskManager {
         subtasks: Vec<SubtaskId>,
         command: SubtaskCommand,
     },
-    /// The allocation is no longer wanted: free the slot and drop its local state.
+    /// The allocation is no longer wanted: free the slot.
     ReleaseSlot {
         leader: LeaderEpoch,
         slot: u32,
         allocation: AllocationId,
+        /// Others may want its local state, to whom its key groups go now. Without: drop it.
+        keep_copies: bool,
     },
 }
 

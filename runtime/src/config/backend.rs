@@ -193,8 +193,7 @@ pub fn resolve(
     }
     let settings = &config.rocksdb;
     let code_or = |said: fn(&StateBackend) -> Option<bool>, configured| code.and_then(said).unwrap_or(configured);
-    // What the cluster's key asks for is not there yet, and said; a job that asks for it is refused.
-    let in_rocksdb = !heap && code_or(|b| b.timers_in_rocksdb, false);
+    let in_rocksdb = !heap && code_or(|b| b.timers_in_rocksdb, settings.timers_in_rocksdb);
     let backend = BackendSettings {
         kind,
         incremental,

@@ -11,7 +11,7 @@ use super::{
     read::{Entry, Layer, Origin},
     settings::{RestartStrategy, Settings},
 };
-use crate::cluster::config::ClusterConfig;
+use crate::{cluster::config::ClusterConfig, recovery::local_shelf::CopyFormat};
 
 /// A value that cannot be, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +194,10 @@ impl Configured {
         let mut cluster = self.settings.cluster.clone();
         cluster.task.backend = state.backend.clone();
         cluster.task.local_recovery = state.local_recovery;
+        if let Some(limit_bytes) = self.settings.state.local_memory {
+            cluster.task.local_copies = CopyFormat::Memory { limit_bytes };
+        }
+        cluster.savepoint_directory.clone_from(&self.settings.state.savepoint_directory);
         Ok((cluster, state))
     }
 

@@ -57,6 +57,8 @@ pub struct StateConfig {
     /// … and use them.
     pub restore_from_local: bool,
     pub local_roots: Vec<String>,
+    /// Local copies are kept in memory, so many bytes at most on each TaskManager. None: they are files.
+    pub local_memory: Option<u64>,
     pub rocksdb: RocksDbConfig,
 }
 
@@ -74,6 +76,7 @@ impl Default for StateConfig {
             local_backup: false,
             restore_from_local: false,
             local_roots: Vec::new(),
+            local_memory: None,
             rocksdb: RocksDbConfig::default(),
         }
     }

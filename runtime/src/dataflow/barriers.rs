@@ -2,19 +2,23 @@
 
 use super::{
     alignment::{AlignmentCommand, AlignmentEvent},
+    chain::SnapshotFormat,
     snapshotting::SnapshotParts,
     source_driver::{SourceDriver, SourceTurn},
     subtask::{Subtask, user},
     task::{SubtaskCommand, SubtaskReport, TaskFailure},
 };
-use crate::{ids::CheckpointId, journal::Event, points::Point, sabotage::Sabotage};
+use crate::{ids::CheckpointId, journal::Event, layout::SavepointDirectory, points::Point, sabotage::Sabotage};
 
 impl Subtask {
     /// Carries out a command other than cancel.
     pub(super) fn obey(&mut self, command: SubtaskCommand) -> Result<(), TaskFailure> {
         match command {
             SubtaskCommand::Cancel => {}
-            SubtaskCommand::TriggerCheckpoint(checkpoint) => self.triggered(checkpoint)?,
+            SubtaskCommand::TriggerCheckpoint(checkpoint) => self.triggered(checkpoint, None)?,
+            SubtaskCommand::TriggerSavepoint { checkpoint, directory } => {
+                self.triggered(checkpoint, Some(directory))?;
+            }
             SubtaskCommand::NotifyComplete(checkpoint) => {
                 self.merges.completed(checkpoint);
                 self.sinks.completed(checkpoint);
@@ -28,13 +32,18 @@ impl Subtask {
                 self.platform.journal.emit(Event::TaskNotifiedAborted { subtask, checkpoint });
                 let commands = self.alignment.handle(AlignmentEvent::Aborted(checkpoint));
                 self.align(commands)?;
+                self.savepoints.remove(&checkpoint);
                 self.snapshotter.aborted(checkpoint);
             }
         }
         Ok(())
     }
 
-    fn triggered(&mut self, checkpoint: CheckpointId) -> Result<(), TaskFailure> {
+    fn triggered(
+        &mut self,
+        checkpoint: CheckpointId,
+        savepoint: Option<SavepointDirectory>,
+    ) -> Result<(), TaskFailure> {
         if checkpoint <= self.last_triggered {
             return Ok(());
         }
@@ -53,12 +62,19 @@ impl Subtask {
             return Ok(());
         }
         self.last_triggered = checkpoint;
+        self.savepoints.extend(savepoint.map(|directory| (checkpoint, directory)));
         self.snapshot(checkpoint)
     }
 
     /// A barrier was taken from an input channel.
-    pub(super) fn barrier_received(&mut self, position: usize, checkpoint: CheckpointId) -> Result<(), TaskFailure> {
+    pub(super) fn barrier_received(
+        &mut self,
+        position: usize,
+        checkpoint: CheckpointId,
+        savepoint: Option<SavepointDirectory>,
+    ) -> Result<(), TaskFailure> {
         let channel = self.inputs[position].name.clone();
+        self.savepoints.extend(savepoint.map(|directory| (checkpoint, directory)));
         self.platform.journal.emit(Event::BarrierReceived { channel, checkpoint });
         let commands = self.alignment.handle(AlignmentEvent::Barrier { channel: position, checkpoint });
         self.align(commands)
@@ -108,7 +124,11 @@ impl Subtask {
 
     /// The synchronous part of a snapshot, the barrier to all outputs, and the start of the asynchronous part.
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<(), TaskFailure> {
-        let chain = self.chain.snapshot(checkpoint).map_err(user)?;
+        let savepoint = self.savepoints.remove(&checkpoint);
+        // Barriers come in order: what was announced before is overtaken, or given up.
+        self.savepoints = self.savepoints.split_off(&checkpoint);
+        let format = if savepoint.is_some() { SnapshotFormat::Canonical } else { SnapshotFormat::OfBackend };
+        let chain = self.chain.snapshot(checkpoint, format).map_err(user)?;
         if self.spec.settings.sabotage.is(Sabotage::EmitDuringSnapshot) {
             self.emit_behind_the_snapshot()?;
         }
@@ -128,10 +148,11 @@ impl Subtask {
             journal.emit(Event::BarrierEmitted { subtask, checkpoint, attempt: self.spec.attempt });
         }
         for channel in &mut self.channels {
-            channel.push_barrier(checkpoint);
+            channel.push_barrier(checkpoint, savepoint.as_ref());
         }
         self.snapshotter.start(SnapshotParts {
             checkpoint,
+            savepoint,
             chain,
             merges: self.merges.kept().clone(),
             sinks,

@@ -19,6 +19,7 @@ use crate::{
     },
     ids::{BackendId, CheckpointId, KeyGroupRange, OperatorUid, SplitId},
     platform::{Mono, NativeDir, NativeOp},
+    recovery::restore_report::RestoreReport,
 };
 
 /// An error of user code or of its data; fails the attempt.
@@ -148,10 +149,22 @@ pub struct RestoredNative {
     pub shared: SharedFiles,
 }
 
+/// How state is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SnapshotFormat {
+    /// As the backend takes snapshots: perhaps as files of its own.
+    #[default]
+    OfBackend,
+    /// Whole, and the same from every backend, so that any can restore it. What a savepoint is written in (Flink's canonical format).
+    Canonical,
+}
+
 /// The synchronous part of a snapshot.
 #[derive(Default)]
 pub struct ChainSnapshot {
     pub checkpoint: CheckpointId,
+    /// Asked for.
+    pub format: SnapshotFormat,
     pub parts: Vec<PartSource>,
     pub native: Vec<NativeSnapshot>,
     pub inline: BTreeMap<OperatorUid, Vec<u8>>,
@@ -178,6 +191,8 @@ pub struct RestoredState {
     pub parallelism: BTreeMap<OperatorUid, u32>,
     /// Where keyed operators may have databases, each a directory of its own.
     pub scratch: BTreeMap<OperatorUid, Scratch>,
+    /// Where it all came from.
+    pub report: RestoreReport,
 }
 
 /// A state part with its bytes, which were verified.
@@ -214,6 +229,11 @@ pub trait Chain {
     /// What is to be done, in this order, at this stage.
     fn native_calls(&mut self, _stage: NativeStage) -> Vec<NativeCall> {
         Vec::new()
+    }
+
+    /// The calls of [`NativeStage::Open`] are done.
+    fn natively_opened(&mut self) -> Result<(), ChainError> {
+        Ok(())
     }
 
     /// Source chains: reads up to `max_records` records of one of this subtask's splits (by position among them).
@@ -267,7 +287,7 @@ pub trait Chain {
     }
 
     /// The synchronous part of a snapshot. Must be short: it may mark state as shared, never encode it.
-    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<ChainSnapshot, ChainError>;
+    fn snapshot(&mut self, checkpoint: CheckpointId, format: SnapshotFormat) -> Result<ChainSnapshot, ChainError>;
 
     /// `checkpoint` is complete.
     fn completed(&mut self, _checkpoint: CheckpointId) {}

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     ids::CheckpointId,
     journal::{Event, Journal},
+    layout::SavepointDirectory,
     platform::{Connection, FrameReceiver, FrameSender, Mono, NetError},
     points::Point,
 };
@@ -125,8 +126,12 @@ impl OutputChannel {
         self.waiting.push_back(Waiting::Data { frame: frame::encode_data(records, payload), payload: payload.len() });
     }
 
-    pub fn push_barrier(&mut self, checkpoint: CheckpointId) {
-        self.waiting.push_back(Waiting::Barrier { frame: frame::encode_barrier(checkpoint), checkpoint });
+    pub fn push_barrier(&mut self, checkpoint: CheckpointId, savepoint: Option<&SavepointDirectory>) {
+        let frame = match savepoint {
+            Some(directory) => frame::encode_savepoint_barrier(checkpoint, directory),
+            None => frame::encode_barrier(checkpoint),
+        };
+        self.waiting.push_back(Waiting::Barrier { frame, checkpoint });
     }
 
     pub fn push_marker(&mut self, epoch: CheckpointId) {
@@ -354,7 +359,7 @@ impl InputChannel {
         }
         match self.current.as_ref()? {
             Frame::Data { records, .. } => Some(Front::Data(*records)),
-            Frame::Barrier(checkpoint) => Some(Front::Barrier(*checkpoint)),
+            Frame::Barrier(checkpoint) | Frame::SavepointBarrier(checkpoint, _) => Some(Front::Barrier(*checkpoint)),
             Frame::ReplayMarker(epoch) => Some(Front::ReplayMarker(*epoch)),
             Frame::Watermark(watermark) => Some(Front::EventTime(EventTime::At(*watermark))),
             Frame::Idle => Some(Front::EventTime(EventTime::Idle)),
@@ -385,9 +390,21 @@ impl InputChannel {
                 format!("{length} bytes with a credit of {credit}")
             }
             Frame::Credit(_) => "credit, which only a consumer sends".to_string(),
-            Frame::Barrier(_) | Frame::ReplayMarker(_) | Frame::Watermark(_) | Frame::Idle => return Ok(()),
+            Frame::Barrier(_)
+            | Frame::SavepointBarrier(..)
+            | Frame::ReplayMarker(_)
+            | Frame::Watermark(_)
+            | Frame::Idle => return Ok(()),
         };
         Err(ChannelError::Protocol { channel: self.name.clone(), what })
+    }
+
+    /// Where the savepoint is to lie that the barrier at the front asks for; None for the barrier of a checkpoint.
+    pub fn savepoint(&self) -> Option<SavepointDirectory> {
+        match &self.current {
+            Some(Frame::SavepointBarrier(_, directory)) => Some(directory.clone()),
+            _ => None,
+        }
     }
 
     /// What is left of the data frame at the front; empty if there is none.

@@ -67,9 +67,9 @@ fn a_payload_larger_than_the_window_goes_when_the_window_is_free() {
 fn a_barrier_needs_no_credit_but_keeps_its_place() {
     let (mut output, mut input, _) = ends(false);
     output.push_data(1, &[0; 90]);
-    output.push_barrier(CheckpointId(1));
+    output.push_barrier(CheckpointId(1), None);
     output.push_data(1, &[0; 90]);
-    output.push_barrier(CheckpointId(2));
+    output.push_barrier(CheckpointId(2), None);
     turn(&mut output, &mut input);
     assert_eq!(consume(&mut input), Some(90));
     assert_eq!(input.front(), Some(Front::Barrier(CheckpointId(1))));
@@ -144,7 +144,7 @@ proptest! {
         for (n, frame) in (0u64..).zip(&frames) {
             match frame {
                 Some(length) => output.push_data(1, &vec![0; *length]),
-                None => output.push_barrier(CheckpointId(n)),
+                None => output.push_barrier(CheckpointId(n), None),
             }
         }
         let mut arrived = Vec::new();

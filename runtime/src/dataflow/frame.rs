@@ -9,11 +9,16 @@
 //! | 3 credit | u32 bytes newly granted | consumer to producer |
 //! | 4 watermark | i64 milliseconds since 1970 | producer to consumer |
 //! | 5 idle | nothing | producer to consumer |
+//! | 6 savepoint barrier | u64 checkpoint, the savepoint's directory (UTF-8) | producer to consumer |
 
 use bytes::{Buf, Bytes};
 
 use super::task::ChannelHello;
-use crate::{ids::CheckpointId, platform::MAX_FRAME_BYTES};
+use crate::{
+    ids::CheckpointId,
+    layout::SavepointDirectory,
+    platform::{MAX_FRAME_BYTES, ObjectName},
+};
 
 const DATA: u8 = 0;
 const BARRIER: u8 = 1;
@@ -21,6 +26,7 @@ const REPLAY_MARKER: u8 = 2;
 const CREDIT: u8 = 3;
 const WATERMARK: u8 = 4;
 const IDLE: u8 = 5;
+const SAVEPOINT_BARRIER: u8 = 6;
 
 const DATA_HEADER: usize = 5;
 
@@ -36,6 +42,9 @@ pub enum Frame {
         payload: Bytes,
     },
     Barrier(CheckpointId),
+    /// A barrier that asks for a savepoint, and says where: every subtask learns it with the barrier itself, as in Flink
+    /// (`CheckpointOptions`).
+    SavepointBarrier(CheckpointId, SavepointDirectory),
     ReplayMarker(CheckpointId),
     /// So many payload bytes more may be sent.
     Credit(u32),
@@ -54,6 +63,8 @@ pub enum FrameError {
     UnknownKind(u8),
     #[error("{kind} frame of {length} bytes, {expected} expected")]
     Length { kind: &'static str, length: usize, expected: &'static str },
+    #[error("a savepoint barrier without the name of a directory")]
+    Directory,
     #[error("a data frame that announces no records")]
     NoRecords,
     #[error("no channel hello: {0}")]
@@ -71,6 +82,15 @@ pub fn encode_data(records: u32, payload: &[u8]) -> Bytes {
 
 pub fn encode_barrier(checkpoint: CheckpointId) -> Bytes {
     numbered(BARRIER, checkpoint.0)
+}
+
+pub fn encode_savepoint_barrier(checkpoint: CheckpointId, directory: &SavepointDirectory) -> Bytes {
+    let name = directory.name().as_str();
+    let mut frame = Vec::with_capacity(9 + name.len());
+    frame.push(SAVEPOINT_BARRIER);
+    frame.extend_from_slice(&checkpoint.0.to_le_bytes());
+    frame.extend_from_slice(name.as_bytes());
+    Bytes::from(frame)
 }
 
 pub fn encode_replay_marker(epoch: CheckpointId) -> Bytes {
@@ -124,6 +144,15 @@ pub fn decode(mut frame: Bytes) -> Result<Frame, FrameError> {
         CREDIT if frame.len() == 4 => Ok(Frame::Credit(frame.get_u32_le())),
         CREDIT => Err(FrameError::Length { kind: "a credit", length, expected: "5" }),
         WATERMARK => number("a watermark", length, frame).map(|n| Frame::Watermark(n.cast_signed())),
+        SAVEPOINT_BARRIER => {
+            let expected = "more than 9";
+            let checkpoint = frame.try_get_u64_le();
+            let checkpoint =
+                checkpoint.map_err(|_| FrameError::Length { kind: "a savepoint barrier", length, expected })?;
+            let name = std::str::from_utf8(&frame).ok().and_then(|name| ObjectName::new(name).ok());
+            let directory = SavepointDirectory::at(name.ok_or(FrameError::Directory)?);
+            Ok(Frame::SavepointBarrier(CheckpointId(checkpoint), directory))
+        }
         IDLE if frame.is_empty() => Ok(Frame::Idle),
         IDLE => Err(FrameError::Length { kind: "an idle", length, expected: "1" }),
         unknown => Err(FrameError::UnknownKind(unknown)),
@@ -166,6 +195,9 @@ mod tests {
         let payload = Bytes::from_static(b"records");
         assert_eq!(decode(encode_data(3, &payload)), Ok(Frame::Data { records: 3, payload }));
         assert_eq!(decode(encode_barrier(CheckpointId(7))), Ok(Frame::Barrier(CheckpointId(7))));
+        let directory = SavepointDirectory::at(ObjectName::new("savepoints/savepoint-000000-0123456789ab").unwrap());
+        let barrier = encode_savepoint_barrier(CheckpointId(9), &directory);
+        assert_eq!(decode(barrier), Ok(Frame::SavepointBarrier(CheckpointId(9), directory)));
         assert_eq!(decode(encode_replay_marker(CheckpointId(8))), Ok(Frame::ReplayMarker(CheckpointId(8))));
         assert_eq!(decode(encode_credit(u32::MAX)), Ok(Frame::Credit(u32::MAX)));
         assert_eq!(decode(encode_watermark(i64::MIN)), Ok(Frame::Watermark(i64::MIN)));
@@ -182,6 +214,10 @@ mod tests {
         assert_eq!(bad(b"\x01\x00"), "a barrier frame of 2 bytes, 9 expected");
         assert_eq!(bad(b"\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00"), "a replay marker frame of 10 bytes, 9 expected");
         assert_eq!(bad(b"\x04\x00"), "a watermark frame of 2 bytes, 9 expected");
+        assert_eq!(bad(b"\x06\x00"), "a savepoint barrier frame of 2 bytes, more than 9 expected");
+        for nowhere in [&b"\x06\x00\x00\x00\x00\x00\x00\x00\x00"[..], b"\x06\x00\x00\x00\x00\x00\x00\x00\x00../ha"] {
+            assert_eq!(bad(nowhere), "a savepoint barrier without the name of a directory");
+        }
         assert_eq!(bad(b"\x05\x00"), "an idle frame of 2 bytes, 1 expected");
         assert_eq!(bad(b"\x03\x00\x00\x00\x00\x00"), "a credit frame of 6 bytes, 5 expected");
     }
@@ -211,6 +247,7 @@ mod tests {
                 let again = match frame {
                     Frame::Data { records, payload } => encode_data(records, &payload),
                     Frame::Barrier(n) => encode_barrier(n),
+                    Frame::SavepointBarrier(n, directory) => encode_savepoint_barrier(n, &directory),
                     Frame::ReplayMarker(n) => encode_replay_marker(n),
                     Frame::Credit(n) => encode_credit(n),
                     Frame::Watermark(n) => encode_watermark(n),

@@ -97,8 +97,9 @@ impl Subtask {
                     self.merges.record(position as u32, consumed);
                 }
                 Front::Barrier(checkpoint) => {
+                    let savepoint = self.inputs[position].savepoint();
                     self.inputs[position].pop_control();
-                    self.barrier_received(position, checkpoint)?;
+                    self.barrier_received(position, checkpoint, savepoint)?;
                 }
                 Front::EventTime(said) => {
                     self.inputs[position].pop_control();

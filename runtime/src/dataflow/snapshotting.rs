@@ -5,7 +5,7 @@
 //! checkpoint and nothing else.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     task::Context,
 };
@@ -24,18 +24,22 @@ use crate::{
     checkpoint::types::{CheckpointAck, MergeStep, SubtaskSnapshot},
     ids::CheckpointId,
     journal::Event,
+    layout::SavepointDirectory,
     platform::{Held, MAX_FRAME_BYTES, Platform},
     recovery::{
         local_store::LocalStateStore,
         native_io::write_native,
-        snapshot_io::{SnapshotContext, write_snapshot},
+        snapshot_writing::{SnapshotContext, write_snapshot},
     },
+    sabotage::Sabotage,
     state::BackendKind,
 };
 
 /// What the synchronous part leaves to be written.
 pub struct SnapshotParts {
     pub checkpoint: CheckpointId,
+    /// It is a savepoint, and is to lie there.
+    pub savepoint: Option<SavepointDirectory>,
     pub chain: ChainSnapshot,
     pub merges: BTreeMap<CheckpointId, Vec<MergeStep>>,
     pub sinks: SinkSnapshot,
@@ -46,6 +50,9 @@ pub struct SnapshotParts {
 pub struct Snapshotter {
     shared: Arc<Shared>,
     tasks: TaskSet,
+    /// Of the snapshots that nothing was heard of yet: those that are savepoints. No checkpoint is based on one (FLINK-23949), and no
+    /// local copies are made of them, as little as in Flink of RocksDB's.
+    savepoints: BTreeSet<CheckpointId>,
     /// Synchronous snapshots that are being written: the stream waits for them.
     awaited: Vec<oneshot::Receiver<()>>,
 }
@@ -85,11 +92,19 @@ impl Snapshotter {
             #[cfg(feature = "sabotage")]
             unconfirmed: std::sync::Mutex::default(),
         };
-        Snapshotter { shared: Arc::new(shared), tasks: TaskSet::default(), awaited: Vec::new() }
+        Snapshotter {
+            shared: Arc::new(shared),
+            tasks: TaskSet::default(),
+            savepoints: BTreeSet::new(),
+            awaited: Vec::new(),
+        }
     }
 
     /// Starts the asynchronous part; it ends with Ack or Decline.
     pub fn start(&mut self, parts: SnapshotParts) {
+        if parts.savepoint.is_some() {
+            self.savepoints.insert(parts.checkpoint);
+        }
         let shared = Arc::clone(&self.shared);
         let name = format!("snapshot {} of {}", parts.checkpoint, shared.name);
         let backend = &shared.spec.settings.backend;
@@ -116,6 +131,11 @@ impl Snapshotter {
     pub fn completed(&mut self, checkpoint: CheckpointId) {
         #[cfg(feature = "sabotage")]
         self.shared.forget_unconfirmed(checkpoint);
+        let is_savepoint = self.savepoints.remove(&checkpoint);
+        self.savepoints = self.savepoints.split_off(&checkpoint);
+        if is_savepoint {
+            return;
+        }
         self.shared.bases(|bases| bases.completed(checkpoint));
         if self.shared.spec.settings.local_recovery {
             let local = Arc::clone(&self.shared.local);
@@ -127,6 +147,9 @@ impl Snapshotter {
     /// The checkpoint was given up, and with it its local copy. Its asynchronous part, if it still runs, goes on: the late
     /// acknowledgement names the objects that the coordinator then deletes.
     pub fn aborted(&mut self, checkpoint: CheckpointId) {
+        if self.savepoints.remove(&checkpoint) {
+            return;
+        }
         self.shared.bases(|bases| bases.aborted(checkpoint));
         if self.shared.spec.settings.local_recovery {
             let local = Arc::clone(&self.shared.local);
@@ -170,18 +193,21 @@ impl Shared {
     }
 
     async fn write(&self, parts: SnapshotParts) -> Result<CheckpointAck, String> {
-        let SnapshotParts { checkpoint, chain, merges, sinks, exhausted } = parts;
+        let SnapshotParts { checkpoint, savepoint, chain, merges, sinks, exhausted } = parts;
+        let is_checkpoint = savepoint.is_none();
         let context = SnapshotContext {
             job: self.spec.job,
             subtask: self.spec.subtask,
             name: self.name.clone(),
             attempt: self.spec.attempt,
             checkpoint,
+            savepoint,
         };
         let settings = &self.spec.settings;
-        let local = settings.local_recovery.then(|| self.local.begin(checkpoint));
+        let local = (settings.local_recovery && is_checkpoint).then(|| self.local.begin(checkpoint));
         let mut parts = chain.parts;
-        let (base, contents) = match settings.backend.is_incremental() {
+        let is_base = is_checkpoint && settings.backend.is_incremental();
+        let (base, contents) = match is_base {
             true => self.bases(|bases| (bases.base(), bases.resolve(&mut parts))),
             false => (None, Contents::default()),
         };
@@ -192,8 +218,13 @@ impl Shared {
         };
         let (state, sinks) = futures::future::join(state, sinks.complete()).await;
         let (state, sinks) = (state?, sinks?);
-        if settings.backend.is_incremental() {
-            self.bases(|bases| bases.wrote(checkpoint, &contents, &state));
+        if is_base {
+            self.bases(|bases| {
+                bases.wrote(checkpoint, &contents, &state);
+                if settings.sabotage.is(Sabotage::BasedOnUnconfirmed) {
+                    bases.completed(checkpoint);
+                }
+            });
         }
         if let Ok(mut held) = self.state.lock() {
             held.resize(state.iter().map(|part| part.length).sum());
@@ -269,9 +300,7 @@ impl Shared {
     async fn delete_unconfirmed(&self) {
         let settings = &self.spec.settings;
         let objects: Vec<_> = self.unconfirmed(std::mem::take).into_values().flatten().collect();
-        if !objects.is_empty()
-            && settings.sabotage.runs(crate::sabotage::Sabotage::CloseDeletesAcked, &self.platform.journal)
-        {
+        if !objects.is_empty() && settings.sabotage.runs(Sabotage::CloseDeletesAcked, &self.platform.journal) {
             let (operation, total) = (settings.store_operation_timeout, settings.store_total_timeout);
             let primary = crate::checkpoint::primary::Primary::new(&self.platform, operation, total);
             let _ = primary.delete_all(&objects).await;

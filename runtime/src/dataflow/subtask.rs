@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
@@ -33,9 +34,10 @@ use crate::{
     graph::{ChainContext, Job},
     ids::{BackendId, CheckpointId, OperatorUid},
     journal::Event,
+    layout::SavepointDirectory,
     platform::{Clock, Mono, Platform, Timer},
     points::Point,
-    recovery::{local_store::LocalStateStore, snapshot_io::restore_parts},
+    recovery::{local_store::LocalStateStore, restore_report::RestoreReport, snapshot_reading::restore_parts},
     sabotage::Sabotage,
     state::{BackendKind, key_group_range},
 };
@@ -61,9 +63,10 @@ pub async fn run_subtask(
     let mut commands = Commands::new(commands);
     let stop = match start(platform, &job, Arc::new(spec), local, inbound, &mut commands, &reports).await {
         Err(stop) => stop,
-        Ok(mut subtask) => {
+        Ok((mut subtask, restored)) => {
+            subtask.say_restored(&restored);
             // The TaskManager may be gone; then the cancel that follows from it ends the loop.
-            let _ = reports.send(SubtaskReport::Running);
+            let _ = reports.send(SubtaskReport::Running(Box::new(restored)));
             let stop = match poll_fn(|cx| subtask.poll_run(cx, &mut commands)).await {
                 Ok(()) => Stop::Cancelled,
                 Err(failure) => Stop::Failed(failure),
@@ -92,8 +95,9 @@ async fn start(
     mut inbound: mpsc::UnboundedReceiver<InboundChannel>,
     commands: &mut Commands,
     reports: &mpsc::UnboundedSender<SubtaskReport>,
-) -> Result<Subtask, Stop> {
+) -> Result<(Subtask, RestoreReport), Stop> {
     let settings = &spec.settings;
+    let begun = platform.clock.now();
     let vertex = job.graph.vertex(spec.subtask.vertex);
     let name = job.graph.subtask_name(spec.subtask);
     let mut chain = job.chains[spec.subtask.vertex.0 as usize](&ChainContext {
@@ -103,7 +107,10 @@ async fn start(
         backend: settings.backend.clone(),
     });
     let scratch = commands.unless_cancelled(scratch(&platform, settings, &vertex.keyed)).await?;
-    let restored = commands.unless_cancelled(restore_parts(&platform, &spec, &name, Some(&local), scratch)).await?;
+    let mut restored = commands.unless_cancelled(restore_parts(&platform, &spec, &name, Some(&local), scratch)).await?;
+    let mut report = std::mem::take(&mut restored.report);
+    let read = platform.clock.now();
+    report.read = read.since(begun);
     if settings.sabotage.is(Sabotage::KeepsForeignKeyGroups) {
         let own = key_group_range(spec.subtask.index, vertex.parallelism, vertex.max_parallelism);
         let mut native = restored.scratch.values().flat_map(|scratch| &scratch.restored);
@@ -118,6 +125,9 @@ async fn start(
         let (subtask, attempt) = (name.clone(), spec.attempt);
         platform.journal.emit(Event::DatabaseOpened { subtask, operator: operator.0, attempt });
     }
+    chain.natively_opened().map_err(user)?;
+    let opened = platform.clock.now();
+    report.open = opened.since(read);
     let needs_processing_time = chain.needs_processing_time();
     let replaying = !spec.replay.epochs.is_empty();
     chain.set_muted(replaying && !settings.sabotage.runs(Sabotage::ReplayUnmuted, &platform.journal));
@@ -125,6 +135,8 @@ async fn start(
     let channels = connect_outputs(&platform, job, &spec, &name);
     let inputs = collect_inputs(&platform, &job.graph, &spec, &mut inbound, &name);
     let (channels, inputs) = commands.unless_cancelled(futures::future::try_join(channels, inputs)).await?;
+
+    report.connect = platform.clock.now().since(opened);
 
     // The newest checkpoint that this subtask's state contains: restored, or replayed.
     let restored = spec.restore.as_ref().map_or(CheckpointId(0), |r| r.checkpoint);
@@ -136,7 +148,7 @@ async fn start(
             (0..splits.len()).filter(|i| *i as u64 % u64::from(vertex.parallelism) == u64::from(spec.subtask.index));
         SourceDriver::new(platform.clone(), settings.clone(), own.count(), chain.rate_limit())
     });
-    Ok(Subtask {
+    let subtask = Subtask {
         alignment: Alignment::new(inputs.len(), from, settings.sabotage.is(Sabotage::SkipAlignment)),
         replay: replaying.then(|| Replay::new(spec.replay.clone(), inputs.len())),
         sinks: SinkLog::new(platform.clone(), Arc::clone(&spec), &vertex.sinks, from),
@@ -145,6 +157,7 @@ async fn start(
         reports: reports.clone(),
         inbound: Some(inbound),
         last_triggered: from,
+        savepoints: BTreeMap::new(),
         exhausted_reported: false,
         next_input: 0,
         input_times: InputEventTimes::new(inputs.len()),
@@ -161,7 +174,8 @@ async fn start(
         inputs,
         source,
         spec,
-    })
+    };
+    Ok((subtask, report))
 }
 
 /// What the databases of keyed operators need, if there are any.
@@ -212,6 +226,8 @@ pub(super) struct Subtask {
     pub(super) snapshotter: Snapshotter,
     pub(super) reports: mpsc::UnboundedSender<SubtaskReport>,
     pub(super) last_triggered: CheckpointId,
+    /// Of the barriers that are being aligned: those that ask for a savepoint, and where it is to lie.
+    pub(super) savepoints: BTreeMap<CheckpointId, SavepointDirectory>,
     pub(super) exhausted_reported: bool,
     /// What the input channels say of event time.
     pub(super) input_times: InputEventTimes,
@@ -365,6 +381,21 @@ impl Subtask {
                 }
             }
         }
+    }
+
+    /// What the restore took, for the journal.
+    fn say_restored(&self, report: &RestoreReport) {
+        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.platform.journal.emit(Event::SubtaskRestored {
+            subtask: self.name.clone(),
+            attempt: self.spec.attempt,
+            local_bytes: report.local_bytes(),
+            primary_bytes: report.primary_bytes(),
+            inline_bytes: report.inline_bytes(),
+            read_us: us(report.read),
+            open_us: us(report.open),
+            connect_us: us(report.connect),
+        });
     }
 
     pub(super) fn report(&self, report: SubtaskReport) {

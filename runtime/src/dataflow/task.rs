@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checkpoint::types::{CheckpointAck, OutputDigest, ReplayPlan, RestoreOrder},
     ids::{AllocationId, AttemptId, CheckpointId, EdgeId, JobId, OperatorUid, SubtaskId},
+    layout::SavepointDirectory,
     platform::{Address, Connection},
+    recovery::{local_shelf::CopyFormat, restore_report::RestoreReport},
     sabotage::SabotageSet,
     state::BackendSettings,
 };
@@ -38,6 +40,11 @@ pub struct TaskSettings {
     pub parts_per_snapshot: u32,
     /// Keep a local copy of each snapshot, and use it in recovery.
     pub local_recovery: bool,
+    /// How many directories are configured for local copies, which lie in them by turns (`taskmanager.state.local.root-dirs`). 0:
+    /// they lie in `localState` on the TaskManager's own disk.
+    pub local_roots: u32,
+    /// As what local copies are kept.
+    pub local_copies: CopyFormat,
     /// One attempt of one primary storage operation.
     pub store_operation_timeout: Duration,
     /// All attempts of one primary storage operation.
@@ -64,6 +71,8 @@ impl Default for TaskSettings {
             channel_window_bytes: 256 << 10,
             parts_per_snapshot: 4,
             local_recovery: false,
+            local_roots: 0,
+            local_copies: CopyFormat::Files,
             store_operation_timeout: Duration::from_secs(10),
             store_total_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
@@ -115,6 +124,11 @@ pub enum SubtaskCommand {
     NotifyAborted(CheckpointId),
     /// Stop; no further effects.
     Cancel,
+    /// Sources only: as `TriggerCheckpoint`, for a savepoint that is to lie in `directory`.
+    TriggerSavepoint {
+        checkpoint: CheckpointId,
+        directory: SavepointDirectory,
+    },
 }
 
 /// Why a subtask failed, as far as the JobManager must tell causes apart.
@@ -143,7 +157,7 @@ impl fmt::Display for TaskFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SubtaskReport {
     /// State restored, all channels connected, records flow.
-    Running,
+    Running(Box<RestoreReport>),
     /// A source has read all its splits to their ends.
     Exhausted,
     Ack(Box<CheckpointAck>),

@@ -108,7 +108,7 @@ impl Chain for SourceChain {
     fn process(&mut self, _: u32, _: &Bytes, _: u32, _: &mut Outputs) -> Result<Consumed, ChainError> {
         unreachable!("a source has no inputs")
     }
-    fn snapshot(&mut self, _: CheckpointId) -> Result<ChainSnapshot, ChainError> {
+    fn snapshot(&mut self, _: CheckpointId, _: SnapshotFormat) -> Result<ChainSnapshot, ChainError> {
         let mut snapshot = ChainSnapshot::default();
         snapshot.inline.insert(uid("source"), postcard::to_stdvec(&self.offsets).unwrap());
         for (position, offset) in self.offsets.iter().enumerate() {
@@ -184,7 +184,7 @@ impl Chain for CounterChain {
     fn needs_processing_time(&mut self) -> bool {
         self.behaviour.processing_time
     }
-    fn snapshot(&mut self, _: CheckpointId) -> Result<ChainSnapshot, ChainError> {
+    fn snapshot(&mut self, _: CheckpointId, _: SnapshotFormat) -> Result<ChainSnapshot, ChainError> {
         let bytes = Bytes::from(postcard::to_stdvec(&self.sum).unwrap());
         let key_groups = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(127) };
         let part = PartSource {
@@ -234,7 +234,7 @@ impl Chain for SinkChain {
         }
         Ok(consumed)
     }
-    fn snapshot(&mut self, _: CheckpointId) -> Result<ChainSnapshot, ChainError> {
+    fn snapshot(&mut self, _: CheckpointId, _: SnapshotFormat) -> Result<ChainSnapshot, ChainError> {
         Ok(ChainSnapshot::default())
     }
     fn set_muted(&mut self, muted: bool) {
@@ -261,6 +261,7 @@ pub fn job(behaviour: Behaviour) -> Arc<Job> {
         operators: vec![uid(name)],
         keyed: Vec::new(),
         splits: None,
+        slot_sharing_group: 0,
         sinks: Vec::new(),
     };
     let mut source = vertex(0, "read", 2);
@@ -290,6 +291,7 @@ pub fn job(behaviour: Behaviour) -> Arc<Job> {
             }),
             Arc::new(|_: &ChainContext| Box::<SinkChain>::default() as Box<dyn Chain>),
         ],
+        rescale: None,
         state: Default::default(),
     })
 }
@@ -441,7 +443,7 @@ impl Deployment {
         self.acks(checkpoint)
     }
     pub fn run_to_running(&mut self, world: &mut TestWorld) {
-        world.run_until("all running", || self.count(|r| *r == SubtaskReport::Running) == 5);
+        world.run_until("all running", || self.count(|r| matches!(r, SubtaskReport::Running(_))) == 5);
     }
     pub fn run_to_exhausted(&mut self, world: &mut TestWorld) {
         world.run_until("sources exhausted", || self.count(|r| *r == SubtaskReport::Exhausted) == 2);

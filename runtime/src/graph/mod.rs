@@ -1,14 +1,14 @@
 //! The execution graph: chains of operators as vertices, their exchanges as edges. Plain data; the code behind a vertex is
 //! made by its [`ChainFactory`].
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::JobState,
     dataflow::chain::Chain,
-    ids::{EdgeId, JobId, OperatorUid, SplitId, SubtaskId, VertexId},
+    ids::{EdgeId, JobId, OperatorUid, SharedSlot, SplitId, SubtaskId, VertexId},
     state::BackendSettings,
 };
 
@@ -40,6 +40,8 @@ pub struct Vertex {
     pub splits: Option<Vec<SplitId>>,
     /// Sink operators in the chain, by uid, which is also the name of the output.
     pub sinks: Vec<OperatorUid>,
+    /// Subtask i of every vertex of one group runs in one slot. Groups are numbered from 0 in the order in which vertices name them.
+    pub slot_sharing_group: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,9 +76,12 @@ impl ExecutionGraph {
         self.vertices.iter().flat_map(|v| (0..v.parallelism).map(|index| SubtaskId { vertex: v.id, index }))
     }
 
-    /// `<vertex name>[<index>]`.
+    /// `<vertex name>[<index>]`; of a vertex that is not here, because the job was another one then, its number.
     pub fn subtask_name(&self, id: SubtaskId) -> String {
-        format!("{}[{}]", self.vertex(id.vertex).name, id.index)
+        match self.vertices.get(id.vertex.0 as usize) {
+            Some(vertex) => format!("{}[{}]", vertex.name, id.index),
+            None => id.to_string(),
+        }
     }
 
     /// Upstream subtasks that feed `subtask` over `edge`, in order.
@@ -95,9 +100,37 @@ impl ExecutionGraph {
         }
     }
 
-    /// Slots needed with slot sharing: one slot holds subtask i of every vertex.
+    /// How many slots each slot sharing group needs: as many as the most parallel of its vertices has subtasks.
+    fn group_parallelism(&self) -> BTreeMap<u32, u32> {
+        let mut groups: BTreeMap<u32, u32> = BTreeMap::new();
+        for vertex in &self.vertices {
+            let most = groups.entry(vertex.slot_sharing_group).or_default();
+            *most = vertex.parallelism.max(*most);
+        }
+        groups
+    }
+
+    /// Slots needed with slot sharing: one slot holds subtask i of every vertex of a slot sharing group.
     pub fn slots_needed(&self) -> u32 {
-        self.vertices.iter().map(|v| v.parallelism).max().unwrap_or(0)
+        self.group_parallelism().values().sum()
+    }
+
+    /// What the slots hold, in order.
+    pub fn shared_slots(&self) -> Vec<SharedSlot> {
+        let groups = self.group_parallelism().into_iter();
+        groups
+            .flat_map(|(group, parallelism)| {
+                (0..parallelism).map(move |index| SharedSlot { group, index, parallelism })
+            })
+            .collect()
+    }
+
+    /// The slot that a subtask shares.
+    pub fn shared_slot(&self, subtask: SubtaskId) -> SharedSlot {
+        let group = self.vertex(subtask.vertex).slot_sharing_group;
+        let of_group = self.vertices.iter().filter(|v| v.slot_sharing_group == group);
+        let parallelism = of_group.map(|v| v.parallelism).max().unwrap_or(0);
+        SharedSlot { group, index: subtask.index, parallelism }
     }
 }
 
@@ -113,6 +146,9 @@ pub struct ChainContext {
 /// Makes the operators of one subtask, on the subtask's own thread.
 pub type ChainFactory = Arc<dyn Fn(&ChainContext) -> Box<dyn Chain> + Send + Sync>;
 
+/// Makes a job at another parallelism.
+pub type Rescale = Arc<dyn Fn(u32) -> Result<Job, String> + Send + Sync>;
+
 /// A job: its graph and the code behind each vertex. Every process of a cluster builds the same job from the same code.
 #[derive(Clone)]
 pub struct Job {
@@ -123,6 +159,42 @@ pub struct Job {
     pub chains: Vec<ChainFactory>,
     /// What it says of its state; it wins over the cluster's configuration.
     pub state: JobState,
+    /// None: it has one parallelism and no other.
+    pub rescale: Option<Rescale>,
+}
+
+impl Job {
+    /// The same job with as many subtasks of each operator that does not say its own number: at most its max parallelism, and what
+    /// says its own number at most that.
+    ///
+    /// # Errors
+    /// If it cannot be scaled, and why.
+    pub fn at_parallelism(&self, parallelism: u32) -> Result<Job, String> {
+        match &self.rescale {
+            Some(rescale) => rescale(parallelism),
+            None => Err(format!("job {} was not made by a builder and cannot be scaled", self.name)),
+        }
+    }
+}
+
+/// Which program a job is, as far as short cuts between two attempts ask for it: they assume that the code has not changed.
+/// Equal for the same operators under the same names in the same version of the runtime, whatever the parallelism.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProgramId(pub u64);
+
+impl Job {
+    /// What tells this program from another one.
+    pub fn program(&self) -> ProgramId {
+        let mut text = format!("{}\n{}\n", env!("CARGO_PKG_VERSION"), self.name);
+        for vertex in &self.graph.vertices {
+            text += &format!("{} {}", vertex.name, vertex.max_parallelism);
+            for operator in &vertex.operators {
+                text += &format!(" {operator}{}", if vertex.keyed.contains(operator) { "*" } else { "" });
+            }
+            text.push('\n');
+        }
+        ProgramId(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
 }
 
 impl fmt::Debug for Job {

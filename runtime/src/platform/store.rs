@@ -97,4 +97,18 @@ pub trait PrimaryStorage: Send + Sync {
     fn list(&self, prefix: &str, by: Mono) -> Fut<'_, Result<Vec<ObjectMeta>, StoreError>>;
     /// Deletes; fine if there is none.
     fn delete(&self, name: &ObjectName, by: Mono) -> Fut<'_, Result<(), StoreError>>;
+
+    /// The name of what a person means by `path`, a directory or an object: relative to the root here.
+    ///
+    /// # Errors
+    /// Why this store has nothing under such a path.
+    fn locate(&self, path: &str) -> Result<ObjectName, String> {
+        let name = path.strip_suffix('/').unwrap_or(path);
+        ObjectName::new(name).map_err(|error| error.to_string())
+    }
+
+    /// `name` as a person would write it; [`Self::locate`] understands it.
+    fn describe(&self, name: &ObjectName) -> String {
+        name.to_string()
+    }
 }

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     checkpoint::frame,
-    ids::AllocationId,
+    ids::{AllocationId, AttemptId, SharedSlot},
     layout::LocalLayout,
     platform::{DiskError, LocalDisk, RelPath},
 };
 
 const MAGIC: [u8; 4] = *b"WESL";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const SLOT: &str = "slot";
 const NEW_SLOT: &str = "slot.new";
 
@@ -21,8 +21,10 @@ pub struct StoredAllocation {
     pub allocation: AllocationId,
     /// The TaskManager's slot it was made for.
     pub slot: u32,
-    /// The slot sharing group it was given to: subtask `group` of every vertex.
-    pub group: u32,
+    /// What it holds.
+    pub shared: SharedSlot,
+    /// The attempt in which that was first deployed into it.
+    pub since: AttemptId,
 }
 
 /// What was found below the local state root.
@@ -56,14 +58,22 @@ async fn read_slot(disk: &dyn LocalDisk, directory: &RelPath, name: &str) -> Res
         return Err("not the directory of an allocation".to_string());
     }
     let bytes = disk.read(&directory.join(SLOT), None).await.map_err(|e| e.to_string())?;
-    let found: StoredAllocation = frame::decode_value(MAGIC, VERSION, &bytes).map_err(|e| format!("slot file: {e}"))?;
+    let found = decode(&bytes).map_err(|e| format!("slot file: {e}"))?;
     if found.allocation != allocation {
         return Err(format!("slot file is of allocation {}", found.allocation));
     }
     Ok(found)
 }
 
-/// Records which slot and group an allocation is for. To be called when it is made.
+/// Reads the record of a slot.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn decode(bytes: &[u8]) -> Result<StoredAllocation, String> {
+    frame::decode_value(MAGIC, VERSION, bytes).map_err(|e| e.to_string())
+}
+
+/// Records which slot an allocation is of and what it holds. To be called when that changes.
 ///
 /// # Errors
 /// [`DiskError`]: the allocation will not be found after a restart; nothing else is lost.
@@ -85,10 +95,27 @@ pub async fn write_slot(disk: &dyn LocalDisk, slot: StoredAllocation) -> Result<
     disk.sync_dir(&LocalLayout::root()).await
 }
 
-/// The slot was freed: all local state of the allocation goes.
+/// The slot is no longer held for the allocation; its local state stays for now. A TaskManager that starts does not offer it.
 ///
 /// # Errors
-/// [`DiskError`]: the directory may still be there; the next scan finds it.
-pub async fn release(disk: &dyn LocalDisk, allocation: AllocationId) -> Result<(), DiskError> {
-    disk.remove_tree(&LocalLayout::allocation(allocation)).await
+/// [`DiskError`]: the record may still be there; then the JobManager is offered the slot, and refuses it.
+pub async fn forget_slot(disk: &dyn LocalDisk, allocation: AllocationId) -> Result<(), DiskError> {
+    let directory = LocalLayout::allocation(allocation);
+    match disk.remove(&directory.join(SLOT)).await {
+        Ok(()) | Err(DiskError::NotFound(_)) => disk.sync_dir(&directory).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// The slot was freed: all local state of the allocation goes, below all `roots`.
+///
+/// # Errors
+/// [`DiskError`]: a directory may still be there; the next scan finds it.
+pub async fn release(disk: &dyn LocalDisk, roots: &[RelPath], allocation: AllocationId) -> Result<(), DiskError> {
+    let mut result = disk.remove_tree(&LocalLayout::allocation(allocation)).await;
+    for root in roots.iter().filter(|root| **root != LocalLayout::root()) {
+        let removed = disk.remove_tree(&root.join(&LocalLayout::allocation_name(allocation))).await;
+        result = result.and(removed);
+    }
+    result
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     checkpoint::{
-        metadata::{CheckpointMetadata, VertexShape},
+        metadata::{CheckpointMetadata, VertexShape, flink_operator_id},
         types::{InlineState, PartKind, RestoreOrder, RestorePart, StatePart, SubtaskSnapshot},
     },
     graph::{ExecutionGraph, Vertex},
@@ -24,10 +24,10 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignmentError {
     #[error(
-        "checkpoint {checkpoint} has state of operator {operator}, which the job does not have: give the operator its uid \
-         back, or start without the checkpoint"
+        "checkpoint {checkpoint} has state of operator {operator} (id {id:032x}), which the job does not have: give the operator \
+         its uid back, or leave its state behind, by --allowNonRestoredState (-n) when the job is started from it"
     )]
-    UnknownOperator { checkpoint: CheckpointId, operator: OperatorUid },
+    UnknownOperator { checkpoint: CheckpointId, operator: OperatorUid, id: u128 },
     #[error(
         "operator {operator} has max parallelism {now} in the job and {then} in checkpoint {checkpoint}; the number of key \
          groups cannot change: set the job's max parallelism to {then}"
@@ -53,9 +53,24 @@ pub fn assign(
     metadata: &CheckpointMetadata,
     graph: &ExecutionGraph,
 ) -> Result<BTreeMap<SubtaskId, RestoreOrder>, AssignmentError> {
+    assign_as_allowed(metadata, graph, false)
+}
+
+/// [`assign`]; with `allow_non_restored_state` what no operator of the job takes is left behind: [`left_behind`].
+///
+/// # Errors
+/// [`AssignmentError`].
+pub fn assign_as_allowed(
+    metadata: &CheckpointMetadata,
+    graph: &ExecutionGraph,
+    allow_non_restored_state: bool,
+) -> Result<BTreeMap<SubtaskId, RestoreOrder>, AssignmentError> {
     let before = operators_before(metadata)?;
     for (operator, then) in &before {
-        check(metadata.checkpoint, operator, then, graph)?;
+        match check(metadata.checkpoint, operator, then, graph) {
+            Err(AssignmentError::UnknownOperator { .. }) if allow_non_restored_state => {}
+            other => other?,
+        }
     }
     let orders = graph.subtasks().map(|subtask| {
         let vertex = graph.vertex(subtask.vertex);
@@ -70,6 +85,19 @@ pub fn assign(
         (subtask, order)
     });
     Ok(orders.collect())
+}
+
+/// Operators of the checkpoint with state that the job does not have.
+///
+/// # Errors
+/// [`AssignmentError::UnknownSubtask`].
+pub fn left_behind(metadata: &CheckpointMetadata, graph: &ExecutionGraph) -> Result<Vec<OperatorUid>, AssignmentError> {
+    let before = operators_before(metadata)?;
+    let unknown = before.iter().filter(|(operator, then)| {
+        let checked = check(metadata.checkpoint, operator, then, graph);
+        matches!(checked, Err(AssignmentError::UnknownOperator { .. }))
+    });
+    Ok(unknown.map(|(operator, _)| (*operator).clone()).collect())
 }
 
 fn operators_before(metadata: &CheckpointMetadata) -> Result<BTreeMap<&OperatorUid, Before<'_>>, AssignmentError> {
@@ -111,7 +139,8 @@ fn check(
     }
     let operator = operator.clone();
     let Some(vertex) = graph.vertices.iter().find(|vertex| vertex.operators.contains(&operator)) else {
-        return Err(AssignmentError::UnknownOperator { checkpoint, operator });
+        let id = flink_operator_id(&operator);
+        return Err(AssignmentError::UnknownOperator { checkpoint, operator, id });
     };
     // Only keyed state is cut by key groups.
     if vertex.keyed.contains(&operator) && vertex.max_parallelism != then.shape.max_parallelism {

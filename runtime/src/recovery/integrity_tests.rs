@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::{
     assignment::assign,
     local_store::LocalStateStore,
-    snapshot_io::{SnapshotContext, restore_parts, write_snapshot},
+    snapshot_reading::restore_parts,
+    snapshot_writing::{SnapshotContext, write_snapshot},
 };
 use crate::{
     checkpoint::{
@@ -53,6 +54,7 @@ fn graph() -> ExecutionGraph {
         operators: vec![uid()],
         keyed: vec![uid()],
         splits: None,
+        slot_sharing_group: 0,
         sinks: Vec::new(),
     };
     ExecutionGraph { vertices: vec![vertex], edges: Vec::new() }
@@ -86,7 +88,7 @@ impl Checkpoints {
         let checkpoint = CheckpointId(id);
         let attempt = AttemptId { leader: LeaderEpoch(1), execution: Execution(1) };
         let name = "count[0]".to_string();
-        let context = SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt, checkpoint };
+        let context = SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt, checkpoint, savepoint: None };
         let mut sources = self.state.snapshot().unwrap();
         for source in &mut sources {
             if let Some(part) = self.base.get(&source.name).filter(|part| unchanged(&part.name)) {

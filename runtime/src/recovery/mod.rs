@@ -4,13 +4,24 @@
 pub mod allocations;
 pub mod assignment;
 pub mod choice;
+pub mod import;
+pub mod local_copy;
+pub mod local_inventory;
+pub mod local_manifest;
+pub mod local_shelf;
+mod local_sources;
 pub mod local_store;
+pub mod local_writer;
 pub mod native_io;
 #[cfg(feature = "sabotage")]
 mod planted_state;
-pub mod snapshot_io;
+pub mod restore_report;
+pub mod snapshot_reading;
+pub mod snapshot_writing;
 
 #[cfg(test)]
 mod integrity_tests;
+#[cfg(test)]
+mod local_tests;
 #[cfg(test)]
 mod tests;

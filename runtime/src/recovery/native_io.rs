@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::{
-    local_store::LocalWriter,
-    snapshot_io::{LOCAL_GRACE, SnapshotContext, upload_one},
+    local_writer::LocalWriter,
+    snapshot_writing::{LOCAL_GRACE, SnapshotContext, upload_one},
 };
 use crate::{
     checkpoint::{
@@ -78,7 +78,6 @@ async fn write_one(
     files.retain(|file| is_needed(file));
     let started = platform.clock.now();
     let primary = Primary::new(platform, settings.store_operation_timeout, settings.store_total_timeout);
-    let layout = Layout { job: context.job };
     let new_part = |file: &String| {
         let kind = if is_shared(file) {
             PartKind::Shared { file: file.clone() }
@@ -88,12 +87,7 @@ async fn write_one(
         // With the key groups: where a subtask restores what several have written, names tell the parts apart.
         let name = format!("{}-{}-{}-{file}", plain_name(&operator), key_groups.first, key_groups.last);
         let nonce = platform.entropy.next_u64("object-nonce");
-        let (checkpoint, attempt, subtask) = (context.checkpoint, context.attempt, context.subtask);
-        let object = if is_shared(file) {
-            layout.shared_part(checkpoint, attempt, subtask, &name, nonce)
-        } else {
-            layout.state_part(checkpoint, attempt, subtask, &name, nonce)
-        };
+        let object = context.object(&name, is_shared(file), nonce);
         StatePart {
             operator: operator.clone(),
             key_groups,
@@ -214,6 +208,7 @@ pub(super) struct Place {
 /// # Errors
 /// If an operator has no database, or what the checkpoint says is no file name.
 pub(super) fn places(
+    layout: Layout,
     checkpoint: CheckpointId,
     parts: &[RestorePart],
     scratch: &mut BTreeMap<OperatorUid, Scratch>,
@@ -248,7 +243,8 @@ pub(super) fn places(
             scratch.restored.len() - 1
         });
         let native = &mut scratch.restored[position];
-        if let Some(file) = shared_file(part) {
+        // Nothing is based on files of another job, which it may take away: the first checkpoint after them is whole (NO_CLAIM).
+        if let Some(file) = shared_file(part).filter(|_| part.object().is_some_and(|o| layout.is_shared(o))) {
             native.shared.insert(file, part.clone());
         }
         let subdirectory = native.subdirectory.clone();

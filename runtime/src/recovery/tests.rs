@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::{
     allocations::{StoredAllocation, release, scan, write_slot},
-    local_store::{LocalManifest, LocalStateStore},
-    snapshot_io::{SnapshotContext, restore_parts, write_snapshot},
+    local_manifest::LocalManifest,
+    local_store::LocalStateStore,
+    snapshot_reading::restore_parts,
+    snapshot_writing::{SnapshotContext, write_snapshot},
 };
 use crate::{
     checkpoint::{
@@ -65,7 +67,8 @@ fn sources(checkpoint: u64) -> Vec<PartSource> {
 
 fn context(checkpoint: u64) -> SnapshotContext {
     let name = "count[0]".to_string();
-    SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt: attempt(), checkpoint: CheckpointId(checkpoint) }
+    let checkpoint = CheckpointId(checkpoint);
+    SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt: attempt(), checkpoint, savepoint: None }
 }
 
 fn snapshot(world: &World, checkpoint: u64, local: &LocalStateStore) -> Result<Vec<StatePart>, String> {
@@ -313,14 +316,19 @@ fn confirmations_and_aborts_clear_the_local_store() {
 #[test]
 fn allocations_are_found_again_and_rubbish_is_named() {
     let world = World::default();
-    let slots: Vec<_> =
-        (0..3).map(|slot| StoredAllocation { allocation: AllocationId(slot.into()), slot, group: 2 - slot }).collect();
+    let stored = |slot: u32| StoredAllocation {
+        allocation: AllocationId(slot.into()),
+        slot,
+        shared: SharedSlot { group: 0, index: 2 - slot, parallelism: 3 },
+        since: AttemptId::default(),
+    };
+    let slots: Vec<_> = (0..3).map(stored).collect();
     world.run(async {
         for slot in &slots {
             write_slot(&world, *slot).await.unwrap();
             write_slot(&world, *slot).await.unwrap();
         }
-        release(&world, AllocationId(1)).await.unwrap();
+        release(&world, &[], AllocationId(1)).await.unwrap();
         let mut file = world.create_new(&RelPath::new("localState/aid_zz/slot").unwrap()).await.unwrap();
         file.append("x".into()).await.unwrap();
         let found = scan(&world).await.unwrap();
@@ -337,7 +345,7 @@ proptest! {
     #[test]
     fn damaged_manifests_are_data(hostile in proptest::collection::vec(any::<u8>(), 0..80)) {
         prop_assert!(LocalManifest::decode(&hostile).is_err());
-        let _ = LocalManifest::decode(&crate::checkpoint::frame::encode(*b"WELM", 1, &hostile));
+        let _ = LocalManifest::decode(&crate::checkpoint::frame::encode(*b"WELM", 2, &hostile));
     }
 
     /// Names from outside are never used as paths.

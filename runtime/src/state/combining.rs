@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 
 use super::{
-    backend::OpenContext,
     context::KeyedContext,
+    declare::OpenContext,
     error::{StateError, UserError},
     format::StateKind,
     heap::foreign_handle,

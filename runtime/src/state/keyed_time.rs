@@ -3,19 +3,21 @@
 use std::marker::PhantomData;
 
 use super::{
-    backend::{KeyedBackend, OpenContext},
+    backend::{KeyedBackend, Store},
     context::KeyedContext,
+    declare::OpenContext,
     error::{StateError, UserError},
     format::{SectionWriter, StateHeader},
     heap::foreign_handle,
     key::StateKey,
     key_group::key_group_of,
-    restored::same_state,
+    restored::{Restored, same_state},
     settings::{BackendKind, BackendSettings, TimersPlace},
     table::StateNamespace,
-    timers::{AnyTimers, TimeDomain, Timer, TimerQueue, queue_header},
+    timer_rows::{HeapRows, TimerRows},
+    timers::{AnyTimers, TimeDomain, Timer, TimerQueue, load, queue_header},
 };
-use crate::{checkpoint::types::Times, ids::KeyGroupRange};
+use crate::checkpoint::types::Times;
 
 /// The service under which the timers of a [`KeyedProcess`](crate::api::KeyedProcess) are kept.
 const USER_SERVICE: &str = "user";
@@ -26,7 +28,7 @@ pub(super) struct KeyedTime<K> {
     queues: Vec<Box<dyn AnyTimers<K>>>,
     domains: Vec<TimeDomain>,
     needs_processing_time: bool,
-    /// Timers were to be in the database.
+    /// Timers are in the database.
     in_database: bool,
 }
 
@@ -51,9 +53,11 @@ impl<K: StateKey> KeyedTime<K> {
         self.needs_processing_time = true;
     }
 
-    /// Adds the queues to what a store has of states, by name: first their headers.
+    /// Adds the queues on the heap to what a store has of states, by name: first their headers.
     pub(super) fn add_headers(&self, mut states: Vec<StateHeader>) -> Vec<StateHeader> {
-        states.extend(self.queues.iter().map(|queue| queue.header().clone()));
+        if !self.in_database {
+            states.extend(self.queues.iter().map(|queue| queue.header().clone()));
+        }
         states.sort_by(|a, b| a.name.cmp(&b.name));
         states
     }
@@ -72,9 +76,18 @@ impl<K: StateKey> KeyedTime<K> {
     ) -> Vec<Box<dyn SectionWriter>> {
         let of_states = states.iter().map(|header| header.name.clone()).zip(sections);
         let mut all: Vec<(String, Box<dyn SectionWriter>)> = of_states.collect();
-        all.extend(self.queues.iter_mut().map(|queue| (queue.header().name.clone(), queue.share(groups.clone()))));
+        all.extend(self.queues.iter_mut().filter_map(|queue| {
+            let section = queue.share(groups.clone())?;
+            Some((queue.header().name.clone(), section))
+        }));
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all.into_iter().map(|(_, section)| section).collect()
+    }
+
+    /// Nothing is asked of the queues any more.
+    #[cfg(feature = "rocksdb")]
+    pub(super) fn close_queues(&mut self) {
+        self.queues.clear();
     }
 
     fn queue<N: StateNamespace>(&mut self, position: usize) -> &mut TimerQueue<K, N> {
@@ -92,6 +105,10 @@ impl<K: StateKey> KeyedBackend<K> {
     /// Sets what operators see.
     pub fn set_times(&mut self, times: Times) {
         self.time.times = times;
+        #[cfg(feature = "rocksdb")]
+        if let Store::RocksDb(rocks) = &mut self.store {
+            rocks.set_processing_time(times.processing);
+        }
     }
 
     pub fn times(&self) -> Times {
@@ -108,21 +125,32 @@ impl<K: StateKey> KeyedBackend<K> {
         self.time.next(domain)
     }
 
-    /// Timers of all queues.
-    pub fn timers(&self) -> u64 {
+    /// Timers of all queues. Those in a database are counted one by one.
+    ///
+    /// # Errors
+    /// If they cannot be counted.
+    pub fn timers(&self) -> Result<u64, StateError> {
         self.time.queues.iter().map(|queue| queue.count()).sum()
     }
 
     /// Takes out the first timer of a service, if its time has come.
     ///
     /// # Errors
-    /// If it does not decode.
+    /// If it does not decode, or cannot be taken out.
     pub(crate) fn pop_due<N: StateNamespace>(
         &mut self,
         service: TimerService<N>,
         now: i64,
     ) -> Result<Option<Timer<K, N>>, StateError> {
         self.time.queue::<N>(service.position).pop_due(now)
+    }
+
+    /// Takes out the first of these timers, if its time has come; says whether it had.
+    ///
+    /// # Errors
+    /// If it does not decode, or cannot be taken out.
+    pub fn fire_due(&mut self, timers: Timers, now: i64) -> Result<bool, StateError> {
+        self.pop_due(timers, now).map(|timer| timer.is_some())
     }
 
     /// The timers that user code has declared in this domain, if it has.
@@ -137,31 +165,57 @@ impl<K: StateKey> KeyedBackend<K> {
         domain: TimeDomain,
         service: &str,
     ) -> Result<TimerService<N>, UserError> {
-        if self.time.in_database {
-            return Err(UserError::new(
-                "timers cannot be kept in RocksDB yet; they are on the heap with every backend: set \
-                 state.backend.rocksdb.timer-service.factory to HEAP",
-            ));
-        }
         let header = queue_header::<N>(domain, service);
         if let Some(position) = self.time.queues.iter().position(|queue| queue.header().name == header.name) {
             same_state(self.time.queues[position].header(), &header)?;
             return Ok(TimerService::at(position));
         }
-        let mut queue: TimerQueue<K, N> = TimerQueue::new(header.clone(), self.range.count() as usize);
-        if let Some(restored) = self.take_restored(&header)? {
-            let KeyGroupRange { first, .. } = self.range;
-            for (group, section) in &restored.sections {
-                let max_parallelism = self.max_parallelism;
-                queue.load(usize::from(group.0 - first.0), section, |key| {
-                    key_group_of(key.java_hash(), max_parallelism) == *group
-                })?;
+        let restored = self.take_restored(&header)?;
+        let rows = match &mut self.store {
+            #[cfg(feature = "rocksdb")]
+            Store::RocksDb(rocks) if self.time.in_database => {
+                rocks.declare_timers::<K, N>(&header, self.range, restored)
             }
-        }
-        self.time.queues.push(Box::new(queue));
+            store => {
+                #[cfg(feature = "rocksdb")]
+                if let Store::RocksDb(rocks) = store {
+                    rocks.timers_on_heap::<K, N>(&header);
+                }
+                let _ = store;
+                self.heap_rows::<N>(&header, restored)?
+            }
+        };
+        self.time.queues.push(Box::new(TimerQueue::<K, N>::new(header, rows)));
         self.time.domains.push(domain);
         self.time.needs_processing_time |= domain == TimeDomain::Processing;
         Ok(TimerService::at(self.time.queues.len() - 1))
+    }
+
+    fn heap_rows<N: StateNamespace>(
+        &self,
+        header: &StateHeader,
+        restored: Option<Restored>,
+    ) -> Result<Box<dyn TimerRows>, UserError> {
+        let mut rows = HeapRows::new(self.range.count() as usize);
+        let (first, max_parallelism) = (self.range.first, self.max_parallelism);
+        for (group, section) in restored.iter().flat_map(|restored| &restored.sections) {
+            load::<K, N>(&mut rows, &header.name, usize::from(group.0 - first.0), section, |key| {
+                key_group_of(key.java_hash(), max_parallelism) == *group
+            })?;
+        }
+        Ok(Box::new(rows))
+    }
+
+    /// The database is open, if there is one: the queues take what it has of their timers.
+    pub(super) fn open_queues(&mut self) -> Result<(), StateError> {
+        for queue in &mut self.time.queues {
+            queue.opened()?;
+            #[cfg(feature = "rocksdb")]
+            if let Store::RocksDb(rocks) = &self.store {
+                queue.add(rocks.moved_timers(&queue.header().name, self.range)?)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -295,25 +349,5 @@ impl<K: StateKey> KeyedContext<'_, K> {
     /// Event time: no record before it is expected any more. `i64::MIN` before the first watermark.
     pub fn watermark(&self) -> i64 {
         self.backend.time.times.watermark
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{KeyGroup, OperatorUid};
-
-    #[test]
-    fn timers_that_were_to_be_in_the_database_are_refused_and_not_put_elsewhere() {
-        let range = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(7) };
-        let heap = BackendSettings::default();
-        let mut backend: KeyedBackend<u32> =
-            KeyedBackend::restore(OperatorUid("op".into()), range, 8, &[], None, &heap).unwrap();
-        assert!(backend.open_context().event_timers().is_ok());
-        let in_database =
-            BackendSettings { kind: BackendKind::RocksDb, timers: TimersPlace::RocksDb, ..BackendSettings::default() };
-        backend.time = KeyedTime::new(&in_database);
-        let error = backend.open_context().event_timers().err().unwrap();
-        assert!(error.message().contains("state.backend.rocksdb.timer-service.factory"), "{error}");
     }
 }

@@ -3,21 +3,20 @@
 //! A queue has its timers by key group. A timer is a row of bytes: the timestamp with its sign flipped, big-endian, so that
 //! the order of bytes is that of numbers; then the key and the namespace, as postcard has them. That is the order in which a
 //! database has them too, so timers of one instant fire in the same order wherever they are kept and whatever happened
-//! before. Groups are shared with snapshots and copied by whoever writes to one that is still shared, as tables are.
+//! before.
 
 use std::{
     any::{Any, type_name},
-    collections::{BTreeSet, btree_set},
     marker::PhantomData,
     ops::Range,
-    sync::Arc,
 };
 
 use super::{
     error::{StateError, StateProblem},
-    format::{FormatError, SectionWriter, StateHeader, StateKind, StateSection, put_entry},
+    format::{FormatError, SectionWriter, StateHeader, StateKind, StateSection},
     key::StateKey,
     table::{StateNamespace, decode},
+    timer_rows::{HeapRows, Row, TIMESTAMP_BYTES, TimerRows, put_timestamp},
 };
 
 /// Which time a timer waits for.
@@ -36,8 +35,6 @@ pub struct Timer<K, N> {
     pub namespace: N,
 }
 
-type Row = Box<[u8]>;
-
 /// Names of queues in a snapshot begin with this, as in Flink.
 pub(super) const QUEUE_PREFIX: &str = "_timer_state/";
 
@@ -53,66 +50,26 @@ pub(super) fn queue_header<N: StateNamespace>(domain: TimeDomain, service: &str)
     StateHeader { name, kind: StateKind::Timers, value_type: type_name::<N>().to_string(), version: 1 }
 }
 
-const SIGN: u64 = 1 << 63;
-
-fn put_timestamp(timestamp: i64) -> [u8; 8] {
-    (timestamp.cast_unsigned() ^ SIGN).to_be_bytes()
-}
-
-fn timestamp_of(row: &[u8]) -> Option<i64> {
-    let first: [u8; 8] = row.get(..8)?.try_into().ok()?;
-    Some((u64::from_be_bytes(first) ^ SIGN).cast_signed())
-}
-
-/// The timers of a key group.
-enum Group {
-    Own(BTreeSet<Row>),
-    /// A snapshot has them too, at least until it is encoded.
-    Shared(Arc<BTreeSet<Row>>),
-}
-
-impl Group {
-    fn read(&self) -> &BTreeSet<Row> {
-        match self {
-            Group::Own(rows) => rows,
-            Group::Shared(rows) => rows,
-        }
-    }
-
-    fn write(&mut self) -> &mut BTreeSet<Row> {
-        if let Group::Shared(rows) = self {
-            // Copied only if the snapshot has not let go of it yet.
-            *self = Group::Own(Arc::unwrap_or_clone(std::mem::take(rows)));
-        }
-        match self {
-            Group::Own(rows) => rows,
-            Group::Shared(_) => unreachable!("made its own above"),
-        }
-    }
-
-    fn share(&mut self) -> Arc<BTreeSet<Row>> {
-        if let Group::Own(rows) = self {
-            *self = Group::Shared(Arc::new(std::mem::take(rows)));
-        }
-        match self {
-            Group::Shared(rows) => rows.clone(),
-            Group::Own(_) => unreachable!("shared above"),
-        }
-    }
-
-    fn head(&self) -> Option<i64> {
-        self.read().first().and_then(|row| timestamp_of(row))
-    }
-}
-
 /// A queue whatever its namespace.
 pub(super) trait AnyTimers<K> {
     fn header(&self) -> &StateHeader;
     /// Whether any of these groups was written to since it was shared.
     fn has_changed(&self, groups: Range<usize>) -> bool;
-    /// Keeps the timers of these groups as they are now.
-    fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter>;
-    fn count(&self) -> u64;
+    /// Keeps the timers of these groups as they are now. None: they are in the snapshots of the keyed state.
+    fn share(&mut self, groups: Range<usize>) -> Option<Box<dyn SectionWriter>>;
+    /// # Errors
+    /// If they cannot be counted.
+    fn count(&self) -> Result<u64, StateError>;
+    /// The database is open, if there is one.
+    ///
+    /// # Errors
+    /// If it is not.
+    fn opened(&mut self) -> Result<(), StateError>;
+    /// Adds rows, by group.
+    ///
+    /// # Errors
+    /// If they cannot be kept.
+    fn add(&mut self, rows: Vec<(usize, Row)>) -> Result<(), StateError>;
     /// When the first is due.
     fn next(&self) -> Option<i64>;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -121,16 +78,13 @@ pub(super) trait AnyTimers<K> {
 /// The timers of one service in one time domain; groups count from the first key group of the subtask.
 pub(super) struct TimerQueue<K, N> {
     header: StateHeader,
-    groups: Vec<Group>,
-    /// Of each group that is not empty: its first timestamp, and its position.
-    heads: BTreeSet<(i64, usize)>,
+    rows: Box<dyn TimerRows>,
     of: PhantomData<fn() -> (K, N)>,
 }
 
 impl<K: StateKey, N: StateNamespace> TimerQueue<K, N> {
-    pub(super) fn new(header: StateHeader, groups: usize) -> TimerQueue<K, N> {
-        let groups = (0..groups).map(|_| Group::Own(BTreeSet::new())).collect();
-        TimerQueue { header, groups, heads: BTreeSet::new(), of: PhantomData }
+    pub(super) fn new(header: StateHeader, rows: Box<dyn TimerRows>) -> TimerQueue<K, N> {
+        TimerQueue { header, rows, of: PhantomData }
     }
 
     fn row(&self, timestamp: i64, key: &K, namespace: &N) -> Result<Row, StateError> {
@@ -141,88 +95,65 @@ impl<K: StateKey, N: StateNamespace> TimerQueue<K, N> {
         Ok(row.into_boxed_slice())
     }
 
-    /// Does something to a group, and keeps the heads right.
-    fn change<R>(&mut self, group: usize, change: impl FnOnce(&mut Group) -> R) -> R {
-        let before = self.groups[group].head();
-        let result = change(&mut self.groups[group]);
-        let after = self.groups[group].head();
-        if before != after {
-            if let Some(timestamp) = before {
-                self.heads.remove(&(timestamp, group));
-            }
-            if let Some(timestamp) = after {
-                self.heads.insert((timestamp, group));
-            }
-        }
-        result
-    }
-
     /// Adds a timer; nothing if it is there already.
     ///
     /// # Errors
-    /// If key or namespace do not encode.
+    /// If key or namespace do not encode, or it cannot be kept.
     pub(super) fn register(&mut self, group: usize, timestamp: i64, key: &K, namespace: &N) -> Result<(), StateError> {
         let row = self.row(timestamp, key, namespace)?;
-        // A group that has it must not be copied.
-        if !self.groups[group].read().contains(&row) {
-            self.change(group, |group| group.write().insert(row));
-        }
-        Ok(())
+        self.rows.insert(group, row)
     }
 
     /// Takes a timer out; nothing if there is none.
     ///
     /// # Errors
-    /// If key or namespace do not encode.
+    /// If key or namespace do not encode, or it cannot be taken out.
     pub(super) fn delete(&mut self, group: usize, timestamp: i64, key: &K, namespace: &N) -> Result<(), StateError> {
         let row = self.row(timestamp, key, namespace)?;
-        if self.groups[group].read().contains(&row) {
-            self.change(group, |group| group.write().remove(&row));
-        }
-        Ok(())
+        self.rows.remove(group, &row)
     }
 
     /// Takes out the first timer, if its time has come.
     ///
     /// # Errors
-    /// If it does not decode, which only bytes from outside can bring about.
+    /// If it does not decode, which only bytes from outside can bring about, or cannot be taken out.
     pub(super) fn pop_due(&mut self, now: i64) -> Result<Option<Timer<K, N>>, StateError> {
-        let Some((timestamp, group)) = self.heads.first().copied().filter(|(timestamp, _)| *timestamp <= now) else {
+        let Some((timestamp, group)) = self.rows.head().filter(|(timestamp, _)| *timestamp <= now) else {
             return Ok(None);
         };
-        let Some(row) = self.change(group, |group| group.write().pop_first()) else { return Ok(None) };
-        let (key, namespace) = decode(&row[8..], "timer", &self.header.name).map_err(|error| {
+        let Some(row) = self.rows.pop(group)? else { return Ok(None) };
+        let (key, namespace) = decode(&row[TIMESTAMP_BYTES..], "timer", &self.header.name).map_err(|error| {
             StateError::new(&self.header.name, StateProblem::Decode { what: "timer", detail: error.0 })
         })?;
         Ok(Some(Timer { timestamp, key, namespace }))
     }
+}
 
-    /// Adds the timers of a section. `belongs` says whether a key is in the section's key group.
-    ///
-    /// # Errors
-    /// [`FormatError`] if they are no timers of this queue.
-    pub(super) fn load(
-        &mut self,
-        group: usize,
-        section: &StateSection,
-        belongs: impl Fn(&K) -> bool,
-    ) -> Result<(), FormatError> {
-        let name = self.header.name.clone();
-        let mut rows = Vec::new();
-        section.for_each(|entry| {
-            if entry.key.len() < 8 || !entry.value.is_empty() {
-                return Err(FormatError(format!("{name}: an entry that is no timer")));
-            }
-            let (key, _): (K, N) = decode(&entry.key[8..], "timer", &name)?;
-            if !belongs(&key) {
-                return Err(FormatError(format!("{name}: a key in key group {} is not of it", section.group)));
-            }
-            rows.push(Row::from(entry.key));
-            Ok(())
-        })?;
-        self.change(group, |group| group.write().extend(rows));
+/// Adds the timers of a section to those on the heap. `belongs` says whether a key is in the section's key group.
+///
+/// # Errors
+/// [`FormatError`] if they are no timers of this queue.
+pub(super) fn load<K: StateKey, N: StateNamespace>(
+    rows: &mut HeapRows,
+    name: &str,
+    group: usize,
+    section: &StateSection,
+    belongs: impl Fn(&K) -> bool,
+) -> Result<(), FormatError> {
+    let mut read = Vec::new();
+    section.for_each(|entry| {
+        if entry.key.len() < TIMESTAMP_BYTES || !entry.value.is_empty() {
+            return Err(FormatError(format!("{name}: an entry that is no timer")));
+        }
+        let (key, _): (K, N) = decode(&entry.key[TIMESTAMP_BYTES..], "timer", name)?;
+        if !belongs(&key) {
+            return Err(FormatError(format!("{name}: a key in key group {} is not of it", section.group)));
+        }
+        read.push(Row::from(entry.key));
         Ok(())
-    }
+    })?;
+    rows.extend(group, read);
+    Ok(())
 }
 
 impl<K: StateKey, N: StateNamespace> AnyTimers<K> for TimerQueue<K, N> {
@@ -231,19 +162,27 @@ impl<K: StateKey, N: StateNamespace> AnyTimers<K> for TimerQueue<K, N> {
     }
 
     fn has_changed(&self, groups: Range<usize>) -> bool {
-        self.groups[groups].iter().any(|group| matches!(group, Group::Own(_)))
+        self.rows.has_changed(groups)
     }
 
-    fn share(&mut self, groups: Range<usize>) -> Box<dyn SectionWriter> {
-        Box::new(SharedTimers(self.groups[groups].iter_mut().map(Group::share).collect()))
+    fn share(&mut self, groups: Range<usize>) -> Option<Box<dyn SectionWriter>> {
+        self.rows.share(groups)
     }
 
-    fn count(&self) -> u64 {
-        self.groups.iter().map(|group| group.read().len() as u64).sum()
+    fn count(&self) -> Result<u64, StateError> {
+        self.rows.count()
+    }
+
+    fn opened(&mut self) -> Result<(), StateError> {
+        self.rows.opened()
+    }
+
+    fn add(&mut self, rows: Vec<(usize, Row)>) -> Result<(), StateError> {
+        rows.into_iter().try_for_each(|(group, row)| self.rows.insert(group, row))
     }
 
     fn next(&self) -> Option<i64> {
-        self.heads.first().map(|(timestamp, _)| *timestamp)
+        self.rows.head().map(|(timestamp, _)| timestamp)
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
@@ -251,19 +190,9 @@ impl<K: StateKey, N: StateNamespace> AnyTimers<K> for TimerQueue<K, N> {
     }
 }
 
-struct SharedTimers(Vec<Arc<BTreeSet<Row>>>);
-
-impl SectionWriter for SharedTimers {
-    fn write(&self, group: usize, out: &mut Vec<u8>) -> u32 {
-        let rows: btree_set::Iter<'_, Row> = self.0[group].iter();
-        rows.for_each(|row| put_entry(row, &[], out));
-        u32::try_from(self.0[group].len()).expect("a key group has fewer than 2^32 timers")
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -276,7 +205,11 @@ mod tests {
     const GROUPS: usize = 3;
 
     fn queue() -> Queue {
-        TimerQueue::new(queue_header::<String>(TimeDomain::Event, "windows"), GROUPS)
+        of(HeapRows::new(GROUPS))
+    }
+
+    fn of(rows: HeapRows) -> Queue {
+        TimerQueue::new(queue_header::<String>(TimeDomain::Event, "windows"), Box::new(rows))
     }
 
     fn group_of(key: u32) -> usize {
@@ -342,12 +275,12 @@ mod tests {
     }
 
     fn restored(sections: &[StateSection]) -> Queue {
-        let mut queue = queue();
+        let mut rows = HeapRows::new(GROUPS);
         for section in sections {
             let group = usize::from(section.group.0);
-            queue.load(group, section, |key| group_of(*key) == group).unwrap();
+            load::<u32, String>(&mut rows, "windows", group, section, |key| group_of(*key) == group).unwrap();
         }
-        queue
+        of(rows)
     }
 
     proptest! {
@@ -359,16 +292,16 @@ mod tests {
         ) {
             let (mut queue, mut then) = (queue(), Model::new());
             apply(&mut queue, &mut then, &before);
-            prop_assert_eq!(queue.count(), then.len() as u64);
-            let waiting = queue.share(0..GROUPS);
+            prop_assert_eq!(queue.count().unwrap(), then.len() as u64);
+            let waiting = queue.share(0..GROUPS).unwrap();
             prop_assert!(!queue.has_changed(0..GROUPS));
             let mut now = then.clone();
             apply(&mut queue, &mut now, &after);
             prop_assert!(queue.has_changed(0..GROUPS) || now == then);
             let sections = encoded(waiting.as_ref());
             let mut again = restored(&sections);
-            prop_assert_eq!(again.count(), then.len() as u64);
-            let same = encoded(again.share(0..GROUPS).as_ref());
+            prop_assert_eq!(again.count().unwrap(), then.len() as u64);
+            let same = encoded(again.share(0..GROUPS).unwrap().as_ref());
             prop_assert!(same.iter().zip(&sections).all(|(a, b)| (a.entries, &a.bytes) == (b.entries, &b.bytes)));
             // What comes after does the same to the restored queue.
             let mut replayed = then.clone();
@@ -381,19 +314,12 @@ mod tests {
         #[test]
         fn bytes_that_are_no_timers_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let section = StateSection { group: KeyGroup(0), state: 0, entries: 1, bytes: Bytes::from(bytes) };
-            let mut queue = queue();
-            if queue.load(0, &section, |_| true).is_ok() {
+            let mut rows = HeapRows::new(1);
+            if load::<u32, String>(&mut rows, "windows", 0, &section, |_| true).is_ok() {
+                let mut queue = of(rows);
                 prop_assert!(queue.pop_due(i64::MAX).unwrap().is_some());
             }
         }
-    }
-
-    #[test]
-    fn rows_sort_as_numbers_do() {
-        let numbers = [i64::MIN, -300, -1, 0, 1, 255, 256, i64::MAX];
-        let rows = numbers.map(put_timestamp);
-        assert!(rows.is_sorted());
-        assert_eq!(rows.map(|row| timestamp_of(&row).unwrap()), numbers);
     }
 
     #[test]

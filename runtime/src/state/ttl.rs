@@ -36,6 +36,7 @@ pub struct Ttl {
     /// Entries looked at in a step.
     incremental: u32,
     per_record: bool,
+    cleanup_in_compaction: bool,
 }
 
 impl Ttl {
@@ -48,6 +49,7 @@ impl Ttl {
             cleanup_in_full_snapshot: false,
             incremental: 0,
             per_record: false,
+            cleanup_in_compaction: false,
         }
     }
 
@@ -65,6 +67,13 @@ impl Ttl {
     #[must_use]
     pub fn cleanup_in_full_snapshot(self) -> Ttl {
         Ttl { cleanup_in_full_snapshot: true, ..self }
+    }
+
+    /// RocksDB drops what has expired when it compacts files, if `state.backend.rocksdb.ttl.compaction.filter.enabled` is set
+    /// (Flink `cleanupInRocksdbCompactFilter`).
+    #[must_use]
+    pub fn cleanup_in_rocksdb_compact_filter(self) -> Ttl {
+        Ttl { cleanup_in_compaction: true, ..self }
     }
 
     /// Each access to the state, and with `per_record` each record, looks at so many entries of the heap and takes away
@@ -101,14 +110,20 @@ impl Ttl {
         self.cleanup_in_full_snapshot
     }
 
+    pub(super) fn filters_compactions(&self) -> bool {
+        self.cleanup_in_compaction
+    }
+
     /// # Errors
     /// If expired state is to be returned and cleaned up in the background: what a read gives would depend on when cleanup
     /// came by, and a replayed epoch would not repeat.
     pub(super) fn check(&self) -> Result<(), UserError> {
-        if self.returns_expired() && (self.cleanup_in_full_snapshot || self.incremental > 0) {
+        if self.returns_expired()
+            && (self.cleanup_in_full_snapshot || self.cleanup_in_compaction || self.incremental > 0)
+        {
             return Err(UserError::new(
-                "a time to live that returns expired state cannot be cleaned up in snapshots or incrementally: what is \
-                 read would depend on when that happens. Never return expired state, or clean up on access alone",
+                "a time to live that returns expired state cannot be cleaned up in snapshots, incrementally or by \
+                 compaction: what is read would depend on when that happens. Never return expired state, or clean up on access alone",
             ));
         }
         Ok(())
@@ -162,17 +177,11 @@ pub(super) fn strip_map<M: StateValue + Ord, V: StateValue>(
     }
 }
 
-/// Whether an encoded [`Expiring`] value, or entry of a map, has expired: for filters that see bytes only. What does not
-/// decode has not.
-pub fn is_expired_encoded(value: &[u8], ttl: &Ttl, now: i64) -> bool {
-    postcard::take_from_bytes::<i64>(value).is_ok_and(|(last_access, _)| ttl.is_expired(last_access, now))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::is_expired_encoded, *};
 
     fn ttl(millis: u64) -> Ttl {
         Ttl::new(Duration::from_millis(millis))

@@ -4,14 +4,15 @@
 use std::{collections::BTreeMap, marker::PhantomData};
 
 use super::{
-    backend::OpenContext,
     combining::Aggregate,
     context::KeyedContext,
+    declare::OpenContext,
     error::{StateError, UserError},
     format::StateKind,
     key::StateKey,
     table::StateValue,
     ttl::{Expiring, Ttl, strip_list, strip_map, strip_value},
+    ttl_encoded::{Lives, strip_encoded_list},
 };
 
 /// A table and its time to live. The default belongs to no state; using it panics.
@@ -314,7 +315,7 @@ impl<K: StateKey> OpenContext<'_, K> {
     fn living<V: StateValue>(&mut self, name: &str, kind: StateKind, ttl: Ttl) -> Result<Living, UserError> {
         ttl.check()?;
         let table = self.value_table::<(), Expiring<V>>(name, kind, 1)?;
-        self.backend.expire::<(), Expiring<V>>(table, ttl, strip_value::<V>);
+        self.backend.expire::<(), Expiring<V>>(table, ttl, strip_value::<V>, Lives::AsWhole);
         Ok(self.with_ttl(table, ttl))
     }
 
@@ -365,7 +366,8 @@ impl<K: StateKey> OpenContext<'_, K> {
     pub fn ttl_list_state<V: StateValue>(&mut self, name: &str, ttl: Ttl) -> Result<TtlListState<V>, UserError> {
         ttl.check()?;
         let table = self.list_table::<(), Expiring<V>>(name, 1)?;
-        self.backend.expire::<(), Vec<Expiring<V>>>(table, ttl, strip_list::<V>);
+        let lives = Lives::ByElement(strip_encoded_list::<V>);
+        self.backend.expire::<(), Vec<Expiring<V>>>(table, ttl, strip_list::<V>, lives);
         Ok(TtlListState { living: self.with_ttl(table, ttl), of: PhantomData })
     }
 
@@ -380,7 +382,7 @@ impl<K: StateKey> OpenContext<'_, K> {
     ) -> Result<TtlMapState<M, V>, UserError> {
         ttl.check()?;
         let table = self.map_table::<(), M, Expiring<V>>(name, 1)?;
-        self.backend.expire::<(), BTreeMap<M, Expiring<V>>>(table, ttl, strip_map::<M, V>);
+        self.backend.expire::<(), BTreeMap<M, Expiring<V>>>(table, ttl, strip_map::<M, V>, Lives::AsWhole);
         Ok(TtlMapState { living: self.with_ttl(table, ttl), of: PhantomData })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{
     arguments::{Workload, parse_duration, parse_profile, parse_seed},
@@ -21,6 +21,10 @@ pub(super) struct Exhaust {
     seed: u64,
     #[arg(long, default_value = "default", value_parser = parse_profile)]
     profile: &'static Profile,
+    /// A matrix, each cell of which is run, instead of the faults of a profile. `local`: every file of a local copy, harmed in
+    /// every way, in all company.
+    #[arg(long, value_enum, conflicts_with_all = ["pairs", "profile"])]
+    matrix: Option<Matrix>,
     #[command(flatten)]
     workload: Workload,
     /// Worker processes at a time; as many as there are cores if not given.
@@ -43,6 +47,11 @@ pub(super) struct Exhaust {
     out: Option<PathBuf>,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Matrix {
+    Local,
+}
+
 pub(super) fn run(options: Exhaust) -> Result<Exit, String> {
     if let Err(error) = options.workload.check(&options.workload.of_seed(options.seed, options.profile).plan()?) {
         return usage_error(&error);
@@ -50,6 +59,7 @@ pub(super) fn run(options: Exhaust) -> Result<Exit, String> {
     let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let options = ExhaustOptions {
         seed: options.seed,
+        matrix: matches!(options.matrix, Some(Matrix::Local)),
         profile: options.profile,
         job: options.workload.job,
         parameters: options.workload.parameters,

@@ -51,7 +51,8 @@ const RARE: &[(&str, u64)] = &[
 /// Not passed in a thousand runs of the default profile, and so not expected of it; shown, so that it is known. Some take a
 /// coincidence that only a run placed on purpose brings about; `order-of-old-leader` and `deployment-cancelled` take messages
 /// out of order on one connection; `fallback-to-beginning` takes the loss of every whole checkpoint, which the nemesis
-/// withholds; `base-is-gone` takes a subtask that hears of no completion while as many complete as are retained.
+/// withholds; `base-is-gone` takes a subtask that hears of no completion while as many complete as are retained;
+/// `local-of-others` takes a change of parallelism.
 const NOT_DUE: &[&str] = &[
     "barrier-overtakes",
     "sink-uploads-full",
@@ -60,6 +61,7 @@ const NOT_DUE: &[&str] = &[
     "deployment-cancelled",
     "fallback-to-beginning",
     "base-is-gone",
+    "local-of-others",
 ];
 
 /// What every run must pass, with faults or without.
@@ -76,6 +78,7 @@ const QUIET: &[&str] = &[
 fn expected_of(profile: &str) -> &'static [&'static str] {
     match profile {
         "local-recovery" => &["local-exactly", "local-partly", "local-not", "slots-remembered"],
+        "rescale" => &["local-of-others"],
         "fallback" => &["fallback-by-one", "replay-of-one-epoch", "replays-to-newest", "restores-retained"],
         "store" => &["create-repeated-as-ours", "metadata-retried", "restores-retained"],
         "network" => &["expired-with-acks", "all-previous-slots", "restores-retained"],

@@ -5,6 +5,8 @@
 //! which the steps of the recovery are taken. Up to its step a run with a fault is the run without it, event by event; so a
 //! trigger that never comes is an error of the harness and not a property of the plan.
 
+pub mod local_matrix;
+pub mod matrix;
 mod placements;
 mod statement;
 mod steps;
@@ -41,6 +43,8 @@ use crate::{
 
 pub struct ExhaustOptions {
     pub seed: u64,
+    /// The matrix of local copies, in place of the faults of a profile.
+    pub matrix: bool,
     pub profile: &'static Profile,
     pub job: Option<String>,
     pub parameters: Vec<(String, u64)>,
@@ -116,7 +120,8 @@ struct Output {
 impl Output {
     fn new(options: &ExhaustOptions) -> Result<Output, String> {
         let Some(directory) = &options.out else {
-            let name = format!("weir-exhaust-{}-{}", options.profile.name, options.seed);
+            let what = if options.matrix { "local-matrix" } else { options.profile.name };
+            let name = format!("weir-exhaust-{what}-{}", options.seed);
             return Ok(Output { directory: std::env::temp_dir().join(name), records: None });
         };
         let cannot = |what: &Path, error: std::io::Error| format!("--out: cannot write {}: {error}", what.display());
@@ -148,6 +153,12 @@ impl Output {
     }
 }
 
+/// What there is to say of a failed run; its plan becomes a file.
+fn screen(record: &RunRecord, plan: &Plan, number: usize, output: &Output) -> Result<String, String> {
+    let file = output.plan(number, plan)?;
+    Ok(failure_screen(record, &command(&What::Plan(plan.to_toml()), &plan.profile, Some(&file))))
+}
+
 /// Runs everything. What it finds goes to `out`, progress to standard error.
 ///
 /// # Errors
@@ -156,13 +167,12 @@ pub fn exhaust(options: &ExhaustOptions, out: &mut dyn Write) -> Result<Exit, Tr
     let say = |out: &mut dyn Write, text: &str| {
         writeln!(out, "{text}").map_err(|error| format!("cannot write to standard output: {error}"))
     };
+    if options.matrix {
+        return matrix::exhaust_local_matrix(options, out);
+    }
     let mut output = Output::new(options)?;
     let base = base(options)?;
     let (clean, steps) = traced(&base)?;
-    let screen = |record: &RunRecord, plan: &Plan, number: usize, output: &Output| {
-        let file = output.plan(number, plan)?;
-        Ok::<_, String>(failure_screen(record, &command(&What::Plan(plan.to_toml()), &plan.profile, Some(&file))))
-    };
     if clean.verdict.is_failure() {
         say(out, &screen(&clean, &base, 0, &output)?)?;
         return Ok(Exit::Violation);

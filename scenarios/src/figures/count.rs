@@ -26,6 +26,7 @@ use runtime::{
         Address,
         real::{RealConfig, RealWorld},
     },
+    state::{BackendKind, BackendSettings},
 };
 
 use super::{
@@ -46,8 +47,31 @@ pub struct Options {
     task_managers: u32,
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
     checkpoint_interval_ms: u64,
+    /// Where the counts are kept.
+    #[arg(long, value_enum, default_value_t = Backend::Filesystem)]
+    backend: Backend,
+    /// Checkpoints of RocksDB write its new files only.
+    #[arg(long)]
+    incremental: bool,
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+}
+
+/// The state backends that this job's state fits into.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Backend {
+    Filesystem,
+    Rocksdb,
+}
+
+impl Options {
+    fn backend(&self) -> BackendSettings {
+        let kind = match self.backend {
+            Backend::Filesystem => BackendKind::Filesystem,
+            Backend::Rocksdb => BackendKind::RocksDb,
+        };
+        BackendSettings { kind, incremental: self.incremental, ..BackendSettings::default() }
+    }
 }
 
 /// Counts the records of each key.
@@ -133,7 +157,8 @@ fn run_once(options: &Options, all_seen: &Arc<AtomicU64>, root: &Path) -> Result
     };
     let interval = Duration::from_millis(options.checkpoint_interval_ms);
     let checkpoint = CheckpointConfig { interval, ..CheckpointConfig::default() };
-    let cluster = ClusterConfig { checkpoint, restart_attempts: Some(0), ..ClusterConfig::default() };
+    let mut cluster = ClusterConfig { checkpoint, restart_attempts: Some(0), ..ClusterConfig::default() };
+    cluster.task.backend = options.backend();
     let any = Address("127.0.0.1:0".to_string());
     let leader = world("jobmanager")?;
     let platform = leader.platform();
@@ -156,15 +181,17 @@ fn run_once(options: &Options, all_seen: &Arc<AtomicU64>, root: &Path) -> Result
         workers.push(worker);
     }
     let (answer, outcome) = oneshot::channel();
-    let body = jobmanager::run(platform.clone(), job, JobManagerConfig { rpc_address, cluster }).map(|outcome| {
-        // The receiver waits below.
-        let _ = answer.send(outcome);
-    });
+    let body = jobmanager::run(platform.clone(), job, JobManagerConfig { rpc_address, cluster, from_savepoint: None })
+        .map(|outcome| {
+            // The receiver waits below.
+            let _ = answer.send(outcome);
+        });
     platform.spawner.control("jobmanager", body.boxed());
     let outcome = leader.block_on(outcome).map_err(|_| "the JobManager ended without an outcome".to_string())?;
     match outcome.map_err(|error| error.to_string())? {
         JobOutcome::Finished => Ok(completed.0.load(Ordering::Relaxed)),
         JobOutcome::Failed { reason } => Err(format!("the job failed: {reason}")),
+        JobOutcome::Stopped { savepoint } => Err(format!("the job was stopped with savepoint {savepoint}")),
     }
 }
 
@@ -186,9 +213,11 @@ pub fn measure(options: &Options) -> Result<(), String> {
     // Every split has as many.
     let records = options.records / u64::from(parallelism) * u64::from(parallelism);
     println!(
-        "count  {records} records, {keys} keys, parallelism {parallelism}, {} TaskManagers, a checkpoint every \
+        "count  {records} records, {keys} keys, parallelism {parallelism}, {} TaskManagers, state in {}{}, a checkpoint every \
          {checkpoint_interval_ms} ms, {}",
         options.task_managers,
+        options.backend().kind,
+        if options.incremental { " (incremental)" } else { "" },
         load()
     );
     let (mut by_clock, mut by_processor) = (Rounds::default(), Rounds::default());

@@ -10,6 +10,7 @@
 
 mod chaos;
 mod count;
+mod local;
 mod network;
 mod recovery;
 mod shrink;
@@ -42,6 +43,8 @@ enum Figure {
     Count(count::Options),
     /// Real processes, one TaskManager killed: seconds until everything runs again.
     Recovery(recovery::Options),
+    /// Recovery from local copies against primary storage, for modelled sizes of state, in simulated time.
+    Local(local::Options),
     /// Keyed state: operations per second, and what snapshots cost, for each backend.
     State(state::Options),
     /// Messages per second through the simulated transport, beside bare madsim.
@@ -64,6 +67,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Figure::Shrink(options) => shrink::measure(&options),
         Figure::Count(options) => count::measure(&options),
         Figure::Recovery(options) => recovery::measure(&options),
+        Figure::Local(options) => local::measure(&options),
         Figure::State(options) => state::measure(&options),
         Figure::Network(options) => network::measure(&options),
     };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use runtime::{
     checkpoint::{
         increments::SharedFiles,
@@ -17,7 +17,7 @@ use runtime::{
     dataflow::chain::{NativeSnapshot, NativeStage, RestoredNative, Scratch},
     ids::{BackendId, CheckpointId, KeyGroup, KeyGroupRange, OperatorUid},
     platform::NativeDir,
-    state::{BackendKind, BackendSettings, KeyedBackend, ListState, MapState, ValueState},
+    state::{BackendKind, BackendSettings, KeyedBackend, ListState, MapState, Timers, TimersPlace, ValueState},
 };
 
 use super::{Rounds, usage::load};
@@ -33,16 +33,31 @@ pub struct Options {
     /// Keys that the operations are spread over.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
-    /// Snapshots of state with 10,000 keys, and of ten times as many each time, up to so many.
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
-    most_keys: u64,
+    /// Keys of the state that snapshots are taken of, one after the other, such as 10000,100000,1000000,10000000.
+    #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000", value_parser = clap::value_parser!(u64).range(100..))]
+    sizes: Vec<u64>,
+    /// Timers that are registered and fired in a round.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    timers: u64,
+    /// What is measured; all of it, if nothing is said.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+}
+
+/// A part of the figures.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Operations,
+    Timers,
+    Snapshots,
 }
 
 /// An operator's state outside of any cluster.
 struct Operator {
     backend: KeyedBackend<u64>,
+    timers: Timers,
     value: ValueState<(u64, u64)>,
     list: ListState<u64>,
     map: MapState<u8, u64>,
@@ -72,11 +87,13 @@ impl Operator {
         let value = ctx.value_state("value").map_err(|error| error.to_string())?;
         let list = ctx.list_state("list").map_err(|error| error.to_string())?;
         let map = ctx.map_state("map").map_err(|error| error.to_string())?;
+        let timers = ctx.event_timers().map_err(|error| error.to_string())?;
         backend.opened();
         if let Some(call) = backend.native_calls(NativeStage::Open) {
             (call.run)().map_err(|failure| failure.to_string())?;
         }
-        Ok(Operator { backend, value, list, map })
+        backend.natively_opened().map_err(|error| error.to_string())?;
+        Ok(Operator { backend, timers, value, list, map })
     }
 
     fn fresh(settings: &BackendSettings) -> Result<Operator, String> {
@@ -150,6 +167,39 @@ fn operations(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
+/// Timers of keys in no order, each for an instant of its own, registered and then fired one by one.
+fn timers(options: &Options) -> Result<(), String> {
+    println!("state  timers/s, {} of them, {}", options.timers, load());
+    let in_database =
+        BackendSettings { kind: BackendKind::RocksDb, timers: TimersPlace::RocksDb, ..BackendSettings::default() };
+    for (name, settings) in [("heap", BackendSettings::default()), ("rocksdb", in_database)] {
+        let (mut registered, mut fired) = (Rounds::default(), Rounds::default());
+        for _ in 0..options.rounds {
+            let mut operator = Operator::fresh(&settings)?;
+            let started = Instant::now();
+            for n in 0..options.timers {
+                let (key, instant) = (key(n), (key(n) >> 2).cast_signed());
+                let ctx = operator.backend.context(&key).map_err(|error| error.to_string())?;
+                let mut ctx = ctx.ok_or("every key group is here")?;
+                operator.timers.register(&mut ctx, instant).map_err(|error| error.to_string())?;
+            }
+            registered.add(options.timers as f64 / started.elapsed().as_secs_f64());
+            let started = Instant::now();
+            let mut count = 0;
+            while operator.backend.fire_due(operator.timers, i64::MAX).map_err(|error| error.to_string())? {
+                count += 1;
+            }
+            if count != options.timers {
+                return Err(format!("{count} timers fired, {} were registered", options.timers));
+            }
+            fired.add(options.timers as f64 / started.elapsed().as_secs_f64());
+        }
+        println!("  {name:<8} {:<28} {registered}", "registered");
+        println!("  {name:<8} {:<28} {fired}", "fired");
+    }
+    Ok(())
+}
+
 /// What a snapshot cost.
 #[derive(Default)]
 struct Cost {
@@ -192,22 +242,22 @@ fn full(settings: &BackendSettings, keys: u64) -> Result<Cost, String> {
     Ok(Cost { sync, beside, written, restore: started.elapsed() })
 }
 
-/// Takes a native checkpoint; gives its files.
-fn take(native: NativeSnapshot) -> Result<BTreeMap<String, Bytes>, String> {
-    (native.take)()?;
+/// Takes a native checkpoint; gives its files, with their lengths.
+fn take(native: NativeSnapshot) -> Result<BTreeMap<String, u64>, String> {
     let directory = native.directory.path().join(&native.subdirectory);
+    (native.take)()?;
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(&directory).map_err(|error| error.to_string())? {
-        let path = entry.map_err(|error| error.to_string())?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let entry = entry.map_err(|error| error.to_string())?;
+        let name = entry.file_name().to_string_lossy().into_owned();
         if !name.starts_with("OPTIONS") {
-            files.insert(name, Bytes::from(std::fs::read(&path).map_err(|error| error.to_string())?));
+            files.insert(name, entry.metadata().map_err(|error| error.to_string())?.len());
         }
     }
     Ok(files)
 }
 
-fn shared(files: &BTreeMap<String, Bytes>) -> SharedFiles {
+fn shared(files: &BTreeMap<String, u64>) -> SharedFiles {
     let part = |file: &String| StatePart {
         operator: OperatorUid("figures".to_string()),
         key_groups: ALL_GROUPS,
@@ -236,17 +286,20 @@ fn incremental(keys: u64) -> Result<(Cost, Cost), String> {
         let native = operator.backend.native_snapshot(CheckpointId(checkpoint)).map_err(|error| error.to_string())?;
         let sync = started.elapsed();
         let native = native.ok_or("checkpoints are incremental")?;
+        let checkpoint_directory = native.directory.path().join(&native.subdirectory);
         let started = Instant::now();
         let files = take(native)?;
         let beside = started.elapsed();
         let new = files.iter().filter(|(name, _)| !base.contains_key(*name));
-        let written = new.map(|(_, bytes)| bytes.len() as u64).sum();
+        let written = new.map(|(_, length)| length).sum();
         base = shared(&files);
         let mut scratch = scratch()?;
         let directory = scratch.directory.path().join("restored-0");
         std::fs::create_dir(&directory).map_err(|error| error.to_string())?;
-        for (name, bytes) in &files {
-            std::fs::write(directory.join(name), bytes).map_err(|error| error.to_string())?;
+        for name in files.keys() {
+            // Not in memory: there may be much of them.
+            let copied = std::fs::copy(checkpoint_directory.join(name), directory.join(name));
+            copied.map_err(|error| format!("cannot copy {name}: {error}"))?;
         }
         scratch.restored.push(RestoredNative {
             checkpoint: CheckpointId(checkpoint),
@@ -267,17 +320,24 @@ fn incremental(keys: u64) -> Result<(Cost, Cost), String> {
 }
 
 pub fn measure(options: &Options) -> Result<(), String> {
-    operations(options)?;
+    let wanted = |part| options.only.is_empty() || options.only.contains(&part);
+    if wanted(Part::Operations) {
+        operations(options)?;
+    }
+    if wanted(Part::Timers) {
+        timers(options)?;
+    }
+    if !wanted(Part::Snapshots) {
+        return Ok(());
+    }
     println!("state  snapshots, {}", load());
-    let mut keys = 10_000;
-    while keys <= options.most_keys {
+    for &keys in &options.sizes {
         for (name, settings) in backends() {
             show(keys, &format!("{name}, full"), &full(&settings, keys)?);
         }
         let (first, second) = incremental(keys)?;
         show(keys, "rocksdb, first", &first);
         show(keys, "rocksdb, 1 % changed", &second);
-        keys *= 10;
     }
     Ok(())
 }

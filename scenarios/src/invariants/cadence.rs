@@ -1,7 +1,8 @@
 //! Invariant 7: checkpoint ids strictly increase; concurrency, minimum pause and timeout are respected.
 //!
 //! Rule: ids of completed checkpoints rise in the head log, across restores, fallbacks and leaders; an id belongs to one
-//! attempt only, ever. Under one leader ids are triggered in order. No more than the allowed number is under way at once; a
+//! attempt only, ever; savepoints have ids of the same sequence, and wait neither for room nor for a pause (FLINK-4322), but count
+//! as under way. Under one leader ids are triggered in order. No more than the allowed number is under way at once; a
 //! checkpoint is triggered only while the job runs, no sooner than the minimum pause after the last one ended (the final one aside) and completes
 //! within its timeout.
 //!
@@ -10,7 +11,10 @@
 //!
 //! Excuse: timings that span a fault on the JobManager's process, the network or the store.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use runtime::{
     ids::{AttemptId, CheckpointId},
@@ -28,6 +32,8 @@ pub(super) struct Cadence {
     completed: Option<CheckpointId>,
     owner: BTreeMap<CheckpointId, AttemptId>,
     triggered: BTreeMap<CheckpointId, (AttemptId, Duration)>,
+    /// Asked for by somebody: they wait for nothing.
+    savepoints: BTreeSet<CheckpointId>,
     /// By process and incarnation: a leader that was replaced without knowing goes on for a while, by its own clock.
     leaders: BTreeMap<(String, u64), Leader>,
 }
@@ -78,6 +84,9 @@ impl Cadence {
             out.report(&entity, "triggered-while-not-running", format!("the job is {state}"));
         }
         let timing = look.config.timing;
+        if self.savepoints.contains(&checkpoint) {
+            return;
+        }
         if leader.pending.len() > timing.max_concurrent as usize {
             let message = format!("{:?} are under way at once", leader.pending.keys().collect::<Vec<_>>());
             out.report(&entity, "too-many-concurrent", message);
@@ -101,6 +110,13 @@ impl Check for Cadence {
     fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
         let leader = || (seen.process.to_string(), seen.incarnation);
         match seen.event {
+            Event::SavepointTriggered { checkpoint, .. } => {
+                self.savepoints.insert(*checkpoint);
+            }
+            // Behind a later checkpoint: it ends nobody's pause.
+            Event::SavepointCompleted { checkpoint, overtaken: true, .. } => {
+                self.leaders.entry(leader()).or_default().pending.remove(checkpoint);
+            }
             Event::CheckpointTriggered { checkpoint, attempt } => self.trigger(look, seen, *checkpoint, *attempt, out),
             Event::CheckpointAborted { checkpoint, .. } | Event::CheckpointExpired { checkpoint } => {
                 self.leaders.entry(leader()).or_default().pending.remove(checkpoint);

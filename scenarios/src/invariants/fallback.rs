@@ -1,8 +1,8 @@
 //! Invariant 4: correct fallback.
 //!
 //! Rule: the checkpoint chosen is a retained one, never an aborted, expired or dropped one, and every retained one that is
-//! newer is truly broken: some part of it is gone or rotten in primary and was not to be had from the local copy of the
-//! slot where it was tried. A start from nothing is right only if nothing retained is whole. A part is called lost only when
+//! newer is truly broken: some part of it is gone or rotten in primary and was not to be had from a local copy on the
+//! machine where it was tried. A start from nothing is right only if nothing retained is whole. A part is called lost only when
 //! it is. Recovery is called impossible only if nothing retained is whole. (What must be replayed is invariant 5's.)
 //!
 //! Truth: retained set from the head log, parts in primary hashed against what was created, local files of the machine that
@@ -10,22 +10,17 @@
 //!
 //! Excuse: parts whose reads the plan made to fail (they are named by it), disks it disturbs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use runtime::{
-    ids::{AllocationId, CheckpointId},
-    journal::Event,
-};
+use runtime::{ids::CheckpointId, journal::Event};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Check, FallbackPolicy, Findings, Look, Seen, formats::local_file, ground::CompletedFact};
+use super::{Check, FallbackPolicy, Findings, Look, Seen, ground::CompletedFact};
 
 #[derive(Default)]
 pub(super) struct Fallback {
     /// Checkpoints of which a part was rightly given up.
     proven: BTreeSet<CheckpointId>,
-    /// Where each subtask was deployed last: when and where to look for its local copy.
-    allocations: BTreeMap<String, AllocationId>,
 }
 
 impl Fallback {
@@ -56,12 +51,11 @@ impl Fallback {
         }
         if look.config.local_recovery
             && let Some(machine) = look.truth.machine_of(seen.process)
-            && let Some(allocation) = self.allocations.get(subtask)
             && let Some(hash) = ground.part_hash(known)
         {
+            // Whichever subtask and slot it is of.
             for (at, path, bytes) in ground.local_copies(look.truth, checkpoint, key, &known.name) {
-                let own = local_file(&path, &ground.job).is_some_and(|n| n.allocation == allocation.to_string());
-                let usable = at == machine && own && xxh3_64(&bytes) == hash;
+                let usable = at == machine && xxh3_64(&bytes) == hash;
                 // A copy whose manifest was hit is dropped as a whole, however good its files look: it is in doubt.
                 if usable && ground.damage.file(&machine, &path).is_none() && !ground.manifest_hit(&machine, &path) {
                     let message = format!("part {part} of checkpoint {checkpoint} was given up; {path} has it");
@@ -82,8 +76,7 @@ impl Fallback {
         if look.ground.damage.unreadable(completed.completion.metadata.as_str()) {
             return Some("the plan damaged its metadata".into());
         }
-        let local = look.config.local_recovery;
-        look.ground.broken(look.truth, completed, &|_, _| local)
+        look.ground.broken(look.truth, completed, look.config.local_recovery)
     }
 
     fn chosen(&self, look: &Look<'_>, chosen: Option<CheckpointId>, out: &mut Findings<'_>) {
@@ -115,9 +108,6 @@ impl Check for Fallback {
 
     fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
         match seen.event {
-            Event::TaskDeployed { subtask, allocation, .. } => {
-                self.allocations.insert(subtask.clone(), *allocation);
-            }
             Event::RestorePartLost { subtask, checkpoint, part, .. } => {
                 self.part_lost(look, seen, subtask, *checkpoint, part, out);
             }

@@ -6,19 +6,44 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use runtime::{
     checkpoint::types::{LedgerEpoch, PrecommittedObject, SubtaskKey, SubtaskSnapshot},
-    ids::{AttemptId, CheckpointId, Execution, LeaderEpoch, OperatorUid},
+    ids::{AttemptId, CheckpointId, Execution, LeaderEpoch, OperatorUid, SharedSlot},
 };
 use serde::{Deserialize, Serialize};
 
 /// One durable decision of the coordinator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum HeadRecord {
-    Claimed { leader: LeaderEpoch },
-    IdBlock { from: CheckpointId, to: CheckpointId },
+    Claimed {
+        leader: LeaderEpoch,
+    },
+    IdBlock {
+        from: CheckpointId,
+        to: CheckpointId,
+    },
     Completed(Box<Completion>),
-    Restored { attempt: AttemptId, checkpoint: Option<CheckpointId>, condemned: Vec<CheckpointId> },
+    Restored {
+        attempt: AttemptId,
+        checkpoint: Option<CheckpointId>,
+        condemned: Vec<CheckpointId>,
+    },
     Finished,
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
+    SavepointBegun {
+        directory: String,
+    },
+    /// Complete, but behind a later checkpoint: no restore point of its job.
+    SavepointOvertaken {
+        checkpoint: CheckpointId,
+        directory: String,
+    },
+    /// The job begins with a savepoint of another one.
+    Imported {
+        checkpoint: CheckpointId,
+        metadata: String,
+    },
+    Stopped,
 }
 
 /// A completed checkpoint as the head log has it.
@@ -31,6 +56,8 @@ pub struct Completion {
     pub sinks: BTreeMap<OperatorUid, Vec<PrecommittedObject>>,
     pub exhausted: bool,
     pub retained: Vec<CheckpointId>,
+    /// Of a savepoint: where it lies.
+    pub savepoint: Option<String>,
 }
 
 /// What a checkpoint's metadata says about each subtask.
@@ -45,10 +72,20 @@ pub struct StateEntry {
     pub value: Vec<u8>,
 }
 
+/// What a TaskManager recorded of one of its slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRecord {
+    pub slot: u32,
+    /// What it holds, and since which attempt.
+    pub shared: SharedSlot,
+    pub since: AttemptId,
+}
+
 /// Takes stored bytes apart. Hostile bytes give an error that says what was wrong.
 pub trait Formats {
     fn head(&self, bytes: &[u8]) -> Result<HeadRecord, String>;
     fn metadata(&self, bytes: &[u8]) -> Result<Snapshots, String>;
+    fn slot(&self, bytes: &[u8]) -> Result<SlotRecord, String>;
     /// Whether this file of a local copy's directory is the one that makes the copy complete.
     fn is_local_manifest(&self, file: &str) -> bool;
     /// The entries of one part of `operator`'s state. Those of state without keys have as key, by postcard, the index of the
@@ -134,11 +171,19 @@ pub struct LocalFileName<'a> {
     pub file: &'a str,
 }
 
-/// Reads `localState/aid_<allocation>/jid_<job>/vtx_<vertex>_sti_<index>/chk_<n>/<file>`; `None` for any other path.
+/// Reads `localState/aid_<allocation>/jid_<job>/vtx_<vertex>_sti_<index>/chk_<n>/<file>`, perhaps below `root-<n>/`; `None` for any other path.
 pub fn local_file<'a>(path: &'a str, job: &str) -> Option<LocalFileName<'a>> {
     let (directory, file) = path.rsplit_once('/')?;
     let mut components = directory.split('/');
-    if components.next()? != "localState" {
+    let root = match components.next()? {
+        "localState" => "localState",
+        // One of several directories.
+        mount => {
+            mount.strip_prefix("root-")?.parse::<u32>().ok()?;
+            components.next()?
+        }
+    };
+    if root != "localState" {
         return None;
     }
     let allocation = components.next()?.strip_prefix("aid_")?;
@@ -190,6 +235,12 @@ mod tests {
         let name = local_file(local.as_str(), &JobId(7).to_string()).expect("a local file");
         assert_eq!((name.subtask, name.checkpoint, name.file), ((1, 4), CheckpointId(9), "part-0"));
         assert!(local_file(local.as_str(), &JobId(8).to_string()).is_none(), "another job's");
+        for root in LocalLayout::roots(0).into_iter().chain(LocalLayout::roots(3)) {
+            let below =
+                LocalLayout::subtask_below(&root, AllocationId(5), JobId(7), subtask).join("chk_9").join("part-0");
+            let name = local_file(below.as_str(), &JobId(7).to_string()).expect("a local file");
+            assert_eq!((name.subtask, name.checkpoint, name.file), ((1, 4), CheckpointId(9), "part-0"));
+        }
     }
 
     /// A manifest is read field by field; anything else is refused with a reason.

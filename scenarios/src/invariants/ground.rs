@@ -13,8 +13,9 @@ use std::{
 use bytes::Bytes;
 use runtime::{
     checkpoint::types::{PartLocation, StatePart, SubtaskKey},
-    ids::{AttemptId, CheckpointId, LeaderEpoch},
+    ids::{AttemptId, CheckpointId, JobId, LeaderEpoch},
     layout::Layout,
+    platform::ObjectName,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -31,7 +32,6 @@ pub struct Shadow {
     pub hash: u64,
     pub process: String,
     pub incarnation: u64,
-    pub deleted: bool,
 }
 
 /// A head entry with its place, time and author.
@@ -88,8 +88,9 @@ pub struct HeadTruth {
     /// What the current attempt was restored from, once there was a restore.
     pub restored: Option<Option<CheckpointId>>,
     pub restores: u32,
+    /// An attempt began behind output that was visible already.
+    pub behind_commit: bool,
     pub finished: bool,
-    pub failed: Option<String>,
 }
 
 impl HeadTruth {
@@ -200,7 +201,7 @@ impl Ground {
             shadows: BTreeMap::new(),
             manifests: BTreeMap::new(),
             committed_objects: BTreeSet::new(),
-            output: CommittedOutput { oracle, absorbed: BTreeSet::new(), quiet: None },
+            output: CommittedOutput { oracle, absorbed: BTreeSet::new(), quiet: false },
             damage: Damage::default(),
             databases: RefCell::default(),
         }
@@ -211,19 +212,8 @@ impl Ground {
         let bytes = truth.object(effect.object).unwrap_or_default();
         self.shadows.insert(
             effect.object.to_string(),
-            Shadow {
-                hash: xxh3_64(&bytes),
-                process: effect.process.to_string(),
-                incarnation: effect.incarnation,
-                deleted: false,
-            },
+            Shadow { hash: xxh3_64(&bytes), process: effect.process.to_string(), incarnation: effect.incarnation },
         );
-    }
-
-    pub fn deleted(&mut self, object: &str) {
-        if let Some(shadow) = self.shadows.get_mut(object) {
-            shadow.deleted = true;
-        }
     }
 
     /// Reads the next head entry, if there is one, and folds it in. Err: an entry that cannot be read.
@@ -253,31 +243,55 @@ impl Ground {
         Some(Ok(fact))
     }
 
-    fn fold(&mut self, truth: &dyn Truth, fact: &HeadFact) {
+    pub(super) fn fold(&mut self, truth: &dyn Truth, fact: &HeadFact) {
         match &fact.record {
             HeadRecord::Claimed { leader } => {
                 self.head.leader = Some(*leader);
                 // An author the store did not report is not known.
                 self.head.claimed_by = (!fact.process.is_empty()).then(|| (fact.process.clone(), fact.incarnation));
             }
-            HeadRecord::IdBlock { .. } => {}
+            HeadRecord::IdBlock { .. } | HeadRecord::Failed { .. } => {}
             HeadRecord::Completed(completion) => {
-                let snapshots = truth
-                    .object(&completion.metadata)
-                    .ok_or_else(|| "it is not in primary".to_string())
-                    .and_then(|bytes| self.formats.metadata(&bytes));
+                let snapshots = self.snapshots(truth, &completion.metadata, completion.savepoint.as_deref());
                 let completed = CompletedFact { completion: (**completion).clone(), snapshots };
                 self.head.completed.insert(completion.checkpoint, Rc::new(completed));
                 self.head.retained = completion.retained.iter().copied().collect();
             }
             HeadRecord::Restored { attempt, checkpoint, .. } => {
+                // Told now: what the attempt itself commits is not behind it.
+                self.head.behind_commit |= *checkpoint < self.newest_committed();
                 self.head.attempt = Some(*attempt);
                 self.head.restored = Some(*checkpoint);
                 self.head.restores += 1;
             }
+            // What was completed by the job before it stays known: its output is before what the new one writes.
+            HeadRecord::Imported { checkpoint, .. } => self.head.retained = BTreeSet::from([*checkpoint]),
+            HeadRecord::SavepointBegun { .. } | HeadRecord::SavepointOvertaken { .. } | HeadRecord::Stopped => {}
             HeadRecord::Finished => self.head.finished = true,
-            HeadRecord::Failed { reason } => self.head.failed = Some(reason.clone()),
         }
+    }
+
+    /// What metadata says. That of a savepoint names its files from its directory; here they have their whole names.
+    pub fn snapshots(&self, truth: &dyn Truth, metadata: &str, savepoint: Option<&str>) -> Result<Snapshots, String> {
+        let bytes = truth.object(metadata).ok_or_else(|| "it is not in primary".to_string())?;
+        let mut snapshots = self.formats.metadata(&bytes)?;
+        if let Some(directory) = savepoint {
+            for part in snapshots.values_mut().flat_map(|snapshot| &mut snapshot.parts) {
+                if let PartLocation::Object(name) = &mut part.location {
+                    let whole = format!("{directory}/{name}");
+                    *name = ObjectName::new(whole).map_err(|error| error.to_string())?;
+                }
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// The job has ended with a savepoint; from now on the head log of `job` counts, which begins with it. The output goes on.
+    pub fn resumed(&mut self, job: JobId) {
+        self.layout = Layout { job };
+        self.job = job.to_string();
+        self.head.next = None;
+        self.head.claimed_by = None;
     }
 
     /// The object as it was created, or why it is no longer (or never was) that.
@@ -312,13 +326,8 @@ impl Ground {
     }
 
     /// Why nothing can be restored from `completed` any more; `None` if it is whole. A part lost in primary is made good
-    /// by an unharmed local copy on a machine for which `reachable` says yes.
-    pub fn broken(
-        &self,
-        truth: &dyn Truth,
-        completed: &CompletedFact,
-        reachable: &dyn Fn(SubtaskKey, &str) -> bool,
-    ) -> Option<String> {
+    /// by an unharmed local copy on any machine, if `with_local`.
+    pub fn broken(&self, truth: &dyn Truth, completed: &CompletedFact, with_local: bool) -> Option<String> {
         let metadata = &completed.completion.metadata;
         if let Err(reason) = self.intact(truth, metadata) {
             return Some(format!("{metadata}: {reason}"));
@@ -330,9 +339,7 @@ impl Ground {
             let reason = self.part_intact(truth, part).err()?;
             let hash = self.part_hash(part);
             let local = self.local_copies(truth, completed.completion.checkpoint, subtask, &part.name);
-            let saved = local
-                .iter()
-                .any(|(machine, _, bytes)| hash.is_some_and(|h| h == xxh3_64(bytes)) && reachable(subtask, machine));
+            let saved = with_local && local.iter().any(|(_, _, bytes)| hash.is_some_and(|h| h == xxh3_64(bytes)));
             (!saved).then(|| format!("{}: {reason}", part.location))
         })
     }
@@ -385,11 +392,6 @@ impl Ground {
             let file = hit.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/'));
             at == machine && file.is_some_and(|file| self.formats.is_local_manifest(file))
         })
-    }
-
-    /// Whether the current attempt began behind output that was visible already.
-    pub fn newest_restore_behind_commit(&self) -> bool {
-        self.head.restored.is_some_and(|restored| restored < self.newest_committed())
     }
 
     /// The newest epoch with visible output.

@@ -90,9 +90,13 @@ impl Check for Leadership {
                     }
                 }
             }
-            HeadRecord::IdBlock { .. } | HeadRecord::Finished | HeadRecord::Failed { .. } => {
-                self.author(fact, None, out)
-            }
+            HeadRecord::IdBlock { .. }
+            | HeadRecord::Finished
+            | HeadRecord::Failed { .. }
+            | HeadRecord::SavepointBegun { .. }
+            | HeadRecord::SavepointOvertaken { .. }
+            | HeadRecord::Imported { .. }
+            | HeadRecord::Stopped => self.author(fact, None, out),
         }
     }
 

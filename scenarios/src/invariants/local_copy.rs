@@ -7,6 +7,8 @@
 //! Truth: the files on the machine's disk at the instant of the event. Why a snapshot failed is known from what the nemesis
 //! did to the store.
 //!
+//! Copies in memory are no files, and there is nothing to look at: only the last rule is for them.
+//!
 //! Excuse: a disk or a file of that machine that the plan disturbed, for the first two; any fault of the store so far, or
 //! one on the process or its clock, for the last.
 
@@ -61,6 +63,7 @@ impl Check for LocalCopies {
     fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
         let keeper = |subtask: &str| (seen.process.to_string(), subtask.to_string());
         match seen.event {
+            Event::LocalCopyStored { .. } | Event::LocalCopyConfirmed { .. } if look.config.local_in_memory => {}
             Event::LocalCopyStored { subtask, checkpoint, parts } => {
                 let Some(machine) = look.truth.machine_of(seen.process) else { return };
                 self.stored.insert((keeper(subtask), *checkpoint), seen.incarnation);

@@ -7,7 +7,12 @@
 
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
-use runtime::{checkpoint::types::SubtaskKey, graph::Job, ids::CheckpointId, layout::Layout};
+use runtime::{
+    checkpoint::types::SubtaskKey,
+    graph::Job,
+    ids::{CheckpointId, JobId},
+    layout::Layout,
+};
 
 mod assertions;
 mod barrier;
@@ -20,21 +25,25 @@ mod leadership;
 mod liveness;
 mod local_copy;
 mod memory;
+mod needless_read;
 mod output;
 mod output_truth;
 mod replay;
 mod restored;
 mod reuse;
 mod runtime_formats;
+mod savepoints;
 mod slots;
 mod superset;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod truth;
 #[cfg(madsim)]
 mod world;
 
-pub use formats::{Completion, Formats, HeadRecord, Manifest, ManifestObject, Snapshots, StateEntry};
+pub use formats::{Completion, Formats, HeadRecord, Manifest, ManifestObject, SlotRecord, Snapshots, StateEntry};
 pub use runtime_formats::RuntimeFormats;
 pub use truth::{Effect, EffectKind, FaultNotice, Seen, Truth};
 
@@ -74,6 +83,8 @@ pub struct SuiteConfig {
     pub formats: Rc<dyn Formats>,
     pub oracle: Box<dyn OutputOracle>,
     pub local_recovery: bool,
+    /// Local copies are objects in the memory of a process: there are no files to look at.
+    pub local_in_memory: bool,
     pub fallback: FallbackPolicy,
     pub timing: Timing,
     pub channel_window_bytes: u64,
@@ -95,6 +106,7 @@ impl SuiteConfig {
             formats,
             oracle,
             local_recovery: true,
+            local_in_memory: false,
             fallback: FallbackPolicy::Replay,
             timing: Timing {
                 interval: Duration::from_secs(1),
@@ -131,6 +143,7 @@ struct Look<'a> {
 struct Settings {
     subtasks: BTreeMap<String, SubtaskKey>,
     local_recovery: bool,
+    local_in_memory: bool,
     fallback: FallbackPolicy,
     timing: Timing,
     channel_window_bytes: u64,
@@ -183,6 +196,7 @@ trait Check {
     fn on_manifest(&mut self, _look: &Look<'_>, _fact: &ManifestFact<'_>, _out: &mut Findings<'_>) {}
     fn on_created(&mut self, _look: &Look<'_>, _effect: &Effect<'_>, _out: &mut Findings<'_>) {}
     fn on_deleted(&mut self, _look: &Look<'_>, _effect: &Effect<'_>, _out: &mut Findings<'_>) {}
+    fn on_read(&mut self, _look: &Look<'_>, _effect: &Effect<'_>, _out: &mut Findings<'_>) {}
     fn at_end(&mut self, _look: &Look<'_>, _end: &End, _out: &mut Findings<'_>) {}
 }
 
@@ -201,6 +215,7 @@ impl InvariantSuite {
             settings: Settings {
                 subtasks: config.subtasks,
                 local_recovery: config.local_recovery,
+                local_in_memory: config.local_in_memory,
                 fallback: config.fallback,
                 timing: config.timing,
                 channel_window_bytes: config.channel_window_bytes,
@@ -219,9 +234,11 @@ impl InvariantSuite {
                 Box::new(barrier::Barrier::default()),
                 Box::new(output::Output::default()),
                 Box::new(replay::Replay::default()),
+                Box::new(savepoints::Savepoints::default()),
                 Box::new(deletion::Deletion::default()),
                 Box::new(slots::Slots::default()),
                 Box::new(local_copy::LocalCopies::default()),
+                Box::new(needless_read::NeedlessReads::default()),
                 Box::new(memory::Memory::default()),
                 Box::new(liveness::Liveness::default()),
                 // The runtime's word against itself comes after what the world shows.
@@ -239,6 +256,11 @@ impl InvariantSuite {
     /// Everything found so far, first violation first.
     pub fn violations(&self) -> &[Violation] {
         &self.found
+    }
+
+    /// Databases that were opened to see what checkpoints hold.
+    pub fn judged_databases(&self) -> u64 {
+        self.ground.databases.borrow().len() as u64
     }
 
     /// Records in the committed output so far.
@@ -268,9 +290,14 @@ impl InvariantSuite {
             }
             EffectKind::Deleted => {
                 self.each(truth, |check, look, out| check.on_deleted(look, &effect, out));
-                self.ground.deleted(effect.object);
             }
+            EffectKind::Read => self.each(truth, |check, look, out| check.on_read(look, &effect, out)),
         }
+    }
+
+    /// The job has ended with a savepoint, and is over. Another one, of this id, will begin with the savepoint.
+    pub fn resumed(&mut self, job: JobId) {
+        self.ground.resumed(job);
     }
 
     /// The nemesis has just hit something.
@@ -326,28 +353,23 @@ impl InvariantSuite {
         epoch: CheckpointId,
         manifest: &Manifest,
     ) -> Option<Result<OwnDigest, Wrong>> {
-        if self.settings.fallback == FallbackPolicy::Duplicate
-            && self.ground.newest_restore_behind_commit()
-            && self.ground.output.quiet.is_none()
-        {
-            self.ground.output.quiet = Some("the configuration accepts duplicates behind a commit".into());
+        if self.settings.fallback == FallbackPolicy::Duplicate && self.ground.head.behind_commit {
+            self.ground.output.quiet = true;
         }
-        if self.ground.output.quiet.is_some() {
+        if self.ground.output.quiet {
             return None;
         }
         let named = manifest.objects.iter().map(|o| (o.name.as_str(), o.length, o.records));
         let records = match self.ground.output_records(truth, named) {
             Ok(records) => records,
             Err(wrong) => {
-                self.ground.output.quiet = Some(format!("{}: {}", wrong.entity, wrong.message));
+                self.ground.output.quiet = true;
                 let excused = self.ground.damage.objects.contains_key(&wrong.entity);
                 return (!excused).then_some(Err(wrong));
             }
         };
         let result = self.ground.output.oracle.absorb(sink, epoch, &records);
-        if let Err(wrong) = &result {
-            self.ground.output.quiet = Some(format!("{}: {}", wrong.entity, wrong.message));
-        }
+        self.ground.output.quiet = result.is_err();
         self.ground.output.absorbed.insert((sink.to_string(), epoch));
         Some(result.map(|()| OwnDigest::of(&records)))
     }

@@ -67,7 +67,7 @@ impl Check for Output {
     }
 
     fn at_end(&mut self, look: &Look<'_>, end: &End, out: &mut Findings<'_>) {
-        if look.ground.output.quiet.is_none()
+        if !look.ground.output.quiet
             && (look.ground.head.finished || matches!(end.outcome, Some(Ok(()))))
             && let Err(wrong) = look.ground.output.oracle.complete()
         {

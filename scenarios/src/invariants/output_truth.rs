@@ -20,8 +20,8 @@ use crate::oracle::{OutputOracle, Wrong, lines};
 pub struct CommittedOutput {
     pub oracle: Box<dyn OutputOracle>,
     pub absorbed: BTreeSet<(String, CheckpointId)>,
-    /// Why the output is judged no more: found wrong already, destroyed by the plan, or given up by configuration.
-    pub quiet: Option<String>,
+    /// The output is judged no more: it was found wrong already, destroyed by the plan, or given up by configuration.
+    pub quiet: bool,
 }
 
 /// The digest of a set of output records, by code of its own: the wrapping sum of a 128-bit hash of each.
@@ -71,20 +71,17 @@ impl Ground {
     /// An oracle that has taken all output up to `completed`, visible or only prepared. None: the output cannot be judged
     /// (any more), which invariant 1 reports where it is a fault.
     pub fn oracle_at(&self, truth: &dyn Truth, completed: &CompletedFact) -> Option<Box<dyn OutputOracle>> {
-        if self.output.quiet.is_some() {
+        if self.output.quiet {
             return None;
         }
-        // Back to the newest epoch the oracle has, by what each ledger entry says it continues.
+        // Back to the beginning, by what each ledger entry says it continues; the oracle has some of it already.
         let mut epochs = Vec::new();
         let mut next = Some(completed.completion.checkpoint);
         while let Some(checkpoint) = next {
             let fact = self.head.completed.get(&checkpoint)?;
-            let absorbed = |sink: &String| self.output.absorbed.contains(&(sink.clone(), checkpoint));
-            if !self.sinks.is_empty() && self.sinks.iter().all(absorbed) {
-                break;
-            }
             epochs.push(fact.clone());
-            next = fact.completion.ledger.previous;
+            // A ledger that goes round is wrong, and no reason to go round with it.
+            next = fact.completion.ledger.previous.filter(|previous| *previous < checkpoint);
         }
         let mut oracle = self.output.oracle.fork();
         for fact in epochs.iter().rev() {

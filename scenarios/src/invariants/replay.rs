@@ -56,8 +56,9 @@ impl Check for Replay {
                 }
                 self.up_to = *replay_to;
                 let mut next = *replay_to;
-                while let Some(epoch) = next.filter(|epoch| checkpoint.is_none_or(|r| *epoch > r)) {
-                    self.open.insert(epoch);
+                while let Some(epoch) = next.filter(|epoch| checkpoint.is_none_or(|r| *epoch > r))
+                    && self.open.insert(epoch)
+                {
                     next = look.ground.head.completed.get(&epoch).and_then(|c| c.completion.ledger.previous);
                 }
             }

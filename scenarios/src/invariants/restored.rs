@@ -17,7 +17,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use runtime::{
-    checkpoint::types::StatePart,
+    checkpoint::types::{StatePart, SubtaskKey},
     ids::{AttemptId, CheckpointId},
     journal::Event,
 };
@@ -43,17 +43,16 @@ impl Restored {
         look: &Look<'_>,
         seen: &Seen<'_>,
         subtask: &str,
-        part: &StatePart,
+        (writer, part): (SubtaskKey, &StatePart),
         checkpoint: CheckpointId,
     ) -> Option<String> {
         let hash = look.ground.part_hash(part)?;
-        let key = look.config.subtasks.get(subtask)?;
         let machine = look.truth.machine_of(seen.process)?;
         let since = self.started.get(&(seen.process.to_string(), subtask.to_string())).map(|(since, _)| *since);
         let mut found = Vec::new();
         for (path, _) in look.truth.files(&machine) {
             let Some(name) = local_file(&path, &look.ground.job) else { continue };
-            if name.checkpoint != checkpoint || name.subtask != *key || name.file != part.name {
+            if name.checkpoint != checkpoint || name.subtask != writer || name.file != part.name {
                 continue;
             }
             if look.truth.file(&machine, &path).is_some_and(|bytes| xxh3_64(&bytes) == hash) {
@@ -79,6 +78,25 @@ impl Restored {
 fn part_of<'a>(look: &'a Look<'_>, subtask: &str, checkpoint: CheckpointId, part: &str) -> Option<&'a StatePart> {
     let key = look.config.subtasks.get(subtask)?;
     look.ground.head.completed.get(&checkpoint)?.part_for(*key, part).map(|(_, part)| part)
+}
+
+/// The parts of this name, of the subtask itself or, where the parallelism was another, of the others of its vertex; with who
+/// wrote them.
+fn parts_of<'a>(
+    look: &'a Look<'_>,
+    subtask: &str,
+    checkpoint: CheckpointId,
+    part: &str,
+) -> Vec<(SubtaskKey, &'a StatePart)> {
+    let Some(key) = look.config.subtasks.get(subtask) else { return Vec::new() };
+    let Some(completed) = look.ground.head.completed.get(&checkpoint) else { return Vec::new() };
+    let of_vertex = completed.parts().filter(|(writer, known)| writer.0 == key.0 && known.name == part);
+    let (own, others): (Vec<_>, Vec<_>) = of_vertex.partition(|(writer, _)| writer == key);
+    // Keyed parts have their range in their name; of state without keys everybody may have a part of one name.
+    match own.first() {
+        Some((_, known)) if known.is_keyed() => own,
+        _ => own.into_iter().chain(others).collect(),
+    }
 }
 
 impl Restored {
@@ -111,11 +129,18 @@ impl Check for Restored {
             Event::PartRestoredLocally { subtask, .. } | Event::PartRestoredFromPrimary { subtask, .. }
                 if self.is_straggler(look, seen, subtask) => {}
             Event::PartRestoredLocally { subtask, checkpoint, part, .. } => {
-                let Some(known) = part_of(look, subtask, *checkpoint, part) else {
+                let known = parts_of(look, subtask, *checkpoint, part);
+                if known.is_empty() {
                     let message = format!("checkpoint {checkpoint} has no part {part:?} of this subtask");
                     return out.report(subtask, "foreign-part", message);
-                };
-                if let Some(message) = self.local(look, seen, subtask, known, *checkpoint) {
+                }
+                if look.config.local_in_memory {
+                    return;
+                }
+                // Several subtasks may have a part of this name; one of them it is.
+                let wrong: Option<Vec<String>> =
+                    known.iter().map(|known| self.local(look, seen, subtask, *known, *checkpoint)).collect();
+                if let Some(message) = wrong.and_then(|wrong| wrong.into_iter().next()) {
                     out.report(subtask, "wrong-local-bytes", format!("part {part}: {message}"));
                 }
             }

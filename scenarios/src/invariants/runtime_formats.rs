@@ -5,10 +5,11 @@ use runtime::{
     checkpoint::{head, metadata::CheckpointMetadata},
     ids::OperatorUid,
     platform::NativeDir,
+    recovery::allocations::{self, StoredAllocation},
     state::{OperatorPart, PartReader, part_of_database},
 };
 
-use super::formats::{Completion, Formats, HeadRecord, ReadNative, Snapshots, StateEntry};
+use super::formats::{Completion, Formats, HeadRecord, ReadNative, SlotRecord, Snapshots, StateEntry};
 
 pub struct RuntimeFormats;
 
@@ -27,8 +28,31 @@ impl Formats for RuntimeFormats {
                     sinks,
                     exhausted,
                     retained,
+                    savepoint: None,
                 }))
             }
+            head::HeadEntry::SavepointCompleted { checkpoint, directory, ledger, sinks, retained, .. } => {
+                HeadRecord::Completed(Box::new(Completion {
+                    leader: record.leader,
+                    checkpoint,
+                    metadata: format!("{directory}/_metadata"),
+                    ledger,
+                    sinks,
+                    exhausted: false,
+                    retained,
+                    savepoint: Some(directory.to_string()),
+                }))
+            }
+            head::HeadEntry::SavepointBegun { directory } => {
+                HeadRecord::SavepointBegun { directory: directory.to_string() }
+            }
+            head::HeadEntry::SavepointOvertaken { checkpoint, directory } => {
+                HeadRecord::SavepointOvertaken { checkpoint, directory: directory.to_string() }
+            }
+            head::HeadEntry::Imported { checkpoint, metadata, .. } => {
+                HeadRecord::Imported { checkpoint, metadata: metadata.to_string() }
+            }
+            head::HeadEntry::Stopped { .. } => HeadRecord::Stopped,
             head::HeadEntry::Restored { attempt, checkpoint, condemned } => {
                 HeadRecord::Restored { attempt, checkpoint, condemned: condemned.into_keys().collect() }
             }
@@ -39,6 +63,11 @@ impl Formats for RuntimeFormats {
 
     fn metadata(&self, bytes: &[u8]) -> Result<Snapshots, String> {
         CheckpointMetadata::decode(bytes).map(|metadata| metadata.subtasks).map_err(|e| e.to_string())
+    }
+
+    fn slot(&self, bytes: &[u8]) -> Result<SlotRecord, String> {
+        let StoredAllocation { slot, shared, since, .. } = allocations::decode(bytes)?;
+        Ok(SlotRecord { slot, shared, since })
     }
 
     fn is_local_manifest(&self, file: &str) -> bool {
@@ -97,9 +126,7 @@ fn operator_state(operator: &OperatorUid, bytes: &[u8]) -> Result<Vec<StateEntry
 /// Opens the database somewhere and reads all of it.
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "native code works in real directories")]
 fn read_native(operator: &OperatorUid, files: &[(String, Bytes)]) -> Result<Vec<StateEntry>, String> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("weir-judge-");
-    let directory = builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).map_err(|e| e.to_string())?;
+    let directory = sim::scratch_directory("weir-judge-").map_err(|e| e.to_string())?;
     let database = directory.path().join("database");
     std::fs::create_dir(&database).map_err(|e| e.to_string())?;
     for (name, bytes) in files {

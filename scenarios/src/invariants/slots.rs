@@ -1,104 +1,217 @@
-//! Invariant 10: a restarted task gets its previous slot where that slot lives; no task takes another's.
+//! Invariant 10: a restarted task gets its previous slot where that slot lives; no task takes another's; and no more tasks move
+//! than must.
 //!
-//! Rule: at each deployment, if the slot that the subtask had in the attempt before lives, it is deployed there, on the same
-//! allocation; and a slot that lives is not given to a subtask of another slot group. (Slot group i holds subtask i of every
-//! vertex.)
+//! Rule, with local recovery: when slots are dealt out for an attempt, whoever has a slot that lives gets it, with its allocation; a
+//! slot that lives is not given to anybody else; and as many return as can (the size of a maximum matching). Without local
+//! recovery only the location counts: whoever was on a TaskManager whose slots the JobManager has is on it again. In both: a subtask
+//! is deployed where its slot was dealt out, and nowhere else.
 //!
-//! A slot lives while its process runs without interruption (asked of the world), was registered with the JobManager
-//! before slots were dealt out for this attempt, was not given up by either side since, and its allocation was not released.
+//! A slot lives if its TaskManager runs and has offered its slots to the leader before they are dealt out (also one that was
+//! lost in between, whose process was restarted, or that a new leader hears of for the first time), and its disk has the record of
+//! what the slot holds. Of two records of the same, the later one counts. What is held for another parallelism is nobody's
+//! any more: it may be given to whoever restores from it.
 //!
-//! Truth: processes from the world. Registrations and deployments are decisions of the JobManager that leave no other
-//! trace than its events; a lie there would show as restores from primary only.
+//! Truth: processes from the world; what slots hold from the records on the disks. That slots were offered, dealt out and deployed
+//! into are steps that leave no other trace than events; a lie there would show as restores from primary only.
 //!
-//! Excuse: a slot that does not live by this definition, which leans to the runtime's side.
+//! Excuse: what the record of a slot does not say, because the plan broke the disk or the file, or because the TaskManager has
+//! given the allocation back (or is about to, having heard that it is stale); which leans to the runtime's side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use runtime::{
-    ids::{AllocationId, AttemptId},
+    ids::{AllocationId, AttemptId, SharedSlot},
     journal::Event,
 };
 
-use super::{Check, Findings, Look, Seen};
+use super::{Check, Findings, Look, Seen, formats::SlotRecord};
 
 type Slot = (String, u32, AllocationId);
 
 #[derive(Default)]
 pub(super) struct Slots {
-    /// TaskManagers known to the JobManager, with the incarnation registered.
-    registered: BTreeMap<String, u64>,
-    /// TaskManagers known when slots were dealt out for the current attempt, and their incarnations.
-    dealt: Option<BTreeMap<String, u64>>,
+    /// TaskManagers whose slots the leader has.
+    offered: BTreeSet<String>,
+    /// Allocations that were given back, or soon will be: something later holds the same.
+    void: BTreeSet<(String, AllocationId)>,
     attempt: Option<AttemptId>,
-    /// Slot and incarnation by subtask, in the attempt before the current one and in the current one.
-    before: BTreeMap<String, (Slot, u64)>,
-    now: BTreeMap<String, (Slot, u64)>,
+    deal: Option<Deal>,
+    /// On which TaskManager each was, as far as that is known to both sides.
+    places: BTreeMap<SharedSlot, String>,
+    /// The slot that each was dealt last.
+    last: BTreeMap<SharedSlot, Slot>,
 }
 
-/// `count[3]` is of slot group 3.
-fn group(subtask: &str) -> Option<u32> {
+/// One distribution of slots.
+#[derive(Default)]
+struct Deal {
+    /// Living slots that hold something, and since when.
+    living: BTreeMap<Slot, SlotRecord>,
+    given: BTreeMap<SharedSlot, Slot>,
+}
+
+impl Deal {
+    /// The living slot that is somebody's: the one where it came last.
+    fn own(&self, shared: SharedSlot) -> Option<&Slot> {
+        let of_it = self.living.iter().filter(|(_, record)| record.shared == shared);
+        of_it.max_by_key(|(_, record)| record.since).map(|(slot, _)| slot)
+    }
+
+    /// How many can return to a slot that holds what they are, by augmenting paths.
+    fn most_that_can_return(&self) -> usize {
+        fn augment<'a>(
+            deal: &'a Deal,
+            shared: SharedSlot,
+            seen: &mut BTreeSet<&'a Slot>,
+            owner: &mut BTreeMap<&'a Slot, SharedSlot>,
+        ) -> bool {
+            for (slot, _) in deal.living.iter().filter(|(_, record)| record.shared == shared) {
+                if seen.insert(slot) && owner.get(slot).copied().is_none_or(|other| augment(deal, other, seen, owner)) {
+                    owner.insert(slot, shared);
+                    return true;
+                }
+            }
+            false
+        }
+        let mut owner = BTreeMap::new();
+        self.given.keys().filter(|shared| augment(self, **shared, &mut BTreeSet::new(), &mut owner)).count()
+    }
+
+    fn returned(&self) -> usize {
+        let is_back = |(shared, slot): &(&SharedSlot, &Slot)| {
+            self.living.get(*slot).is_some_and(|record| record.shared == **shared)
+        };
+        self.given.iter().filter(is_back).count()
+    }
+}
+
+/// `3` of `count[3]`.
+fn index(subtask: &str) -> Option<u32> {
     subtask.rsplit_once('[')?.1.strip_suffix(']')?.parse().ok()
 }
 
+/// `localState/aid_<allocation>/slot`.
+fn allocation_of(path: &str) -> Option<AllocationId> {
+    let id = path.strip_prefix("localState/aid_")?.strip_suffix("/slot")?;
+    AllocationId::try_from(id.to_string()).ok()
+}
+
 impl Slots {
-    fn lives(&self, look: &Look<'_>, slot: &Slot, incarnation: u64) -> bool {
-        let (task_manager, ..) = slot;
-        let known = self.dealt.as_ref().and_then(|dealt| dealt.get(task_manager)) == Some(&incarnation);
-        known && self.registered.get(task_manager) == Some(&incarnation) && look.truth.is_alive(task_manager)
+    /// What the slots of one TaskManager hold, by the records on its disk.
+    fn held_on(&self, look: &Look<'_>, task_manager: &str) -> BTreeMap<Slot, SlotRecord> {
+        let Some(machine) = look.truth.machine_of(task_manager) else { return BTreeMap::new() };
+        let damage = &look.ground.damage;
+        if !look.truth.is_alive(task_manager) || damage.disks.contains_key(&machine) {
+            return BTreeMap::new();
+        }
+        let mut held = BTreeMap::new();
+        for (path, _) in look.truth.files(&machine) {
+            let Some(allocation) = allocation_of(&path) else { continue };
+            if damage.file(&machine, &path).is_some() || self.void.contains(&(task_manager.to_string(), allocation)) {
+                continue;
+            }
+            let bytes = look.truth.file(&machine, &path).unwrap_or_default();
+            // A record that cannot be read binds nobody.
+            if let Ok(record) = look.ground.formats.slot(&bytes) {
+                held.insert((task_manager.to_string(), record.slot, allocation), record);
+            }
+        }
+        held
     }
 
-    fn deal(&mut self) {
-        if self.dealt.is_none() {
-            self.dealt = Some(self.registered.clone());
-        }
-    }
-
-    /// The JobManager knows nothing of it until it registers again.
-    fn unregister(&mut self, task_manager: &str) {
-        self.registered.remove(task_manager);
-        if let Some(dealt) = &mut self.dealt {
-            dealt.remove(task_manager);
-        }
-    }
-
-    /// These slots live no more; nobody has a claim to them.
-    fn forget(&mut self, gone: impl Fn(&Slot) -> bool) {
-        self.before.retain(|_, (slot, _)| !gone(slot));
-        self.now.retain(|_, (slot, _)| !gone(slot));
-    }
-
-    fn deployed(&mut self, look: &Look<'_>, subtask: &str, attempt: AttemptId, slot: Slot, out: &mut Findings<'_>) {
-        if self.attempt.is_some_and(|current| attempt < current) {
-            // A TaskManager that was frozen or cut off obeys an old order now. The JobManager dealt out slots anew since; what
-            // such a straggler may not do is judged by the invariant on leaders.
-            return;
-        }
-        if self.attempt != Some(attempt) {
-            // A subtask not deployed in the last attempt keeps its place from before.
-            let now = std::mem::take(&mut self.now);
-            self.before.extend(now);
-            self.attempt = Some(attempt);
-        }
-        self.deal();
-        if let Some((previous, incarnation)) = self.before.get(subtask)
-            && *previous != slot
-            && self.lives(look, previous, *incarnation)
-        {
-            let message = format!("deployed to {slot:?}, its previous slot {previous:?} lives");
-            out.report(subtask, "previous-slot-not-used", message);
-        }
-        let taken = self.before.iter().find(|(other, (owned, incarnation))| {
-            group(other) != group(subtask)
-                && (&owned.0, owned.1) == (&slot.0, slot.1)
-                && self.lives(look, owned, *incarnation)
-                // Two groups may have held the slot one after the other; the last one owns it.
-                && !self.before.iter().any(|(o, (s, _))| group(o) == group(subtask) && (&s.0, s.1) == (&slot.0, slot.1))
+    fn living(&self, look: &Look<'_>) -> BTreeMap<Slot, SlotRecord> {
+        let mut living: BTreeMap<Slot, SlotRecord> =
+            self.offered.iter().flat_map(|task_manager| self.held_on(look, task_manager)).collect();
+        // Where the latest record lies on a disk that the plan has touched, an older one elsewhere says nothing: the leader
+        // may well know the later one.
+        living.retain(|slot, record| {
+            self.last.get(&record.shared).is_none_or(|last| last == slot || !self.is_in_doubt(look, last))
         });
-        if let Some((other, _)) = taken {
-            out.report(subtask, "slot-of-another", format!("deployed to {slot:?}, which is {other}'s and lives"));
+        living
+    }
+
+    /// Whether a TaskManager that has offered its slots may have a record that cannot be believed, or none any more.
+    fn is_in_doubt(&self, look: &Look<'_>, (task_manager, _, allocation): &Slot) -> bool {
+        let Some(machine) = look.truth.machine_of(task_manager) else { return false };
+        let damage = &look.ground.damage;
+        let is_damaged = |path: &str| allocation_of(path) == Some(*allocation) && damage.file(&machine, path).is_some();
+        self.offered.contains(task_manager)
+            && (damage.disks.contains_key(&machine)
+                || look.truth.files(&machine).iter().any(|(path, _)| is_damaged(path)))
+    }
+
+    /// The leader hears at once which of two slots is stale, and sends word.
+    fn settle(&mut self, look: &Look<'_>) {
+        let living = self.living(look);
+        let is_later = |slot: &Slot, record: &SlotRecord, other: (&Slot, &SlotRecord)| {
+            other.0 != slot && other.1.shared == record.shared && other.1.since >= record.since
+        };
+        for (slot, record) in &living {
+            if living.iter().any(|other| is_later(slot, record, other)) {
+                self.void.insert((slot.0.clone(), slot.2));
+            }
         }
-        let incarnation = self.registered.get(&slot.0).copied().unwrap_or_default();
-        self.now.insert(subtask.to_string(), (slot, incarnation));
+    }
+
+    /// The JobManager does not have its slots until it offers them again.
+    fn lose(&mut self, task_manager: &str) {
+        self.offered.remove(task_manager);
+        self.places.retain(|_, place| place != task_manager);
+    }
+
+    fn allocated(&mut self, look: &Look<'_>, shared: SharedSlot, slot: Slot, out: &mut Findings<'_>) {
+        if self.deal.is_none() {
+            let living = if look.config.local_recovery { self.living(look) } else { BTreeMap::new() };
+            self.deal = Some(Deal { living, given: BTreeMap::new() });
+        }
+        let Some(deal) = &mut self.deal else { return };
+        let entity = shared.to_string();
+        if let Some(previous) = deal.own(shared).filter(|previous| **previous != slot) {
+            let message = format!("gets {slot:?}, its previous slot {previous:?} lives");
+            out.report(&entity, "previous-slot-not-used", message);
+        }
+        let is_taken = |(held, record): &(&Slot, &SlotRecord)| {
+            (&held.0, held.1) == (&slot.0, slot.1)
+                && record.shared != shared
+                && (record.shared.group, record.shared.parallelism) == (shared.group, shared.parallelism)
+        };
+        if let Some((_, record)) = deal.living.iter().find(is_taken) {
+            out.report(&entity, "slot-of-another", format!("gets {slot:?}, which is of {} and lives", record.shared));
+        }
+        if !look.config.local_recovery
+            && let Some(place) = self.places.get(&shared).filter(|place| **place != slot.0)
+            && self.offered.contains(place)
+            && look.truth.is_alive(place)
+        {
+            out.report(&entity, "left-its-task-manager", format!("gets {slot:?}, it was on {place}, which lives"));
+        }
+        self.last.insert(shared, slot.clone());
+        deal.given.insert(shared, slot);
+    }
+
+    fn deployed(&self, subtask: &str, attempt: AttemptId, slot: &Slot, out: &mut Findings<'_>) {
+        // A TaskManager that was frozen or cut off may obey an old order now; what such a straggler may not do is judged by
+        // the invariant on leaders. A leader that leads no more deals out slots that nobody saw.
+        let Some(deal) = self.deal.as_ref().filter(|deal| self.attempt == Some(attempt) && !deal.given.is_empty())
+        else {
+            return;
+        };
+        let is_its = |(shared, given): (&SharedSlot, &Slot)| Some(shared.index) == index(subtask) && given == slot;
+        if !deal.given.iter().any(is_its) {
+            out.report(subtask, "deployed-elsewhere", format!("deployed to {slot:?}, where it was given no slot"));
+        }
+    }
+
+    /// All slots of an attempt are dealt out.
+    fn judge_moves(&mut self, out: &mut Findings<'_>) {
+        let Some(deal) = &self.deal else { return };
+        let (returned, possible, all) = (deal.returned(), deal.most_that_can_return(), deal.given.len());
+        if returned < possible {
+            let message =
+                format!("{returned} of {all} returned to their slots, {possible} could have: {:?}", deal.given);
+            out.report("slots", "needless-move", message);
+        }
+        self.places = deal.given.iter().map(|(shared, slot)| (*shared, slot.0.clone())).collect();
     }
 }
 
@@ -110,38 +223,39 @@ impl Check for Slots {
     fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
         match seen.event {
             // What a JobManager believes that leads no more. It deals out no slots: nobody obeys it.
-            Event::TaskManagerRegistered { .. }
+            Event::SlotsOffered { .. }
             | Event::TaskManagerLost { .. }
-            | Event::JobStateChanged { .. }
             | Event::SlotAllocated { .. }
             | Event::RestoreChosen { .. }
+            | Event::JobStateChanged { .. }
                 if !look.ground.head.is_led_by(seen.process, seen.incarnation) => {}
-            Event::TaskManagerRegistered { task_manager, incarnation, .. } => {
-                self.registered.insert(task_manager.clone(), *incarnation);
-            }
-            Event::TaskManagerLost { task_manager, .. } | Event::ProcessStarted { process: task_manager } => {
-                self.unregister(task_manager);
-                self.forget(|slot| slot.0 == *task_manager);
-            }
-            // It keeps its slots for the next JobManager, unless it says otherwise.
-            Event::JobManagerLost { task_manager, .. } => self.unregister(task_manager),
-            // A new leader knows nobody until they register with it.
-            Event::LeaderElected { .. } => {
-                self.registered.clear();
-                self.dealt = None;
-            }
-            Event::SlotReleased { allocation, .. } => self.forget(|slot| slot.2 == *allocation),
-            // Slots for the next attempt are dealt out once the current one has begun to fall.
-            Event::JobStateChanged { to, .. } => {
-                let to = to.to_ascii_lowercase();
-                if ["restart", "fail", "cancel"].iter().any(|falling| to.contains(falling)) {
-                    self.dealt = None;
+            Event::SlotsOffered { task_manager, .. } => {
+                self.offered.insert(task_manager.clone());
+                if look.config.local_recovery {
+                    self.settle(look);
                 }
             }
-            Event::SlotAllocated { .. } | Event::RestoreChosen { .. } => self.deal(),
+            Event::TaskManagerLost { task_manager, .. } | Event::ProcessStarted { process: task_manager } => {
+                self.lose(task_manager);
+            }
+            // A new leader has no slots until they are offered to it.
+            Event::LeaderElected { .. } => {
+                self.offered.clear();
+                self.places.clear();
+            }
+            Event::SlotReleased { task_manager, allocation, .. } => {
+                self.void.insert((task_manager.clone(), *allocation));
+            }
+            Event::RestoreChosen { attempt, .. } => {
+                self.deal = None;
+                self.attempt = Some(*attempt);
+            }
+            Event::SlotAllocated { task_manager, slot, allocation, shared, .. } => {
+                self.allocated(look, *shared, (task_manager.clone(), *slot, *allocation), out);
+            }
+            Event::JobStateChanged { to, .. } if to == "RUNNING" => self.judge_moves(out),
             Event::TaskDeployed { subtask, attempt, task_manager, slot, allocation } => {
-                let slot = (task_manager.clone(), *slot, *allocation);
-                self.deployed(look, subtask, *attempt, slot, out);
+                self.deployed(subtask, *attempt, &(task_manager.clone(), *slot, *allocation), out);
             }
             _ => {}
         }
@@ -151,84 +265,200 @@ impl Check for Slots {
 #[cfg(test)]
 mod tests {
     use runtime::{
-        ids::{AllocationId, LeaderEpoch},
+        ids::{AllocationId, AttemptId, Execution, LeaderEpoch, SharedSlot},
         journal::Event,
     };
 
-    use crate::invariants::testing::Story;
+    use crate::invariants::{FaultNotice, formats::SlotRecord, testing::Story};
 
-    fn register(story: &mut Story, task_manager: &str) {
-        let (task_manager, leader) = (task_manager.to_string(), LeaderEpoch(1));
-        story.event("jobmanager", Event::TaskManagerRegistered { task_manager, incarnation: 1, leader });
+    fn shared(index: u32) -> SharedSlot {
+        SharedSlot { group: 0, index, parallelism: 2 }
     }
 
-    fn deploy(story: &mut Story, subtask: &str, task_manager: &str, slot: u32) {
-        let allocation = AllocationId(u128::from(slot));
-        let (subtask, task_manager, attempt) = (subtask.to_string(), task_manager.to_string(), story.attempt);
-        story.event("jobmanager", Event::TaskDeployed { subtask, attempt, task_manager, slot, allocation });
+    fn attempt(execution: u32) -> AttemptId {
+        AttemptId { leader: LeaderEpoch(1), execution: Execution(execution) }
     }
 
-    fn restart(story: &mut Story) {
-        let change = |to: &str| Event::JobStateChanged {
-            job: "job".into(),
-            from: String::new(),
-            to: to.into(),
-            reason: String::new(),
-        };
-        story.event("jobmanager", change("RUNNING"));
-        story.event("jobmanager", change("RESTARTING"));
-        story.attempt = story.next_attempt();
+    fn offer(story: &mut Story, task_manager: &str) {
+        story.event("jobmanager", Event::SlotsOffered { task_manager: task_manager.into(), slots: 2 });
     }
 
-    fn two_tasks(story: &mut Story) {
-        register(story, "tm-1");
-        deploy(story, "fold[0]", "tm-1", 0);
-        deploy(story, "fold[1]", "tm-1", 1);
+    fn lose(story: &mut Story, task_manager: &str) {
+        let (task_manager, reason) = (task_manager.to_string(), String::new());
+        story.event("jobmanager", Event::TaskManagerLost { task_manager, reason });
     }
 
-    /// Both tasks come back to their slots.
+    /// The allocation of slot `slot` on machine `machine`.
+    fn allocation(machine: u32, slot: u32) -> AllocationId {
+        AllocationId(u128::from(10 * machine + slot))
+    }
+
+    /// The record that a TaskManager has on its disk.
+    fn record(story: &mut Story, machine: u32, slot: u32, index: u32, since: u32) {
+        let record = SlotRecord { slot, shared: shared(index), since: attempt(since) };
+        story.slot_record(&format!("machine-{machine}"), allocation(machine, slot), &record);
+    }
+
+    fn give(story: &mut Story, index: u32, machine: u32, slot: u32) {
+        story.event(
+            "jobmanager",
+            Event::SlotAllocated {
+                task_manager: format!("tm-{machine}"),
+                slot,
+                allocation: allocation(machine, slot),
+                shared: shared(index),
+                previous: false,
+            },
+        );
+    }
+
+    fn run(story: &mut Story) {
+        let (job, from, to, reason) = ("job".into(), "CREATED".into(), "RUNNING".into(), String::new());
+        story.event("jobmanager", Event::JobStateChanged { job, from, to, reason });
+    }
+
+    /// Both have a slot on the first TaskManager, and the second TaskManager has two spare ones.
+    fn two_with_slots() -> Story {
+        let mut story = Story::begin();
+        record(&mut story, 1, 0, 0, 1);
+        record(&mut story, 1, 1, 1, 1);
+        offer(&mut story, "tm-1");
+        offer(&mut story, "tm-2");
+        story.restore(None, None);
+        story
+    }
+
     #[test]
     fn the_same_slots_again_pass() {
-        let mut story = Story::begin();
-        two_tasks(&mut story);
-        restart(&mut story);
-        deploy(&mut story, "fold[0]", "tm-1", 0);
-        deploy(&mut story, "fold[1]", "tm-1", 1);
+        let mut story = two_with_slots();
+        give(&mut story, 0, 1, 0);
+        give(&mut story, 1, 1, 1);
+        run(&mut story);
         story.holds();
     }
 
-    /// They change places although both slots live.
+    /// It gets a spare slot although its own lives.
     #[test]
-    fn slots_dealt_out_anew_are_found() {
-        let mut story = Story::begin();
-        two_tasks(&mut story);
-        restart(&mut story);
-        deploy(&mut story, "fold[0]", "tm-1", 1);
+    fn a_slot_that_is_not_used_is_found() {
+        let mut story = two_with_slots();
+        give(&mut story, 0, 2, 0);
         story.breaks("previous-slot", "previous-slot-not-used");
     }
 
-    /// A task without a living slot of its own takes the slot of one that has.
+    /// Somebody without a living slot takes the slot of one that has.
     #[test]
     fn the_slot_of_another_is_not_free() {
         let mut story = Story::begin();
-        register(&mut story, "tm-2");
-        deploy(&mut story, "fold[2]", "tm-2", 7);
-        two_tasks(&mut story);
-        story.event("jobmanager", Event::TaskManagerLost { task_manager: "tm-2".into(), reason: String::new() });
-        restart(&mut story);
-        deploy(&mut story, "fold[2]", "tm-1", 1);
+        record(&mut story, 1, 1, 1, 1);
+        offer(&mut story, "tm-1");
+        offer(&mut story, "tm-2");
+        story.restore(None, None);
+        give(&mut story, 0, 1, 1);
         story.breaks("previous-slot", "slot-of-another");
     }
 
-    /// The TaskManager was lost in between: any slot is right.
+    /// Lost and found again before slots are dealt out, or found by a new leader: the slot lives.
     #[test]
-    fn a_lost_slot_binds_nobody() {
-        let mut story = Story::begin();
-        two_tasks(&mut story);
-        story.event("jobmanager", Event::TaskManagerLost { task_manager: "tm-1".into(), reason: String::new() });
-        restart(&mut story);
-        register(&mut story, "tm-1");
-        deploy(&mut story, "fold[0]", "tm-1", 1);
-        story.holds();
+    fn a_slot_that_was_offered_again_lives() {
+        for by_new_leader in [false, true] {
+            let mut story = two_with_slots();
+            if by_new_leader {
+                let (process, leader, entries) = ("jobmanager".to_string(), LeaderEpoch(2), 1);
+                story.event("jobmanager", Event::LeaderElected { process, leader, entries });
+                offer(&mut story, "tm-2");
+            } else {
+                lose(&mut story, "tm-1");
+            }
+            offer(&mut story, "tm-1");
+            give(&mut story, 0, 2, 0);
+            story.breaks("previous-slot", "previous-slot-not-used");
+        }
+    }
+
+    /// Lost and not offered again, given back, damaged, or somewhere else since: any slot is right.
+    #[test]
+    fn a_slot_that_does_not_live_binds_nobody() {
+        let cases: [&dyn Fn(&mut Story); 4] = [
+            &|story| lose(story, "tm-1"),
+            &|story| {
+                for slot in 0..2 {
+                    let (task_manager, allocation) = ("tm-1".to_string(), allocation(1, slot));
+                    story.event("tm-1", Event::SlotReleased { task_manager, slot, allocation });
+                }
+            },
+            &|story| story.fault(&FaultNotice::Disk { machine: "machine-1".into() }),
+            &|story| {
+                record(story, 2, 0, 0, 2);
+                record(story, 2, 1, 1, 2);
+                offer(story, "tm-2");
+            },
+        ];
+        for case in cases {
+            let mut story = two_with_slots();
+            case(&mut story);
+            give(&mut story, 0, 2, 0);
+            give(&mut story, 1, 2, 1);
+            run(&mut story);
+            story.holds();
+        }
+    }
+
+    /// A task was dealt a slot whose record lies on a touched disk; what another TaskManager holds of it since earlier is stale,
+    /// as the leader knows, and may be given away.
+    #[test]
+    fn an_older_record_says_nothing_beside_one_that_cannot_be_read() {
+        for is_damaged in [true, false] {
+            let mut story = two_with_slots();
+            lose(&mut story, "tm-1");
+            give(&mut story, 0, 2, 0);
+            give(&mut story, 1, 2, 1);
+            run(&mut story);
+            if is_damaged {
+                story.fault(&FaultNotice::Disk { machine: "machine-2".into() });
+            }
+            offer(&mut story, "tm-1");
+            story.restore(None, None);
+            give(&mut story, 0, 2, 0);
+            give(&mut story, 1, 2, 1);
+            run(&mut story);
+            if is_damaged {
+                story.holds();
+            } else {
+                // No record was ever written on the second TaskManager: what the first one holds is theirs.
+                story.breaks("previous-slot", "previous-slot-not-used");
+            }
+        }
+    }
+
+    /// The JobManager dealt out one slot, and the subtask runs in another.
+    #[test]
+    fn a_subtask_that_runs_elsewhere_is_found() {
+        let mut story = two_with_slots();
+        give(&mut story, 0, 1, 0);
+        let (subtask, task_manager) = ("fold[0]".to_string(), "tm-2".to_string());
+        let (attempt, allocation) = (attempt(2), allocation(2, 0));
+        story.event("tm-2", Event::TaskDeployed { subtask, attempt, task_manager, slot: 0, allocation });
+        story.breaks("previous-slot", "deployed-elsewhere");
+    }
+
+    /// Without local recovery it may be another slot, but not on another TaskManager.
+    #[test]
+    fn without_local_recovery_the_location_counts() {
+        for (machine, breaks) in [(1, false), (2, true)] {
+            let mut story = Story::configured(|config| config.local_recovery = false);
+            offer(&mut story, "tm-1");
+            offer(&mut story, "tm-2");
+            story.restore(None, None);
+            give(&mut story, 0, 1, 0);
+            run(&mut story);
+            story.restore(None, None);
+            give(&mut story, 0, machine, 1);
+            run(&mut story);
+            if breaks {
+                story.breaks("previous-slot", "left-its-task-manager");
+            } else {
+                story.holds();
+            }
+        }
     }
 }

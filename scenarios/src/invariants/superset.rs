@@ -69,8 +69,8 @@ fn local_is_contained(look: &Look<'_>, only: Option<CheckpointId>, out: &mut Fin
             if look.ground.damage.objects.contains_key(object.as_str()) {
                 continue;
             }
-            let local = look.truth.file(&machine, path);
-            if local.is_some() && look.truth.object(object.as_str()) != local {
+            let Some(local) = look.truth.file(&machine, path) else { continue };
+            if look.truth.object(object.as_str()) != Some(local) {
                 out.report(entity, "local-differs", format!("primary's {object} has other bytes or none"));
             }
         }

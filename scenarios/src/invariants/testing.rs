@@ -16,13 +16,13 @@ use runtime::{
         SubtaskId, VertexId,
     },
     journal::Event,
-    layout::{Layout, LocalLayout},
+    layout::{Layout, LocalLayout, SavepointDirectory},
     platform::ObjectName,
 };
 
 use super::{
     Completion, Effect, EffectKind, End, FallbackPolicy, FaultNotice, Formats, HeadRecord, InvariantSuite, Seen,
-    Snapshots, StateEntry, SuiteConfig, Timing, Truth, output_truth::OwnDigest,
+    SlotRecord, Snapshots, StateEntry, SuiteConfig, Timing, Truth, formats::ReadNative, output_truth::OwnDigest,
 };
 use crate::{
     oracle::AuditOracle,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Everything as JSON.
-struct JsonFormats;
+pub struct JsonFormats;
 
 impl Formats for JsonFormats {
     fn head(&self, bytes: &[u8]) -> Result<HeadRecord, String> {
@@ -42,6 +42,10 @@ impl Formats for JsonFormats {
         Ok(list.into_iter().collect())
     }
 
+    fn slot(&self, bytes: &[u8]) -> Result<SlotRecord, String> {
+        serde_json::from_slice(bytes).map_err(|e| e.to_string())
+    }
+
     fn is_local_manifest(&self, file: &str) -> bool {
         file == "manifest"
     }
@@ -50,6 +54,14 @@ impl Formats for JsonFormats {
         let list: Vec<(Vec<u8>, Vec<u8>)> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         let entry = |(key, value)| StateEntry { operator: operator.clone(), state: "fold".into(), key, value };
         Ok(list.into_iter().map(entry).collect())
+    }
+
+    /// A database is one file of state.
+    fn native_state(&self) -> Option<ReadNative> {
+        Some(|operator, files| match files {
+            [(_, bytes)] => JsonFormats.state(operator, bytes),
+            _ => Err(format!("{} files", files.len())),
+        })
     }
 }
 
@@ -77,6 +89,15 @@ impl MemoryTruth {
 
     pub fn remove(&self, object: &str) {
         self.objects.borrow_mut().remove(object);
+    }
+
+    /// It is there, and nobody saw how it came.
+    pub fn put(&self, object: &str, bytes: &[u8]) {
+        self.objects.borrow_mut().insert(object.to_string(), Bytes::copy_from_slice(bytes));
+    }
+
+    pub fn put_file(&self, machine: &str, path: &str, bytes: &[u8]) {
+        self.files.borrow_mut().insert((machine.into(), path.into()), Bytes::copy_from_slice(bytes));
     }
 
     pub fn set_channel(&self, channel: &str, bytes: u64) {
@@ -148,13 +169,19 @@ pub struct Prepared {
     pub positions: Vec<u64>,
     pub parts: Vec<String>,
     pub digest: OwnDigest,
+    /// The data objects that it will commit.
+    pub objects: Vec<PrecommittedObject>,
     metadata: ObjectName,
-    objects: Vec<PrecommittedObject>,
 }
 
 impl Prepared {
     pub fn metadata_name(&self) -> String {
         self.metadata.as_str().to_string()
+    }
+
+    /// Has the metadata of another one.
+    pub fn metadata_of(&mut self, other: &Prepared) {
+        self.metadata = other.metadata.clone();
     }
 }
 
@@ -162,6 +189,8 @@ impl Prepared {
 pub struct Story {
     /// The part that the next checkpoint refers to instead of writing one.
     reuse: Option<ObjectName>,
+    /// What is prepared next is a savepoint there.
+    savepoint: Option<SavepointDirectory>,
     pub truth: MemoryTruth,
     pub model: Model,
     pub attempt: AttemptId,
@@ -173,7 +202,6 @@ pub struct Story {
     nonce: u64,
     done: Vec<Prepared>,
     models: BTreeMap<u64, Model>,
-    ended: bool,
 }
 
 impl Story {
@@ -184,6 +212,21 @@ impl Story {
 
     /// [`Self::begin`], under another configuration.
     pub fn configured(change: impl FnOnce(&mut SuiteConfig)) -> Story {
+        let mut story = Story::unclaimed_with(change);
+        story.claim(1);
+        let allocation = ALLOCATION;
+        let (subtask, task_manager) = ("fold[0]".to_string(), "tm-1".to_string());
+        let attempt = story.attempt;
+        story.event("jobmanager", Event::TaskDeployed { subtask, attempt, task_manager, slot: 0, allocation });
+        story
+    }
+
+    /// Nobody has claimed the job yet.
+    pub fn unclaimed() -> Story {
+        Story::unclaimed_with(|_| {})
+    }
+
+    fn unclaimed_with(change: impl FnOnce(&mut SuiteConfig)) -> Story {
         let input = AuditInput::new(11, 2, 60, 4, 1.0);
         let mut config = SuiteConfig {
             layout: Layout { job: JOB },
@@ -192,6 +235,7 @@ impl Story {
             formats: Rc::new(JsonFormats),
             oracle: Box::new(AuditOracle::new(input.clone(), "audit", vec!["fold".into()], None)),
             local_recovery: true,
+            local_in_memory: false,
             fallback: FallbackPolicy::Replay,
             timing: Timing {
                 interval: Duration::from_secs(1),
@@ -207,8 +251,9 @@ impl Story {
         };
         change(&mut config);
         let suite = InvariantSuite::new(config);
-        let mut story = Story {
+        Story {
             reuse: None,
+            savepoint: None,
             truth: MemoryTruth::default(),
             model: Model::new(&input, None),
             attempt: AttemptId { leader: LeaderEpoch(1), execution: Execution(1) },
@@ -219,14 +264,14 @@ impl Story {
             nonce: 0,
             done: Vec::new(),
             models: [(0, Model::new(&input, None))].into(),
-            ended: false,
-        };
-        story.claim(1);
-        let allocation = ALLOCATION;
-        let (subtask, task_manager) = ("fold[0]".to_string(), "tm-1".to_string());
-        let attempt = story.attempt;
-        story.event("jobmanager", Event::TaskDeployed { subtask, attempt, task_manager, slot: 0, allocation });
-        story
+        }
+    }
+
+    /// What a TaskManager says on its disk of one of its slots.
+    pub fn slot_record(&mut self, machine: &str, allocation: AllocationId, record: &SlotRecord) {
+        let bytes = serde_json::to_vec(record).expect("a record is JSON");
+        let path = format!("localState/aid_{allocation}/slot");
+        self.truth.files.borrow_mut().insert((machine.to_string(), path), bytes.into());
     }
 
     pub fn layout(&self) -> Layout {
@@ -266,10 +311,28 @@ impl Story {
         self.suite.on_store_effect(&self.truth, effect);
     }
 
+    /// A process reads the part of a checkpoint from primary.
+    pub fn reads(&mut self, process: &str, checkpoint: u64) {
+        let prepared = self.done.iter().find(|p| p.checkpoint == checkpoint).expect("completed before");
+        let (object, at) = (prepared.parts[0].clone(), self.truth.now());
+        let (kind, incarnation) = (EffectKind::Read, self.incarnation);
+        let effect = Effect { at, kind, object: &object, process, incarnation };
+        self.suite.on_store_effect(&self.truth, effect);
+    }
+
     pub fn head(&mut self, record: &HeadRecord) {
         let name = self.layout().head_entry(self.sequence);
         self.sequence += 1;
         self.create(name.as_str(), serde_json::to_vec(record).expect("encodes"));
+    }
+
+    /// The metadata is written otherwise than a right runtime would.
+    pub fn bend(&mut self, prepared: &Prepared, change: impl FnOnce(&mut Vec<((u32, u32), SubtaskSnapshot)>)) {
+        let name = prepared.metadata_name();
+        let bytes = self.truth.object(&name).expect("it is there");
+        let mut list = serde_json::from_slice(&bytes).expect("was written here");
+        change(&mut list);
+        self.create(&name, serde_json::to_vec(&list).expect("encodes"));
     }
 
     /// A new JobManager leads.
@@ -299,16 +362,23 @@ impl Story {
             .map(|(k, v)| (postcard::to_stdvec(k).expect("encodes"), postcard::to_stdvec(v).expect("encodes")))
             .collect();
         let state = serde_json::to_vec(&state).expect("encodes");
-        let own = layout.state_part(checkpoint, self.attempt, FOLD, "part-0", self.nonce);
+        let savepoint = self.savepoint.clone();
+        let own = match &savepoint {
+            Some(directory) => directory.state_part(self.attempt, FOLD, "part-0", self.nonce),
+            None => layout.state_part(checkpoint, self.attempt, FOLD, "part-0", self.nonce),
+        };
         let reused = self.reuse.take();
         let part = reused.clone().unwrap_or(own);
+        // The metadata of a savepoint names its files from its directory.
+        let named = savepoint.as_ref().and_then(|directory| part.as_str().strip_prefix(&directory.prefix()));
+        let named = named.map_or_else(|| part.clone(), |name| ObjectName::new(name).expect("plain"));
         let snapshot = SubtaskSnapshot {
             parts: vec![StatePart {
                 operator: OperatorUid("fold".into()),
                 key_groups: KeyGroupRange { first: KeyGroup(0), last: KeyGroup(127) },
                 name: "part-0".into(),
                 kind: PartKind::Keyed,
-                location: PartLocation::Object(part.clone()),
+                location: PartLocation::Object(named),
                 length: state.len() as u64,
                 crc32c: 0,
                 written_by: checkpoint,
@@ -328,7 +398,7 @@ impl Story {
             snapshot: checkpoint,
         };
         self.create(data.as_str(), bytes);
-        let metadata = layout.metadata(checkpoint);
+        let metadata = savepoint.map_or_else(|| layout.metadata(checkpoint), |directory| directory.metadata());
         let list = vec![((1u32, 0u32), snapshot)];
         self.create(metadata.as_str(), serde_json::to_vec(&list).expect("encodes"));
         self.models.insert(id, self.model.clone());
@@ -366,6 +436,7 @@ impl Story {
             sinks: [(sink, prepared.objects.clone())].into(),
             exhausted: false,
             retained,
+            savepoint: self.savepoint.as_ref().map(ToString::to_string),
         };
         self.done.push(prepared.clone());
         self.head(&HeadRecord::Completed(Box::new(completion)));
@@ -378,12 +449,29 @@ impl Story {
         self
     }
 
+    /// A whole savepoint.
+    pub fn savepoint(&mut self, id: u64, positions: &[u64], directory: &str) -> &mut Story {
+        self.savepoint = Some(SavepointDirectory::at(ObjectName::new(directory).expect("plain")));
+        self.checkpoint(id, positions);
+        self.savepoint = None;
+        self
+    }
+
+    pub fn files_of_savepoint(&self, directory: &str) -> Vec<String> {
+        self.truth.objects(&format!("{directory}/")).into_iter().map(|(name, _)| name).collect()
+    }
+
     /// Checkpoint `id`, with the state that was written for another, where nothing has been read since.
     pub fn reusing(&mut self, id: u64, written_for: &Prepared) -> Prepared {
-        self.reuse = Some(ObjectName::new(written_for.parts[0].clone()).expect("made by the layout"));
-        let prepared = self.prepare(id, &written_for.positions);
+        let prepared = self.reused(id, written_for);
         self.complete_prepared(&prepared);
         prepared
+    }
+
+    /// [`Self::reusing`], not completed yet.
+    pub fn reused(&mut self, id: u64, written_for: &Prepared) -> Prepared {
+        self.reuse = Some(ObjectName::new(written_for.parts[0].clone()).expect("made by the layout"));
+        self.prepare(id, &written_for.positions)
     }
 
     pub fn commit_prepared(&mut self, prepared: &Prepared) {
@@ -484,9 +572,17 @@ impl Story {
         self.end(Some(Ok(())));
     }
 
-    pub fn end(&mut self, outcome: Option<Result<(), String>>) {
-        self.ended = true;
-        self.suite.at_end(&self.truth, &End { outcome, swept: false });
+    /// Gives how many violations there are.
+    pub fn end(&mut self, outcome: Option<Result<(), String>>) -> usize {
+        self.suite.at_end(&self.truth, &End { outcome, swept: false }).len()
+    }
+
+    pub fn names(&self) -> Vec<&'static str> {
+        self.suite.names()
+    }
+
+    pub fn committed_records(&self) -> u64 {
+        self.suite.committed_records()
     }
 
     /// Quiet at last, swept once; the job's own end is not the matter.
@@ -510,6 +606,17 @@ impl Story {
     pub fn holds_but_unfinished(&self) {
         let other = self.suite.violations().iter().find(|v| v.invariant != "liveness");
         assert!(other.is_none(), "{other:#?}");
+    }
+
+    /// Everything found: invariant, kind, entity.
+    pub fn found(&self) -> Vec<(&str, &str, &str)> {
+        self.suite.violations().iter().map(|v| (&*v.invariant, &*v.kind, &*v.entity)).collect()
+    }
+
+    /// What was found says this.
+    pub fn says(&self, text: &str) {
+        let said = self.suite.violations().iter().any(|v| v.message.contains(text));
+        assert!(said, "{text:?} is not in {:#?}", self.suite.violations());
     }
 
     /// The first violation is this one.

@@ -48,6 +48,8 @@ pub enum EffectKind {
     Created,
     /// The object is gone since now.
     Deleted,
+    /// The object was read, or a part of it.
+    Read,
 }
 
 /// An effect on primary storage that has just taken place (not: was asked for).

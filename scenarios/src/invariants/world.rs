@@ -68,6 +68,7 @@ impl InvariantSuite {
         let kind = match effect.effect {
             sim::Effect::Created => EffectKind::Created,
             sim::Effect::Deleted => EffectKind::Deleted,
+            sim::Effect::Read => EffectKind::Read,
             sim::Effect::Lost | sim::Effect::Corrupted => {
                 let name = effect.name.as_str().to_string();
                 return self.on_fault(truth, &FaultNotice::Object { name });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Ambush, Condition, Due, Nemesis, Notice};
 use crate::plan::{
-    Damage, FaultKind, FaultSpec, ObjectChoice, Side,
+    Damage, DiskErrorKind, FaultKind, FaultSpec, ObjectChoice, Side,
     draw::Draw,
     faults::{EMITTER, ENTITY, STORE},
     model::{JOB_MANAGER, machine_of},
@@ -96,7 +96,7 @@ impl Nemesis {
                     let chosen = usize::try_from(draw.within(0, last)).expect("an index");
                     let path = victims.swap_remove(chosen);
                     verbs.notice(Notice::LocalFile { machine: machine.clone(), path: path.clone() });
-                    verbs.damage_file(&machine, &path, *damage);
+                    let _ = verbs.damage_file(&machine, &path, *damage);
                 }
                 Ok(target.into())
             }
@@ -106,10 +106,19 @@ impl Nemesis {
                 self.begin(Condition::Full(machine), for_a_while);
                 Ok(target.into())
             }
+            FaultKind::LocalFile { copy, file, damage } => self.damage_one_file(target, copy, file, *damage),
+            FaultKind::LocalFileErrors { path_contains, operation, error, count } => {
+                let machine = machine_of(&target);
+                self.note_files(&machine, path_contains, *operation);
+                let number = verbs.arm_disk_errors(&machine, path_contains, *operation, *error, *count);
+                Ok(Done { target, armed: Some((Ambush::Disk(machine), number)) })
+            }
             FaultKind::DiskErrors { operation, error, count } => {
                 let machine = machine_of(&target);
                 verbs.notice(Notice::Disk { machine: machine.clone() });
-                let number = verbs.arm_disk_errors(&machine, *operation, *error, *count);
+                // What vanishes are files of local copies.
+                let contains = if *error == DiskErrorKind::Vanished { "/chk_" } else { "" };
+                let number = verbs.arm_disk_errors(&machine, contains, *operation, *error, *count);
                 Ok(Done { target, armed: Some((Ambush::Disk(machine), number)) })
             }
             FaultKind::StoreErrors { operation, name_contains, error, count } => {
@@ -140,6 +149,8 @@ impl Nemesis {
             | FaultKind::JoinLate { .. }
             | FaultKind::SecondJobManager { .. }
             | FaultKind::Rescale { .. }
+            | FaultKind::Savepoint { .. }
+            | FaultKind::StopAndResume { .. }
             | FaultKind::MemoryLimit { .. }
             | FaultKind::LoseRack { .. }
             | FaultKind::CutRack { .. }

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Ambush, Condition, Due, Nemesis, Notice, StoreTrouble, Trouble, act::Done};
+use super::{Ambush, Condition, Due, Nemesis, Notice, Resume, StoreTrouble, Trouble, act::Done};
 use crate::plan::{
-    Damage, FaultKind, StoreOperation,
+    Damage, DiskOperation, FaultKind, StoreOperation,
     draw::Draw,
     faults::STORE,
     model::{JOB_MANAGER, SECOND_JOB_MANAGER, machine_of},
@@ -68,16 +68,16 @@ impl Nemesis {
             }
             FaultKind::Rescale { parallelism, restart_after_ms } => {
                 verbs.rescale(*parallelism);
-                // Who is down now comes back, if at all, as part of the new job.
-                for process in self.0.processes.iter().filter(|process| verbs.is_alive(process)) {
-                    verbs.notice(Notice::Process { process: process.clone() });
-                    self.goes_down(process, Some(*restart_after_ms));
-                    verbs.crash(process);
-                }
-                // One that would go on leading the job as it was.
-                if self.0.faults.iter().any(|f| matches!(f.fault, FaultKind::SecondJobManager { .. })) {
-                    verbs.crash(SECOND_JOB_MANAGER);
-                }
+                self.stop_everything(*restart_after_ms);
+                Ok(format!("the job, to parallelism {parallelism}").into())
+            }
+            FaultKind::Savepoint {} => {
+                verbs.ask_for_savepoint(None)?;
+                Ok("the job".to_string().into())
+            }
+            FaultKind::StopAndResume { parallelism, backend, restart_after_ms } => {
+                let (parallelism, backend, restart_after_ms) = (*parallelism, *backend, *restart_after_ms);
+                verbs.ask_for_savepoint(Some(Resume { parallelism, backend, restart_after_ms }))?;
                 Ok(format!("the job, to parallelism {parallelism}").into())
             }
             FaultKind::MemoryLimit { headroom_bytes, restart_after_ms } => {
@@ -206,6 +206,28 @@ impl Nemesis {
         }
     }
 
+    /// All processes are stopped at once, and started so much later. Who is down already comes back, if at all, as part of the new
+    /// job.
+    pub(crate) fn stop_everything(&self, restart_after_ms: u64) {
+        let verbs = &self.0.verbs;
+        for process in self.0.processes.iter().filter(|process| verbs.is_alive(process)) {
+            verbs.notice(Notice::Process { process: process.clone() });
+            self.goes_down(process, Some(restart_after_ms));
+            verbs.crash(process);
+        }
+        // One that would go on leading the job as it was.
+        if self.0.faults.iter().any(|f| matches!(f.fault, FaultKind::SecondJobManager { .. })) {
+            verbs.crash(SECOND_JOB_MANAGER);
+        }
+    }
+
+    /// The job has ended with a savepoint, and its processes with it; all of them are started so much later.
+    pub fn resume_everything(&self, restart_after_ms: u64) {
+        self.stop_everything(restart_after_ms);
+        // The one that ended by itself. Whoever else is dead is so by a fault, which says when he comes back.
+        self.goes_down(JOB_MANAGER, Some(restart_after_ms));
+    }
+
     fn two(&self, target: &str, peer: &str) -> Result<(), String> {
         if target == peer { Err("the process that emitted is the peer itself".to_string()) } else { Ok(()) }
     }
@@ -298,6 +320,48 @@ impl Nemesis {
     }
 }
 
+impl Nemesis {
+    /// Damages the file of this name in the newest local copy of a subtask.
+    pub(super) fn damage_one_file(
+        &self,
+        target: String,
+        copy: &str,
+        file: &str,
+        damage: Damage,
+    ) -> Result<Done, String> {
+        let (verbs, machine) = (&self.0.verbs, machine_of(&target));
+        let (of_copy, name) = (format!("/{copy}/"), format!("/{file}"));
+        let mut files = self.local_victims(&machine, true);
+        files.retain(|path| path.contains(&of_copy) && path.ends_with(&name));
+        let Some(path) = files.pop() else { return Err("no such file in a local copy there".to_string()) };
+        let changed = match damage {
+            Damage::Stale | Damage::Foreign => {
+                let all = self.local_victims(&machine, false);
+                let mut others = all.iter().filter(|other| stands_in(other, &path, damage));
+                others.any(|other| verbs.put_in_place(&machine, &path, other))
+            }
+            _ => verbs.damage_file(&machine, &path, damage),
+        };
+        if !changed {
+            return Err("nothing there by which the file would become another".to_string());
+        }
+        verbs.notice(Notice::LocalFile { machine: machine.clone(), path: path.clone() });
+        // It took effect once somebody has come across it.
+        let number = verbs.watch_file(&machine, &path);
+        Ok(Done { target, armed: Some((Ambush::Disk(machine), number)) })
+    }
+
+    /// Tells of what operations may fail on: the files that are there, or, where some are still to be made, the disk.
+    pub(super) fn note_files(&self, machine: &str, contains: &str, operation: DiskOperation) {
+        if operation != DiskOperation::Read {
+            return self.0.verbs.notice(Notice::Disk { machine: machine.to_string() });
+        }
+        for path in self.0.verbs.files(machine).into_iter().filter(|path| path.contains(contains)) {
+            self.0.verbs.notice(Notice::LocalFile { machine: machine.to_string(), path });
+        }
+    }
+}
+
 /// Whether `other` is what `damage` puts in the place of `path`.
 fn stands_in(other: &str, path: &str, damage: Damage) -> bool {
     let parts = |path: &str| -> Option<(String, u64, String)> {
@@ -310,6 +374,8 @@ fn stands_in(other: &str, path: &str, damage: Damage) -> bool {
         Damage::Stale => whose == owner && which == file && of < checkpoint,
         // Names of parts may differ between operators: any part for a part, the manifest for the manifest.
         Damage::Foreign => whose != owner && of == checkpoint && which.starts_with('_') == file.starts_with('_'),
-        Damage::Missing | Damage::Torn | Damage::Corrupt => false,
+        Damage::Missing | Damage::Torn | Damage::Corrupt | Damage::Empty | Damage::Truncated | Damage::BitFlipped => {
+            false
+        }
     }
 }

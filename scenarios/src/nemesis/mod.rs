@@ -22,7 +22,7 @@ use std::{
 use reports::{FiredFault, Unfired};
 use runtime::journal::Event;
 
-pub use verbs::{Notice, StoreTrouble, Trouble, Verbs};
+pub use verbs::{Notice, Resume, StoreTrouble, Trouble, Verbs};
 
 use crate::{
     phase::Phase,
@@ -96,6 +96,7 @@ struct State {
     /// Completed and not subsumed.
     retained: BTreeSet<u64>,
     ruined: BTreeSet<u64>,
+    savepoints: BTreeSet<u64>,
     /// Faults that killed somebody for his need of memory.
     killed: BTreeSet<u64>,
     healed: bool,
@@ -158,6 +159,15 @@ impl Nemesis {
             state.events += 1;
             state.phase = state.phase.after(event);
             match event {
+                // Who lays hands on a savepoint destroys what somebody owns: that is no fault of this kind.
+                Event::SavepointTriggered { checkpoint, .. } => {
+                    state.savepoints.insert(checkpoint.0);
+                }
+                Event::StateImported { .. } => {
+                    state.retained.clear();
+                    state.ruined.clear();
+                }
+                Event::CheckpointCompleted { checkpoint, .. } if state.savepoints.contains(&checkpoint.0) => {}
                 Event::CheckpointCompleted { checkpoint, .. } => {
                     state.retained.insert(checkpoint.0);
                     // The entry that completes a checkpoint drops the oldest: what the event of that says comes later.

@@ -3,9 +3,10 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use runtime::{
     ids::CheckpointId,
     journal::{Event, EventKind},
+    state::BackendKind,
 };
 
-use super::{Nemesis, Notice, StoreTrouble, Trouble, Verbs};
+use super::{Nemesis, Notice, Resume, StoreTrouble, Trouble, Verbs};
 use crate::plan::{
     Damage, DiskErrorKind, DiskOperation, FaultKind, FaultSpec, ObjectChoice, Plan, Profile, Side, StoreErrorKind,
     StoreOperation, Trigger, generate,
@@ -20,6 +21,8 @@ struct Notebook {
     pending: RefCell<Vec<(u64, Action)>>,
     log: RefCell<Vec<String>>,
     dead: RefCell<Vec<String>>,
+    /// What is on every disk, if not the usual.
+    files: RefCell<Option<Vec<String>>>,
     /// Emitted inside `crash`, as a world might.
     echo: RefCell<Option<(Nemesis, Event)>>,
 }
@@ -89,6 +92,10 @@ impl Verbs for Notebook {
     fn rescale(&self, parallelism: u32) {
         self.write(format!("rescale {parallelism}"));
     }
+    fn ask_for_savepoint(&self, resume: Option<Resume>) -> Result<(), String> {
+        self.write(format!("savepoint {resume:?}"));
+        Ok(())
+    }
     fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>) {
         self.write(format!("limit {process} {headroom_bytes}"));
         if headroom_bytes == 0 {
@@ -155,16 +162,22 @@ impl Verbs for Notebook {
         self.write(format!("release {channel}"));
     }
     fn files(&self, _machine: &str) -> Vec<String> {
-        ["a/chk_3/x", "a/chk_4/x", "a/chk_4/y", "a/slot"].map(String::from).to_vec()
+        let usual = || ["a/chk_3/x", "a/chk_4/x", "a/chk_4/y", "a/slot"].map(String::from).to_vec();
+        self.files.borrow().clone().unwrap_or_else(usual)
     }
-    fn damage_file(&self, machine: &str, path: &str, damage: Damage) {
+    fn damage_file(&self, machine: &str, path: &str, damage: Damage) -> bool {
         self.write(format!("{damage:?} {machine} {path}"));
+        true
+    }
+    fn watch_file(&self, machine: &str, path: &str) -> u64 {
+        self.write(format!("watch {machine} {path}"));
+        1
     }
     fn fill_disk(&self, machine: &str, full: bool) {
         self.write(format!("full {machine} {full}"));
     }
-    fn arm_disk_errors(&self, machine: &str, _: DiskOperation, _: DiskErrorKind, count: u32) -> u64 {
-        self.write(format!("arm {machine} {count}"));
+    fn arm_disk_errors(&self, machine: &str, contains: &str, _: DiskOperation, _: DiskErrorKind, count: u32) -> u64 {
+        self.write(format!("arm {machine} {contains}{}{count}", if contains.is_empty() { "" } else { " " }));
         1
     }
     fn disk_errors_met(&self, _: &str, _: u64) -> u64 {
@@ -327,6 +340,41 @@ fn local_damage_hits_the_newest_copy_only() {
     let mut log = notebook.log();
     log.sort();
     assert_eq!(log, ["Torn machine-tm-1 a/chk_4/x", "Torn machine-tm-1 a/chk_4/y"]);
+}
+
+/// One file of one subtask's newest copy is hit, and no other; where there is none, that is said.
+#[test]
+fn damage_hits_the_file_that_is_named() {
+    let damage = |copy: &str, file: &str, damage| FaultKind::LocalFile { copy: copy.into(), file: file.into(), damage };
+    let read = FaultKind::LocalFileErrors {
+        path_contains: "/chk_4/y".into(),
+        operation: DiskOperation::Read,
+        error: DiskErrorKind::Denied,
+        count: 3,
+    };
+    let (notebook, nemesis) = with(vec![
+        fault("tm-1", Trigger::AtMs(5), 0, damage("vtx_1_sti_0", "x", Damage::BitFlipped)),
+        fault("tm-1", Trigger::AtMs(6), 0, damage("vtx_1_sti_1", "x", Damage::Empty)),
+        fault("tm-1", Trigger::AtMs(7), 0, damage("vtx_1_sti_0", "z", Damage::Missing)),
+        fault("tm-1", Trigger::AtMs(8), 0, damage("vtx_1_sti_0", "x", Damage::Stale)),
+        fault("tm-1", Trigger::AtMs(9), 0, read),
+    ]);
+    let files = ["3/x", "4/x", "4/y"].map(|file| format!("a/vtx_1_sti_0/chk_{file}"));
+    *notebook.files.borrow_mut() = Some(files.to_vec());
+    notebook.advance_to(10);
+    let of = |file: &str| format!("machine-tm-1 a/vtx_1_sti_0/chk_{file}");
+    let expected = [
+        format!("BitFlipped {}", of("4/x")),
+        format!("watch {}", of("4/x")),
+        format!("{} holds a/vtx_1_sti_0/chk_3/x", of("4/x")),
+        format!("watch {}", of("4/x")),
+        "arm machine-tm-1 /chk_4/y 3".to_string(),
+    ];
+    assert_eq!(notebook.log(), expected);
+    let (_, unfired) = nemesis.account();
+    let reasons: Vec<&str> = unfired.iter().map(|unfired| unfired.reason.as_str()).collect();
+    assert_eq!(reasons.iter().filter(|reason| **reason == "no such file in a local copy there").count(), 2);
+    assert_eq!(reasons.iter().filter(|reason| **reason == "armed, met no operation").count(), 3, "nobody has looked");
 }
 
 #[test]
@@ -516,4 +564,24 @@ fn a_job_is_stopped_as_a_whole_and_comes_back_at_another_parallelism() {
     );
     assert!(log.contains(&"restart tm-1".to_string()) && !log.contains(&"crash tm-2".to_string()), "{log:?}");
     assert_eq!(nemesis.account().0[0].class, "rescale");
+}
+
+#[test]
+fn a_savepoint_is_asked_for_and_the_job_resumed_when_it_has_ended_with_it() {
+    let resume = FaultKind::StopAndResume { parallelism: 5, backend: Some(BackendKind::Memory), restart_after_ms: 40 };
+    let (notebook, nemesis) = with(vec![
+        fault("jobmanager", Trigger::AtMs(10), 0, FaultKind::Savepoint {}),
+        fault("jobmanager", Trigger::AtMs(20), 0, resume),
+    ]);
+    notebook.advance_to(100);
+    let asked = "savepoint Some(Resume { parallelism: 5, backend: Some(Memory), restart_after_ms: 40 })";
+    assert_eq!(notebook.log(), ["savepoint None", asked], "nothing is stopped before the savepoint is there");
+    let classes: Vec<_> = nemesis.account().0.into_iter().map(|fired| fired.class).collect();
+    assert_eq!(classes, ["savepoint", "stop-and-resume"]);
+    notebook.dead.borrow_mut().push("jobmanager".to_string());
+    nemesis.resume_everything(40);
+    notebook.advance_to(200);
+    let log = notebook.log()[2..].to_vec();
+    assert!(log.contains(&"crash tm-1".to_string()) && log.contains(&"restart tm-1".to_string()), "{log:?}");
+    assert!(log.contains(&"restart jobmanager".to_string()), "{log:?}");
 }

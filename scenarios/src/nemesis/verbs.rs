@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use runtime::state::BackendKind;
+
 use crate::plan::{Damage, DiskErrorKind, DiskOperation, ReadDamage, StoreErrorKind, StoreOperation};
 
 /// What was hit, told to the invariants: it excuses exactly what it names.
@@ -67,6 +69,15 @@ pub enum StoreTrouble {
     Read(ReadDamage),
 }
 
+/// How a job that was stopped with a savepoint is to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    pub parallelism: u32,
+    /// None: as before.
+    pub backend: Option<BackendKind>,
+    pub restart_after_ms: u64,
+}
+
 /// Each verb takes effect at once. Verbs on what is dead or unknown do nothing.
 pub trait Verbs {
     fn now_ms(&self) -> u64;
@@ -84,6 +95,11 @@ pub trait Verbs {
     fn second_job_manager(&self, there: bool);
     /// Processes that start from now on have the job at this parallelism.
     fn rescale(&self, parallelism: u32);
+    /// A client asks the JobManager for a savepoint; with `resume` the job is to end with it and to be resumed from it.
+    ///
+    /// # Errors
+    /// Why nobody can ask now.
+    fn ask_for_savepoint(&self, resume: Option<Resume>) -> Result<(), String>;
     /// Lets a process hold so much more than now; `killed` is called right before it dies of it.
     fn limit_memory(&self, process: &str, headroom_bytes: u64, killed: Box<dyn Fn()>);
     fn lift_memory_limit(&self, process: &str);
@@ -113,10 +129,20 @@ pub trait Verbs {
     fn put_in_place(&self, machine: &str, path: &str, other: &str) -> bool;
     fn stall_disk(&self, machine: &str, duration: Duration);
     fn separate_device(&self, machine: &str);
-    fn damage_file(&self, machine: &str, path: &str, damage: Damage);
+    /// False if that changed nothing.
+    fn damage_file(&self, machine: &str, path: &str, damage: Damage) -> bool;
+    /// Gives a number under which [`Verbs::disk_errors_met`] tells how often the file was read, or looked for, since.
+    fn watch_file(&self, machine: &str, path: &str) -> u64;
     fn fill_disk(&self, machine: &str, full: bool);
-    /// Gives a number under which [`Verbs::disk_errors_met`] tells how many operations failed by it.
-    fn arm_disk_errors(&self, machine: &str, operation: DiskOperation, error: DiskErrorKind, count: u32) -> u64;
+    /// Only operations on paths that contain a text fail. Gives a number under which [`Verbs::disk_errors_met`] tells how many did.
+    fn arm_disk_errors(
+        &self,
+        machine: &str,
+        path_contains: &str,
+        operation: DiskOperation,
+        error: DiskErrorKind,
+        count: u32,
+    ) -> u64;
     fn disk_errors_met(&self, machine: &str, armed: u64) -> u64;
     fn disarm_disk_errors(&self, machine: &str, armed: u64);
 

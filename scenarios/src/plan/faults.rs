@@ -1,6 +1,6 @@
 //! Faults as data: what is done, to whom, when, for how long.
 
-use runtime::journal::EventKind;
+use runtime::{journal::EventKind, state::BackendKind};
 use serde::{Deserialize, Serialize};
 
 /// The target that stands for the process whose event fired the trigger.
@@ -67,6 +67,12 @@ pub enum Damage {
     Stale,
     /// Holds what the same file of another subtask holds: a misdirected write, a mixed-up directory.
     Foreign,
+    /// Cut to nothing.
+    Empty,
+    /// The last byte is cut off.
+    Truncated,
+    /// One bit flipped.
+    BitFlipped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +87,8 @@ pub enum DiskOperation {
     Remove,
     List,
     SyncDirectory,
+    /// Files of a native checkpoint are linked, or copied, into a local copy.
+    Adopt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +177,17 @@ pub enum FaultKind {
     /// All processes are stopped at once, and started so much later with the job at another parallelism: what somebody does who
     /// scales a job. The target is the JobManager.
     Rescale { parallelism: u32, restart_after_ms: u64 },
+    /// Somebody asks for a savepoint: a client connects to the JobManager, which is the target. Not a fault, but it comes when it will.
+    Savepoint {},
+    /// Somebody asks for a savepoint with which the job is to end. Once the job has ended so, all processes are stopped, and started
+    /// so much later with a new job that begins with the savepoint, at this parallelism and, if given, with another backend. If the
+    /// savepoint fails the job goes on, and nothing more comes of it.
+    StopAndResume {
+        parallelism: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backend: Option<BackendKind>,
+        restart_after_ms: u64,
+    },
     /// A TaskManager may hold only so much more memory than it does at that moment, for the duration. If it needs more (in
     /// state, uploads and what it has not read yet) it is killed, and restarted so much later.
     MemoryLimit { headroom_bytes: u64, restart_after_ms: u64 },
@@ -209,6 +228,11 @@ pub enum FaultKind {
     SlowChannel { extra_ms: u64 },
     /// Files of local copies on the target's machine are damaged: of the newest checkpoint there, or of all.
     LocalFiles { damage: Damage, files: u32, newest_only: bool },
+    /// One file of the newest local copy on the target's machine is damaged, by its name. `copy`: the directory of the subtask
+    /// whose copy it is, `vtx_1_sti_0`.
+    LocalFile { copy: String, file: String, damage: Damage },
+    /// The next `count` operations on what has this in its path fail, on the disk of the target's machine.
+    LocalFileErrors { path_contains: String, operation: DiskOperation, error: DiskErrorKind, count: u32 },
     /// No byte can be added to the disk of the target's machine for the duration.
     DiskFull {},
     /// The next `count` operations on the disk of the target's machine fail.
@@ -299,6 +323,8 @@ pub enum FaultClass {
     CutRack,
     TwoLeaders,
     OutOfMemory,
+    Savepoint,
+    StopAndResume,
     Rescale,
 }
 
@@ -354,6 +380,8 @@ impl FaultClass {
         FaultClass::CutRack,
         FaultClass::TwoLeaders,
         FaultClass::OutOfMemory,
+        FaultClass::Savepoint,
+        FaultClass::StopAndResume,
         FaultClass::Rescale,
     ];
 
@@ -363,6 +391,12 @@ impl FaultClass {
         [rest @ .., FaultClass::Rescale] => rest,
         _ => panic!("the change of parallelism is the last class"),
     };
+
+    /// Whether it is an act of the job's owner. Those are drawn beside the faults, so that a seed has the same faults with them and
+    /// without.
+    pub fn is_of_the_owner(self) -> bool {
+        matches!(self, FaultClass::Savepoint | FaultClass::StopAndResume)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -416,6 +450,8 @@ impl FaultClass {
             FaultClass::CutRack => "cut-rack",
             FaultClass::TwoLeaders => "two-leaders",
             FaultClass::OutOfMemory => "out-of-memory",
+            FaultClass::Savepoint => "savepoint",
+            FaultClass::StopAndResume => "stop-and-resume",
             FaultClass::Rescale => "rescale",
         }
     }
@@ -437,6 +473,8 @@ impl FaultSpec {
             FaultKind::MemoryLimit { .. } => FaultClass::OutOfMemory,
             FaultKind::SecondJobManager { .. } => FaultClass::TwoLeaders,
             FaultKind::Rescale { .. } => FaultClass::Rescale,
+            FaultKind::Savepoint {} => FaultClass::Savepoint,
+            FaultKind::StopAndResume { .. } => FaultClass::StopAndResume,
             FaultKind::ResetConnections { .. } => FaultClass::ConnectionReset,
             FaultKind::HalfOpen { .. } => FaultClass::HalfOpen,
             FaultKind::JitterStorm { .. } => FaultClass::JitterStorm,
@@ -448,15 +486,19 @@ impl FaultSpec {
             FaultKind::Partition { .. } => FaultClass::PartitionOneWay,
             FaultKind::HoldChannel {} => FaultClass::HoldChannel,
             FaultKind::SlowChannel { .. } => FaultClass::SlowChannel,
-            FaultKind::LocalFiles { damage: Damage::Missing, .. } => FaultClass::LocalMissing,
-            FaultKind::LocalFiles { damage: Damage::Torn, .. } => FaultClass::LocalTorn,
-            FaultKind::LocalFiles { damage: Damage::Corrupt, .. } => FaultClass::LocalCorrupt,
-            FaultKind::LocalFiles { damage: Damage::Stale, .. } => FaultClass::LocalStale,
-            FaultKind::LocalFiles { damage: Damage::Foreign, .. } => FaultClass::LocalForeign,
+            FaultKind::LocalFiles { damage, .. } | FaultKind::LocalFile { damage, .. } => match damage {
+                Damage::Missing => FaultClass::LocalMissing,
+                Damage::Torn | Damage::Empty | Damage::Truncated => FaultClass::LocalTorn,
+                Damage::Corrupt | Damage::BitFlipped => FaultClass::LocalCorrupt,
+                Damage::Stale => FaultClass::LocalStale,
+                Damage::Foreign => FaultClass::LocalForeign,
+            },
             FaultKind::DiskFull {} => FaultClass::DiskFull,
-            FaultKind::DiskErrors { error: DiskErrorKind::Denied, .. } => FaultClass::DiskDenied,
-            FaultKind::DiskErrors { error: DiskErrorKind::Vanished, .. } => FaultClass::DiskVanished,
-            FaultKind::DiskErrors { .. } => FaultClass::DiskError,
+            FaultKind::DiskErrors { error, .. } | FaultKind::LocalFileErrors { error, .. } => match error {
+                DiskErrorKind::Denied => FaultClass::DiskDenied,
+                DiskErrorKind::Vanished => FaultClass::DiskVanished,
+                DiskErrorKind::InputOutput | DiskErrorKind::NoSpace => FaultClass::DiskError,
+            },
             FaultKind::SlowDisk { .. } => FaultClass::DiskSlow,
             FaultKind::StalledDisk {} => FaultClass::DiskStall,
             FaultKind::SeparateDevice {} => FaultClass::SeparateDevice,

@@ -18,6 +18,9 @@ use super::{
 
 use crate::workloads::{GROUPS, MAX_PARALLELISM, STATES};
 
+/// The profile whose jobs take what slots there are.
+pub const REACTIVE: &str = "reactive";
+
 /// The workload of generated plans.
 pub const DEFAULT_WORKLOAD: &str = "audit";
 
@@ -27,23 +30,24 @@ const STATES_PERCENT: u64 = 15;
 /// What the swarm has turned on for one seed.
 pub struct Swarm {
     pub classes: Vec<FaultClass>,
+    /// What the job's owner does, drawn beside the faults.
+    pub of_the_owner: Vec<FaultClass>,
     pub local_recovery: bool,
 }
 
 impl Swarm {
     fn of(profile: &Profile, seed: u64) -> Swarm {
-        let mut classes: Vec<FaultClass> = profile
-            .faults
-            .iter()
-            .copied()
-            .filter(|class| {
-                // Each class has its own stream: a class added to a profile leaves the others of that seed alone.
-                let percent = profile.percent(*class);
-                Draw::new(seed, &format!("swarm/{}", class.name())).chance(percent)
-            })
-            .collect();
-        if classes.is_empty() && !profile.faults.is_empty() {
-            classes.push(*Draw::new(seed, "swarm/only").pick(profile.faults));
+        let is_on = |class: &FaultClass| {
+            // Each class has its own stream: a class added to a profile leaves the others of that seed alone.
+            let percent = profile.percent(*class);
+            Draw::new(seed, &format!("swarm/{}", class.name())).chance(percent)
+        };
+        let (of_the_owner, faults): (Vec<FaultClass>, Vec<FaultClass>) =
+            profile.faults.iter().copied().partition(|class| class.is_of_the_owner());
+        let of_the_owner = of_the_owner.into_iter().filter(is_on).collect();
+        let mut classes: Vec<FaultClass> = faults.iter().copied().filter(is_on).collect();
+        if classes.is_empty() && !faults.is_empty() {
+            classes.push(*Draw::new(seed, "swarm/only").pick(&faults));
         }
         let mut draw = Draw::new(seed, "swarm/local-recovery");
         let wanted = draw.chance(55);
@@ -56,7 +60,7 @@ impl Swarm {
             // A lost object is only missed where no local copy stands in for it.
             Switch::Drawn => wanted && !(loses_objects && yields),
         };
-        Swarm { classes, local_recovery }
+        Swarm { classes, of_the_owner, local_recovery }
     }
 }
 
@@ -80,6 +84,7 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
         network: network(seed),
         disk: disk(seed),
         store: store(seed),
+        modelled: None,
         workload,
         faults: Vec::new(),
     };
@@ -143,7 +148,12 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
     let mut draw = Draw::new(seed, "settings/store-patience");
     let (is_impatient, more_ms) = (draw.chance(12), draw.within(100, 700));
     let store_total_timeout_ms = if is_impatient { store_operation_timeout_ms + more_ms } else { patient_ms };
+    let spread_out_slots = Draw::new(seed, "settings/spread-out-slots").chance(50);
+    let reactive = profile == REACTIVE;
+    let mut draw = Draw::new(seed, "settings/elasticity");
+    let (stabilization_ms, cooldown_ms) = (*draw.pick(&[0, 100, 500, 1_500]), *draw.pick(&[0, 300, 1_000, 3_000]));
     let backend = DrawnBackend::of(profile, seed, &swarm.classes);
+    let local = LocalShape::of(profile, seed);
     Settings {
         checkpoint_interval_ms,
         checkpoint_timeout_ms,
@@ -154,8 +164,11 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
         heartbeat_interval_ms,
         heartbeat_timeout_ms,
         restart_delay_ms,
+        restart_attempts: None,
         fallback_behind_commit: FallbackBehindCommit::Replay,
         local_recovery: swarm.local_recovery,
+        local_roots: local.roots,
+        local_memory_bytes: local.memory_bytes,
         parts_per_snapshot,
         buffer_bytes,
         buffer_timeout_ms,
@@ -168,6 +181,34 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
         incremental: backend.incremental,
         small_state_threshold_bytes: backend.small_state_threshold_bytes,
         compression: backend.compression,
+        spread_out_slots,
+        reactive,
+        stabilization_ms: if reactive { stabilization_ms } else { 0 },
+        cooldown_ms: if reactive { cooldown_ms } else { 0 },
+        timers_in_rocksdb: false,
+        ttl_compaction_filter: false,
+    }
+}
+
+/// How local copies are kept.
+struct LocalShape {
+    roots: u32,
+    memory_bytes: u64,
+}
+
+impl LocalShape {
+    /// As files in one directory, but in some runs of the profile that is about them.
+    fn of(profile: &str, seed: u64) -> LocalShape {
+        let mut draw = Draw::new(seed, "settings/local-roots");
+        let (several, roots) = (draw.chance(25), *draw.pick(&[2, 3]));
+        let mut draw = Draw::new(seed, "settings/local-memory");
+        // Sometimes so few bytes that the oldest copies go.
+        let (in_memory, memory_bytes) = (draw.chance(12), *draw.pick(&[2_000, 20_000, 1 << 20]));
+        let is_about_them = profile == "local-recovery";
+        LocalShape {
+            roots: if is_about_them && several { roots } else { 0 },
+            memory_bytes: if is_about_them && in_memory { memory_bytes } else { 0 },
+        }
     }
 }
 
@@ -175,6 +216,8 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
 fn with_rocksdb(plan: &mut Plan, seed: u64) {
     plan.settings.backend = BackendKind::RocksDb;
     plan.settings.incremental = Draw::new(seed, "settings/incremental-rocksdb").chance(70);
+    plan.settings.timers_in_rocksdb = Draw::new(seed, "settings/timers-in-rocksdb").chance(50);
+    plan.settings.ttl_compaction_filter = Draw::new(seed, "settings/ttl-compaction-filter").chance(50);
     plan.workload.parallelism = plan.workload.parallelism.min(2);
     if Draw::new(seed, "workload/second-database").chance(60) {
         plan.workload.parameters.remove(GROUPS);
@@ -279,7 +322,8 @@ mod tests {
     #[test]
     fn the_swarm_turns_every_class_on_and_off() {
         for class in DEFAULT.faults {
-            let on = (0..200).filter(|seed| Swarm::of(&DEFAULT, *seed).classes.contains(class)).count();
+            let swarms = (0..200).map(|seed| Swarm::of(&DEFAULT, seed));
+            let on = swarms.filter(|s| s.classes.contains(class) || s.of_the_owner.contains(class)).count();
             assert!((6..180).contains(&on), "{class:?} is on in {on} of 200 seeds");
         }
     }

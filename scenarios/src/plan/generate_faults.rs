@@ -62,8 +62,13 @@ pub(super) struct Maker<'a> {
 pub fn faults(plan: &Plan, swarm: &Swarm, workload_ms: u64) -> Vec<FaultSpec> {
     let needed = plan.workload.parallelism.div_ceil(plan.cluster.slots);
     let spare = plan.cluster.task_managers.saturating_sub(needed);
-    // A job that is scaled may come to need all slots there are.
-    let expendable = if swarm.classes.contains(&FaultClass::Rescale) { 0 } else { spare };
+    let expendable = match plan.settings.reactive {
+        // It runs on what is left.
+        true => plan.cluster.task_managers - 1,
+        // A job that is scaled may come to need all slots there are.
+        false if swarm.classes.contains(&FaultClass::Rescale) => 0,
+        false => spare,
+    };
     let mut maker = Maker { plan, swarm, workload_ms, expendable, faults: Vec::new() };
     for class in &swarm.classes {
         let mut draw = Draw::new(plan.seed, &format!("faults/{}", class.name()));
@@ -74,6 +79,12 @@ pub fn faults(plan: &Plan, swarm: &Swarm, workload_ms: u64) -> Vec<FaultSpec> {
             _ => 1,
         };
         for _ in 0..draw.within(1, most) {
+            maker.add(*class, &mut draw);
+        }
+    }
+    for class in &swarm.of_the_owner {
+        let mut draw = Draw::new(plan.seed, &format!("faults/{}", class.name()));
+        for _ in 0..draw.within(1, 2) {
             maker.add(*class, &mut draw);
         }
     }

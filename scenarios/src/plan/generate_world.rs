@@ -1,6 +1,6 @@
 //! Draws the rest of the faults: those that change how the world behaves for a while, and those that hit several machines.
 
-use runtime::journal::EventKind;
+use runtime::{journal::EventKind, state::BackendKind};
 
 use super::{
     draw::Draw,
@@ -71,6 +71,28 @@ impl Maker<'_> {
                 self.push(target, Trigger::AtMs(at), duration, fault);
             }
             FaultClass::LoseRack | FaultClass::CutRack => self.rack(class, draw),
+            FaultClass::Savepoint => {
+                let (at, by_event) = (self.time(draw), self.job_manager_moment(draw));
+                let trigger = if draw.chance(40) { by_event } else { Trigger::AtMs(at) };
+                self.push(JOB_MANAGER, trigger, 0, FaultKind::Savepoint {});
+            }
+            FaultClass::StopAndResume => {
+                // Before the end of the input there must be something left to resume.
+                let at = draw.within(600, self.workload_ms * 7 / 10);
+                let slots = self.plan.cluster.task_managers * self.plan.cluster.slots;
+                let drawn = small(draw, 1, u64::from(slots.min(MOST_RESCALED)));
+                let backends = [None, None, Some(BackendKind::Memory), Some(BackendKind::Filesystem)];
+                let (backend, rocksdb) = (*draw.pick(&backends), draw.chance(10));
+                let restart_after_ms = draw.within(0, 1_000);
+                // Beside the loss of machines all slots may be gone but those that the job has.
+                let rescaled = self.swarm.classes.contains(&FaultClass::Rescale);
+                let parallelism = if rescaled { drawn } else { self.plan.workload.parallelism };
+                // A database is dear to open.
+                let backend = if rocksdb && parallelism <= 2 { Some(BackendKind::RocksDb) } else { backend };
+                let backend = backend.filter(|backend| *backend != self.plan.settings.backend);
+                let fault = FaultKind::StopAndResume { parallelism, backend, restart_after_ms };
+                self.push(JOB_MANAGER, Trigger::AtMs(at), 0, fault);
+            }
             FaultClass::Rescale => {
                 let (at, by_event) = (self.time(draw), self.job_manager_moment(draw));
                 let trigger = if draw.chance(50) { by_event } else { Trigger::AtMs(at) };

@@ -20,8 +20,8 @@ pub use faults::{
 };
 pub use generate::generate;
 pub use model::{
-    ClusterShape, DiskSettings, FallbackBehindCommit, LinkSettings, Plan, Reseed, Settings, Span, StoreSettings,
-    WorkloadPlan,
+    ClusterShape, DiskSettings, FallbackBehindCommit, LinkSettings, ModelledState, Plan, Reseed, Settings, Span,
+    StoreSettings, WorkloadPlan,
 };
 pub use profile::Profile;
 pub use text::PlanError;

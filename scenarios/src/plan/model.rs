@@ -37,6 +37,9 @@ pub struct Plan {
     pub network: LinkSettings,
     pub disk: DiskSettings,
     pub store: StoreSettings,
+    /// State is so many times as large as it is: reading and writing it takes as long as if it were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modelled: Option<ModelledState>,
     pub workload: WorkloadPlan,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FaultSpec>,
@@ -78,6 +81,8 @@ impl ClusterShape {
 pub const JOB_MANAGER: &str = "jobmanager";
 
 /// The JobManager that a plan may put beside the first one for a while.
+/// Who asks for savepoints.
+pub const CLIENT: &str = "client";
 pub const SECOND_JOB_MANAGER: &str = "jobmanager-2";
 
 /// The machine a process runs on.
@@ -107,8 +112,17 @@ pub struct Settings {
     pub heartbeat_interval_ms: u64,
     pub heartbeat_timeout_ms: u64,
     pub restart_delay_ms: u64,
+    /// So many restarts are allowed; none given = any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_attempts: Option<u32>,
     pub fallback_behind_commit: FallbackBehindCommit,
     pub local_recovery: bool,
+    /// Local copies lie in so many configured directories by turns. 0: in the usual place.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub local_roots: u32,
+    /// Local copies are kept in memory, at most so many bytes on each TaskManager. 0: they are files.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub local_memory_bytes: u64,
     pub parts_per_snapshot: u32,
     pub buffer_bytes: u32,
     pub buffer_timeout_ms: u64,
@@ -129,6 +143,24 @@ pub struct Settings {
     /// Key groups of full snapshots are compressed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub compression: bool,
+    /// Tasks that have no slot from before go where the least is used; else TaskManagers are filled one after the other.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub spread_out_slots: bool,
+    /// The job takes what slots there are, and is rescaled when they become more or fewer.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reactive: bool,
+    /// A reactive job is started, or rescaled, on slots that have been the same for so long.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stabilization_ms: u64,
+    /// A running reactive job is not rescaled so soon after it was started.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cooldown_ms: u64,
+    /// With working state in RocksDB: timers are there too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timers_in_rocksdb: bool,
+    /// With working state in RocksDB: compaction drops what has expired.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ttl_compaction_filter: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -177,6 +209,14 @@ pub struct DiskSettings {
 pub struct StoreSettings {
     pub latency: Span,
     pub bytes_per_second: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelledState {
+    pub times: u64,
+    /// The link of each process to the store, each way, is shared by its requests. 0: it is not.
+    pub link_bytes_per_second: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -98,7 +98,26 @@ const RECOVERY_PHASES: &[EventKind] = &[
 ];
 
 const RESCALE_PHASES: &[EventKind] = &[
+    SavepointTriggered,
+    SavepointCompleted,
+    SavepointFailed,
+    SavepointReleased,
+    StateImported,
     CheckpointCompleted,
+    RestoreChosen,
+    OperatorRescaled,
+    RestoreStarted,
+    PartRestoredFromPrimary,
+    RestoreFinished,
+    TaskNotifiedComplete,
+    SinkCommitted,
+];
+
+const REACTIVE_PHASES: &[EventKind] = &[
+    CheckpointCompleted,
+    TaskManagerLost,
+    SlotsOffered,
+    RescaleDecided,
     RestoreChosen,
     OperatorRescaled,
     RestoreStarted,
@@ -388,7 +407,8 @@ pub const ALL: &[Profile] = &[
     },
     Profile {
         name: "rescale",
-        about: "the job is stopped and started at another parallelism, once or several times, beside crashes and bad disks",
+        about: "the job is stopped and started at another parallelism, once or several times, from checkpoints and from savepoints, \
+                beside crashes and bad disks",
         faults: &[
             Rescale,
             CrashTaskManager,
@@ -403,12 +423,38 @@ pub const ALL: &[Profile] = &[
             StoreTimeout,
             StoreShortRead,
             UserError,
+            Savepoint,
+            StopAndResume,
         ],
         rare: &[],
         local_recovery: Switch::Drawn,
         minimum_seeds: 80,
         phases: RESCALE_PHASES,
         floor: NO_FALLBACK_FLOOR,
+    },
+    Profile {
+        name: "reactive",
+        about: "the job takes what slots there are: TaskManagers join late, leave for good, die and come back",
+        faults: &[
+            JoinLate,
+            LoseMachine,
+            CrashTaskManager,
+            CrashJobManager,
+            Freeze,
+            PartitionBoth,
+            LocalMissing,
+            LocalCorrupt,
+            StoreErrorBefore,
+            StoreErrorAfter,
+            StoreTimeout,
+            UserError,
+            TwoLeaders,
+        ],
+        rare: &[TwoLeaders],
+        local_recovery: Switch::Drawn,
+        minimum_seeds: 100,
+        phases: REACTIVE_PHASES,
+        floor: Floor { subtasks: 4, ..NO_FALLBACK_FLOOR },
     },
     Profile {
         name: "rocksdb",
@@ -476,6 +522,11 @@ impl Profile {
         match class {
             CrashTaskManager => 75,
             Rescale => 95,
+            JoinLate | LoseMachine if self.name == "reactive" => 65,
+            Savepoint if self.name == "rescale" => 60,
+            StopAndResume if self.name == "rescale" => 45,
+            Savepoint => 12,
+            StopAndResume => 8,
             _ if self.rare.contains(&class) => RARE_PERCENT,
             _ => USUAL_PERCENT,
         }

@@ -276,6 +276,8 @@ pub fn of_class(class: FaultClass, plan: &Plan) -> Vec<SingleFault> {
         | FaultClass::CutRack
         | FaultClass::TwoLeaders
         | FaultClass::OutOfMemory
+        | FaultClass::Savepoint
+        | FaultClass::StopAndResume
         | FaultClass::Rescale => singles_world::of_class(class, plan),
         FaultClass::UserPanic => vec![user(class, USER_PANIC_AT)],
         FaultClass::UserError => vec![user(class, USER_ERROR_AT)],

@@ -152,6 +152,16 @@ pub(super) fn of_class(class: FaultClass, plan: &Plan) -> Vec<SingleFault> {
             let fault = FaultKind::MemoryLimit { headroom_bytes: 300, restart_after_ms: COMEBACK_MS };
             vec![of("", Sites::TaskManagerStep, Victim::Emitter, 2_000, fault)]
         }
+        FaultClass::Savepoint => vec![of("", Sites::AnyKind, Victim::JobManager, 0, FaultKind::Savepoint {})],
+        FaultClass::StopAndResume => {
+            let most = plan.cluster.task_managers * plan.cluster.slots;
+            [("to one", 1), ("by one up", (plan.workload.parallelism + 1).min(most))]
+                .map(|(name, parallelism)| {
+                    let fault = FaultKind::StopAndResume { parallelism, backend: None, restart_after_ms: 200 };
+                    of(name, Sites::AnyKind, Victim::JobManager, 0, fault)
+                })
+                .to_vec()
+        }
         FaultClass::Rescale => {
             let most = plan.cluster.task_managers * plan.cluster.slots;
             [("to one", 1), ("by one up", (plan.workload.parallelism + 1).min(most))]

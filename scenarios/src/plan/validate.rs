@@ -69,6 +69,10 @@ impl Plan {
         within("disk", "bytes_per_second", self.disk.bytes_per_second, 1, 1 << 50)?;
         span("store", self.store.latency)?;
         within("store", "bytes_per_second", self.store.bytes_per_second, 1, 1 << 50)?;
+        if let Some(modelled) = self.modelled {
+            within("modelled", "times", modelled.times, 1, 1 << 40)?;
+            within("modelled", "link_bytes_per_second", modelled.link_bytes_per_second, 0, 1 << 50)?;
+        }
         self.check_workload()?;
         if self.faults.len() > MOST_FAULTS {
             return complain("faults", "target", format!("more than {MOST_FAULTS} faults"));
@@ -93,6 +97,8 @@ impl Plan {
         }
         within("settings", "min_pause_ms", s.min_pause_ms, 0, LONGEST_MS)?;
         within("settings", "restart_delay_ms", s.restart_delay_ms, 0, LONGEST_MS)?;
+        within("settings", "stabilization_ms", s.stabilization_ms, 0, LONGEST_MS)?;
+        within("settings", "cooldown_ms", s.cooldown_ms, 0, LONGEST_MS)?;
         within("settings", "buffer_timeout_ms", s.buffer_timeout_ms, 0, LONGEST_MS)?;
         if s.heartbeat_interval_ms >= s.heartbeat_timeout_ms {
             let message = format!("{} must be longer than heartbeat_interval_ms", s.heartbeat_timeout_ms);
@@ -101,6 +107,8 @@ impl Plan {
         within("settings", "max_concurrent", s.max_concurrent.into(), 1, 1_000)?;
         within("settings", "retained", s.retained.into(), 1, 1_000)?;
         within("settings", "parts_per_snapshot", s.parts_per_snapshot.into(), 1, 1_000)?;
+        within("settings", "local_roots", s.local_roots.into(), 0, crate::world_verbs::MOST_LOCAL_ROOTS.into())?;
+        within("settings", "local_memory_bytes", s.local_memory_bytes, 0, 1 << 50)?;
         within("settings", "buffer_bytes", s.buffer_bytes.into(), 1, 1 << 24)?;
         within("settings", "channel_window_bytes", s.channel_window_bytes.into(), 1, 1 << 30)?;
         within("settings", "source_batch_records", s.source_batch_records.into(), 1, 1 << 20)
@@ -181,6 +189,22 @@ impl Plan {
             }
             FaultKind::Freeze {} => process("freeze"),
             FaultKind::LocalFiles { .. } => process("local-files"),
+            FaultKind::LocalFile { copy, file, .. } => {
+                if [copy, file].into_iter().any(|name| name.is_empty() || name.contains('/')) {
+                    return complain("faults", "fault", "local-file: copy and file are names of one component");
+                }
+                process("local-file")
+            }
+            FaultKind::LocalFileErrors { operation, error, .. } => {
+                if *error == DiskErrorKind::Vanished && *operation != DiskOperation::Read {
+                    return complain(
+                        "faults",
+                        "fault",
+                        "local-file-errors: only what is read can vanish while it is read",
+                    );
+                }
+                process("local-file-errors")
+            }
             FaultKind::DiskFull {} => process("disk-full"),
             FaultKind::DiskErrors { operation, error, .. } => {
                 if *error == DiskErrorKind::Vanished && *operation != DiskOperation::Read {
@@ -261,6 +285,21 @@ impl Plan {
                 let slots = u64::from(self.cluster.task_managers) * u64::from(self.cluster.slots);
                 if *parallelism == 0 || u64::from(*parallelism) > slots {
                     let message = format!("rescale: {parallelism} does not fit the {slots} slots of the cluster");
+                    return complain("faults", "fault", message);
+                }
+                Ok(())
+            }
+            FaultKind::Savepoint {} | FaultKind::StopAndResume { .. } if target != JOB_MANAGER => {
+                let message = format!("savepoints have the target {JOB_MANAGER:?}, not {target:?}");
+                complain("faults", "target", message)
+            }
+            FaultKind::Savepoint {} => Ok(()),
+            FaultKind::StopAndResume { parallelism, restart_after_ms, .. } => {
+                restart(&Some(*restart_after_ms))?;
+                let slots = u64::from(self.cluster.task_managers) * u64::from(self.cluster.slots);
+                if *parallelism == 0 || u64::from(*parallelism) > slots {
+                    let message =
+                        format!("stop-and-resume: {parallelism} does not fit the {slots} slots of the cluster");
                     return complain("faults", "fault", message);
                 }
                 Ok(())

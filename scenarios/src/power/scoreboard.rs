@@ -287,4 +287,44 @@ mod tests {
         assert!(Scoreboard::from_toml(&wrong).unwrap_err().starts_with("line 5: "), "{wrong}");
         assert!(Scoreboard::from_toml(&text.replace("version = 1", "version = 7")).unwrap_err().contains("version 7"));
     }
+
+    /// Half of the sweeps are not most of them, and half of what was seen is not most of it.
+    #[test]
+    fn half_is_not_most() {
+        assert_eq!(score(&[found(3, "liveness"), missed(1)]).rung, Rung::Silent);
+        assert_eq!(score(&[found(3, "liveness"), found(4, "exactly-once")]).rung, Rung::FoundByAnother);
+    }
+
+    /// Of all runs of all sweeps, in so many of a hundred the wrong code ran.
+    #[test]
+    fn hits_are_counted_over_all_sweeps() {
+        let hunt = |runs, hit| Hunt { runs, hit, ..Hunt::default() };
+        let score = score(&[hunt(5, 2), hunt(3, 1)]);
+        assert_eq!((score.hit_percent, score.found_in, score.rung), (37, 0, Rung::Silent));
+        assert_eq!(super::Score::of("a", ("", ""), &[], &[], 200).hit_percent, 0);
+    }
+
+    /// A bug that was found in the first seed of each sweep may take three, and no more.
+    #[test]
+    fn what_was_found_at_once_may_take_three_times_as_long() {
+        let recorded = score(&[found(1, "liveness")]);
+        assert_eq!(score(&[found(3, "liveness")]).loss(&recorded), None);
+        assert!(score(&[found(4, "liveness")]).loss(&recorded).is_some());
+    }
+
+    /// A line a bug below a heading; what was not found has no seeds to show.
+    #[test]
+    fn a_scoreboard_for_people() {
+        let slow = Hunt { core_ms: 12_345, ..found(3, "liveness") };
+        let mut scores = vec![score(&[slow]), score(&[missed(0)])];
+        scores[1].name = "other".into();
+        let board = Scoreboard { version: 1, profile: "default".into(), sweeps: 1, limit: 200, scores };
+        let text = board.text();
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0][..4], ["planted", "bug", "issue", "verdict"]);
+        assert_eq!(lines[1], ["never-restart", "B00", "found", "3", "(3-3)", "12.3", "33", "liveness", "1"]);
+        assert_eq!(lines[2], ["other", "B00", "never-hit", "-", "0.0", "0"]);
+        assert_eq!(board.score("other").map(|score| score.rung), Some(Rung::NeverHit));
+        assert_eq!(board.score("neither"), None);
+    }
 }

@@ -84,9 +84,29 @@ fn what(fault: &FaultSpec) -> String {
                 Damage::Corrupt => "rot",
                 Damage::Stale => "are as they were before",
                 Damage::Foreign => "are somebody else's",
+                Damage::Empty => "are empty",
+                Damage::Truncated => "lack their last byte",
+                Damage::BitFlipped => "have one bit flipped",
             };
             let of = if *newest_only { "the newest local copy" } else { "any local copy" };
             format!("up to {files} files of {of} on {target}'s disk {damage}")
+        }
+        FaultKind::LocalFile { copy, file, damage } => {
+            let damage = match damage {
+                Damage::Missing => "vanishes",
+                Damage::Torn => "is torn",
+                Damage::Corrupt => "rots",
+                Damage::Stale => "is as it was before",
+                Damage::Foreign => "is somebody else's",
+                Damage::Empty => "is empty",
+                Damage::Truncated => "lacks its last byte",
+                Damage::BitFlipped => "has one bit flipped",
+            };
+            format!("{file} of the newest local copy of {copy} on {target}'s disk {damage}")
+        }
+        FaultKind::LocalFileErrors { path_contains, operation, count, .. } => {
+            let operation = format!("{operation:?}").to_lowercase();
+            format!("the next {count} {operation} of {path_contains} on the disk of {target} fails")
         }
         FaultKind::DiskFull {} => format!("the disk of {target} is full for {lasting} ms"),
         FaultKind::DiskErrors { operation, count, .. } => {

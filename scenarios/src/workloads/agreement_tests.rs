@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use runtime::{
     dataflow::{
-        chain::{Chain, RestoredState, SourcePoll, TimeMove},
+        chain::{Chain, RestoredState, SnapshotFormat, SourcePoll, TimeMove},
         outputs::Outputs,
     },
     graph::{ChainContext, Partitioning},
@@ -114,7 +114,7 @@ impl Driver {
         let mut positions: BTreeMap<SplitId, u64> = BTreeMap::new();
         let mut state: Vec<StateEntry> = Vec::new();
         for subtask in &mut self.subtasks {
-            let snapshot = subtask.chain.snapshot(CheckpointId(id)).expect("snapshots");
+            let snapshot = subtask.chain.snapshot(CheckpointId(id), SnapshotFormat::OfBackend).expect("snapshots");
             positions.extend(snapshot.positions);
             for part in snapshot.parts {
                 let bytes = part.data.encoded().expect("state is written anew");

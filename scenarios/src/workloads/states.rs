@@ -278,7 +278,9 @@ impl KeyedProcess for Echo {
     fn open(&mut self, ctx: &mut OpenContext<'_, u64>) -> Result<(), UserError> {
         self.count = ctx.value_state("count")?;
         self.asked = ctx.map_state("asked")?;
-        let ttl = Ttl::new(Duration::from_millis(LATELY_MILLIS)).cleanup_in_full_snapshot();
+        let ttl = Ttl::new(Duration::from_millis(LATELY_MILLIS))
+            .cleanup_in_full_snapshot()
+            .cleanup_in_rocksdb_compact_filter();
         let ttl = ttl.cleanup_incrementally(2, true);
         self.lately = ctx.ttl_reducing_state("lately", ttl, |sum, more| *sum += more)?;
         self.timers = ctx.processing_timers()?;

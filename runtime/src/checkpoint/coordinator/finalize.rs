@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Command, Coordinator, Finalizing, Pending, Settled, Stage};
+use super::{Command, Coordinator, Finalizing, Pending, SavepointOrder, Settled, Stage};
 use crate::{
     checkpoint::{
         head::HeadEntry,
@@ -39,7 +39,11 @@ impl Coordinator {
             vertices: self.participants.vertices.clone(),
             subtasks,
         };
-        let mut sinks = self.manifests(checkpoint, &pending);
+        let overtaken = pending.is_savepoint() && self.newest.is_some_and(|newest| newest > checkpoint);
+        let mut sinks = match overtaken {
+            true => BTreeMap::new(),
+            false => self.manifests(checkpoint, &pending),
+        };
         if self.config.sabotage.is(Sabotage::CommitOnlyOwnEpoch)
             && sinks.values().flatten().any(|o| o.snapshot != checkpoint)
         {
@@ -50,18 +54,26 @@ impl Coordinator {
             out.push(Command::Journal(Sabotage::CommitEarly.marker()));
             out.push(Command::CommitSinks { checkpoint, sinks: sinks.clone() });
         }
+        let order = pending.savepoint.clone();
         self.finalizing = Some(Finalizing {
             checkpoint,
             stage: Stage::Metadata,
-            exhausted: self.participants.sources.iter().all(|s| pending.acks.get(s).is_some_and(|a| a.exhausted)),
+            overtaken,
+            // A savepoint is not what the job ends with by itself: its last checkpoint is the system's.
+            exhausted: !pending.is_savepoint()
+                && self.participants.sources.iter().all(|s| pending.acks.get(s).is_some_and(|a| a.exhausted)),
             metadata: None,
-            objects: metadata.objects(),
+            objects: if pending.is_savepoint() { Vec::new() } else { metadata.objects() },
             pending,
             sinks,
             retained: Vec::new(),
             dropped: Vec::new(),
         });
-        out.push(Command::WriteMetadata(Box::new(metadata)));
+        let metadata = Box::new(metadata);
+        out.push(match order {
+            Some(SavepointOrder { directory, .. }) => Command::WriteSavepointMetadata { directory, metadata },
+            None => Command::WriteMetadata(metadata),
+        });
     }
 
     /// Whether a snapshot belongs to the epoch that ends with `checkpoint`: it was taken after the one completed before.
@@ -104,17 +116,63 @@ impl Coordinator {
         ledger
     }
 
-    /// Which checkpoints stay when `checkpoint` is completed, and which go: the newest stay, lost ones do not count.
-    fn retention(&self, checkpoint: CheckpointId) -> (Vec<CheckpointId>, Vec<CheckpointId>) {
+    /// Which checkpoints stay restore points when `checkpoint` is completed, and which go: the newest stay, lost ones do not count.
+    ///
+    /// Savepoints do not take the places of checkpoints: their owner may take them away at any time, and then the job needs its own.
+    /// The newest of them stays beside the checkpoints, unless it is older than all that were to be kept.
+    fn retention(&self, checkpoint: CheckpointId, is_savepoint: bool) -> (Vec<CheckpointId>, Vec<CheckpointId>) {
+        let most = self.config.retained.max(1) as usize;
         let (lost, whole): (Vec<_>, Vec<_>) =
             self.registry.retained().filter(|id| *id != checkpoint).partition(|id| self.condemned.contains(id));
-        let keep = (self.config.retained.max(1) as usize).saturating_sub(1).min(whole.len());
-        let (drop, stay) = whole.split_at(whole.len() - keep);
-        let mut dropped = [drop, &lost].concat();
+        let of_system = |id: &CheckpointId| if *id == checkpoint { !is_savepoint } else { self.registry.is_owned(*id) };
+        let (checkpoints, savepoints): (Vec<_>, Vec<_>) = whole.into_iter().chain([checkpoint]).partition(of_system);
+        let more = usize::from(self.config.sabotage.is(Sabotage::RetainsOneMore));
+        let (drop, stay) = checkpoints.split_at(checkpoints.len().saturating_sub(most + more));
+        let oldest = stay.first().copied().filter(|_| stay.len() >= most);
+        let newest_savepoint = savepoints.last().copied().filter(|id| oldest.is_none_or(|oldest| *id > oldest));
+        let forgotten = savepoints.iter().copied().filter(|id| Some(*id) != newest_savepoint);
+        let mut dropped: Vec<_> = drop.iter().copied().chain(forgotten).chain(lost).collect();
         dropped.sort_unstable();
-        let mut retained = stay.to_vec();
-        retained.push(checkpoint);
+        let mut retained: Vec<_> = stay.iter().copied().chain(newest_savepoint).collect();
+        retained.sort_unstable();
         (retained, dropped)
+    }
+
+    /// A planted bug.
+    fn forgets_savepoints(&self) -> bool {
+        self.config.sabotage.is(Sabotage::SavepointIsNoRestorePoint)
+    }
+
+    /// The entry that makes it complete.
+    fn completion(&self, checkpoint: CheckpointId, finalizing: &Finalizing, metadata: &ObjectName) -> HeadEntry {
+        let attempt = finalizing.pending.attempt;
+        let (retained, dropped) = (finalizing.retained.clone(), finalizing.dropped.clone());
+        match &finalizing.pending.savepoint {
+            Some(SavepointOrder { directory, .. }) if finalizing.overtaken || self.forgets_savepoints() => {
+                HeadEntry::SavepointOvertaken { checkpoint, directory: directory.clone() }
+            }
+            Some(SavepointOrder { directory, stop }) => HeadEntry::SavepointCompleted {
+                stop: *stop,
+                attempt,
+                checkpoint,
+                directory: directory.clone(),
+                ledger: self.ledger(checkpoint, &finalizing.pending),
+                sinks: finalizing.sinks.clone(),
+                retained,
+                dropped,
+            },
+            None => HeadEntry::Completed {
+                attempt,
+                checkpoint,
+                metadata: metadata.clone(),
+                objects: finalizing.objects.clone(),
+                ledger: self.ledger(checkpoint, &finalizing.pending),
+                sinks: finalizing.sinks.clone(),
+                exhausted: finalizing.exhausted,
+                retained,
+                dropped,
+            },
+        }
     }
 
     pub(super) fn metadata_written(
@@ -139,22 +197,22 @@ impl Coordinator {
             Ok(metadata) => {
                 let event = Event::MetadataWritten { checkpoint, object: metadata.to_string() };
                 out.push(Command::Journal(event));
-                let (retained, dropped) = self.retention(checkpoint);
-                let entry = HeadEntry::Completed {
-                    attempt: finalizing.pending.attempt,
-                    checkpoint,
-                    metadata: metadata.clone(),
-                    objects: finalizing.objects.clone(),
-                    ledger: self.ledger(checkpoint, &finalizing.pending),
-                    sinks: finalizing.sinks.clone(),
-                    exhausted: finalizing.exhausted,
-                    retained: retained.clone(),
-                    dropped: dropped.clone(),
-                };
+                if !finalizing.overtaken {
+                    let (retained, dropped) = self.retention(checkpoint, finalizing.pending.is_savepoint());
+                    if self.config.sabotage.is(Sabotage::RetainsOneMore)
+                        && retained.len() > self.config.retained.max(1) as usize
+                    {
+                        out.push(Command::Journal(Sabotage::RetainsOneMore.marker()));
+                    }
+                    finalizing.retained = retained;
+                    finalizing.dropped = dropped;
+                }
+                let entry = self.completion(checkpoint, &finalizing, &metadata);
+                if finalizing.pending.is_savepoint() && !finalizing.overtaken && self.forgets_savepoints() {
+                    out.push(Command::Journal(Sabotage::SavepointIsNoRestorePoint.marker()));
+                }
                 finalizing.metadata = Some(metadata);
                 finalizing.stage = Stage::Append;
-                finalizing.retained = retained;
-                finalizing.dropped = dropped;
                 self.finalizing = Some(finalizing);
                 out.push(Command::AppendCompleted { checkpoint, entry: Box::new(entry) });
             }
@@ -175,6 +233,15 @@ impl Coordinator {
         let Some(mut finalizing) = self.finalizing.take_if(|f| waiting(f)) else { return };
         match result {
             Ok(sequence) => {
+                if let Some(order) = &finalizing.pending.savepoint {
+                    let directory = order.directory.to_string();
+                    let overtaken = finalizing.overtaken;
+                    out.push(Command::Journal(Event::SavepointCompleted { checkpoint, directory, overtaken }));
+                }
+                if finalizing.overtaken {
+                    self.points.reached(Point::SavepointOvertaken);
+                    return self.overtaken_completed(checkpoint, finalizing, out);
+                }
                 out.push(Command::Journal(Event::CheckpointCompleted { checkpoint, sequence }));
                 let newest = self.newest;
                 self.points.always(Point::CompletesUpwards, newest.is_none_or(|newest| newest < checkpoint), || {
@@ -186,18 +253,24 @@ impl Coordinator {
                 let dropped = finalizing.dropped.clone();
                 let sinks = finalizing.sinks.clone();
                 self.finished |= finalizing.exhausted;
+                let is_savepoint = finalizing.pending.is_savepoint();
                 let freed = self.register(checkpoint, &finalizing, out);
                 self.finalizing = Some(finalizing);
                 self.newest = Some(checkpoint);
                 self.continues = Some(checkpoint);
                 self.last_completion = Some(now);
-                self.failures = 0;
+                if !is_savepoint {
+                    self.failures = 0;
+                }
                 self.settled.insert(checkpoint, Settled::Completed);
                 self.forget_old();
                 out.push(Command::CommitSinks { checkpoint, sinks });
                 // Barriers keep their order: what has not completed by now was overtaken. After the last one nothing follows.
-                for other in self.pending.keys().copied().collect::<Vec<_>>() {
-                    if other < checkpoint || self.finished {
+                let all: Vec<_> = self.pending.iter().map(|(id, pending)| (*id, pending.is_savepoint())).collect();
+                for (other, never_subsumed) in all {
+                    if self.finished && never_subsumed {
+                        self.abort(other, "the job has processed all its input and ends", false, now, out);
+                    } else if other < checkpoint && !never_subsumed || self.finished {
                         self.points.reached(Point::PendingSubsumed);
                         self.abort(other, &format!("subsumed by checkpoint {checkpoint}"), false, now, out);
                     }
@@ -208,7 +281,8 @@ impl Coordinator {
                 }
                 self.discard(checkpoint, freed, out);
                 self.drop_subsumed(&retained, &dropped, out);
-                let (kept, most) = (self.registry.retained().count(), self.config.retained.max(1) as usize);
+                let kept = self.registry.retained().filter(|id| self.registry.is_owned(*id)).count();
+                let most = self.config.retained.max(1) as usize;
                 self.points.always(Point::RetainsAsConfigured, kept <= most, || format!("{kept} of at most {most}"));
                 if self.config.sabotage.is(Sabotage::DeleteRetained)
                     && let Some(object) = self.registry.objects_of(checkpoint).nth(1).cloned()
@@ -219,7 +293,9 @@ impl Coordinator {
             }
             Err(reason) => {
                 let reason = format!("it cannot be recorded: {reason}");
-                let metadata = finalizing.metadata.into_iter().collect();
+                // That of a savepoint goes with its directory.
+                let is_savepoint = finalizing.pending.is_savepoint();
+                let metadata = finalizing.metadata.into_iter().filter(|_| !is_savepoint).collect();
                 self.aborted(checkpoint, finalizing.pending, &reason, true, now, out);
                 self.discard(checkpoint, metadata, out);
             }
@@ -243,7 +319,16 @@ impl Coordinator {
             freed.extend(self.registry.aborted(checkpoint).into_iter().filter(|o| !finalizing.objects.contains(o)));
             freed.extend(early.into_iter().flat_map(|id| self.registry.dropped(id)));
         }
-        if let Some(metadata) = finalizing.metadata.clone() {
+        if let Some(order) = &finalizing.pending.savepoint {
+            let metadata = order.directory.metadata();
+            if self.config.sabotage.is(Sabotage::SavepointIsDisposable) {
+                out.push(Command::Journal(Sabotage::SavepointIsDisposable.marker()));
+                let objects = finalizing.pending.acks.values().flat_map(|ack| ack.snapshot.objects().cloned());
+                freed.extend(self.registry.completed(checkpoint, metadata, objects));
+            } else {
+                self.registry.savepoint_completed(checkpoint, metadata);
+            }
+        } else if let Some(metadata) = finalizing.metadata.clone() {
             freed.extend(self.registry.completed(checkpoint, metadata, finalizing.objects.iter().cloned()));
         }
         freed
@@ -254,6 +339,12 @@ impl Coordinator {
         for id in dropped.iter().filter(|id| !retained.contains(id)) {
             if self.registry.retained().any(|retained| retained == *id) {
                 let was_lost = self.condemned.remove(id);
+                if !self.registry.is_owned(*id) {
+                    // It stays where it is; only this job will not go back to it.
+                    let _ = self.registry.dropped(*id);
+                    out.push(Command::Journal(Event::SavepointReleased { checkpoint: *id }));
+                    continue;
+                }
                 self.points.sometimes(Point::LostCheckpointDropped, was_lost);
                 out.push(Command::Journal(Event::CheckpointSubsumed { checkpoint: *id }));
                 let all: Vec<_> = self.registry.objects_of(*id).cloned().collect();
@@ -271,10 +362,22 @@ impl Coordinator {
 
     pub(super) fn sinks_committed(&mut self, checkpoint: CheckpointId, out: &mut Vec<Command>) {
         let waiting = |f: &Finalizing| f.checkpoint == checkpoint && matches!(f.stage, Stage::Commit);
-        if let Some(finalizing) = self.finalizing.take_if(|f| waiting(f))
-            && finalizing.exhausted
-        {
+        let Some(finalizing) = self.finalizing.take_if(|f| waiting(f)) else { return };
+        if finalizing.exhausted {
             out.push(Command::FinalCompleted { checkpoint });
+        }
+        if let Some(order) = finalizing.pending.savepoint {
+            out.push(Command::SavepointCompleted { checkpoint, order });
+        }
+    }
+
+    /// A savepoint that a later checkpoint has overtaken is complete: that one committed its output, and has nothing to tell the
+    /// subtasks that they have not heard.
+    fn overtaken_completed(&mut self, checkpoint: CheckpointId, finalizing: Finalizing, out: &mut Vec<Command>) {
+        self.settled.insert(checkpoint, Settled::Completed);
+        self.forget_old();
+        if let Some(order) = finalizing.pending.savepoint {
+            out.push(Command::SavepointCompleted { checkpoint, order });
         }
     }
 }

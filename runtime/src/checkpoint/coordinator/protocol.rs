@@ -14,6 +14,7 @@ use crate::{
     graph::ExecutionGraph,
     ids::{AttemptId, CheckpointId, JobId, OperatorUid, SubtaskId},
     journal::Event,
+    layout::SavepointDirectory,
     platform::ObjectName,
     sabotage::SabotageSet,
 };
@@ -60,6 +61,15 @@ impl Participants {
     }
 }
 
+/// A savepoint that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavepointOrder {
+    /// Where it is to lie; nothing is there yet.
+    pub directory: SavepointDirectory,
+    /// The job ends with it: no checkpoint completes between the two (Flink's `cancel -s`). If it fails the job goes on.
+    pub stop: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CoordinatorEvent {
     /// All subtasks of `attempt` run, and what had to be replayed is replayed.
@@ -84,6 +94,9 @@ pub enum CoordinatorEvent {
     AllSourcesExhausted,
     /// Somebody wants a checkpoint now.
     TriggerNow,
+    /// Somebody wants a savepoint now; that it begins is in the head log. It is answered by `SavepointCompleted` or
+    /// `SavepointFailed`, once.
+    TriggerSavepoint(SavepointOrder),
     /// Answers `NeedIds`: the block is in the head log.
     IdsGranted {
         from: CheckpointId,
@@ -98,7 +111,7 @@ pub enum CoordinatorEvent {
         checkpoint: CheckpointId,
         result: Result<ObjectName, String>,
     },
-    /// Answers `AppendCompleted` with the sequence number of the entry, or the reason why it definitely was not written.
+    /// Answers `AppendCompleted`, also that of a savepoint, with the sequence number of the entry, or the reason why it definitely was not written.
     HeadAppended {
         checkpoint: CheckpointId,
         result: Result<u64, String>,
@@ -124,8 +137,20 @@ pub enum CoordinatorCommand {
         checkpoint: CheckpointId,
         reason: String,
     },
+    /// As `Trigger`, for a savepoint that is to lie in `directory`.
+    TriggerSavepoint {
+        checkpoint: CheckpointId,
+        attempt: AttemptId,
+        sources: Vec<SubtaskId>,
+        directory: SavepointDirectory,
+    },
     /// `metadata::write`.
     WriteMetadata(Box<CheckpointMetadata>),
+    /// `metadata::write_savepoint`. Answered as `WriteMetadata`.
+    WriteSavepointMetadata {
+        directory: SavepointDirectory,
+        metadata: Box<CheckpointMetadata>,
+    },
     /// `HeadLog::append`; the entry is a `Completed`.
     AppendCompleted {
         checkpoint: CheckpointId,
@@ -144,6 +169,21 @@ pub enum CoordinatorCommand {
     Discard {
         checkpoint: CheckpointId,
         objects: Vec<ObjectName>,
+    },
+    /// Delete everything in the directory of a savepoint that failed, in the background, best effort.
+    DiscardSavepoint {
+        checkpoint: CheckpointId,
+        directory: SavepointDirectory,
+    },
+    /// It is durable, and its output is committed: tell who asked. With `stop` the job ends with it.
+    SavepointCompleted {
+        checkpoint: CheckpointId,
+        order: SavepointOrder,
+    },
+    /// Tell who asked. The job goes on.
+    SavepointFailed {
+        order: SavepointOrder,
+        reason: String,
     },
     /// All input is in this checkpoint and its output is committed: the job is finished.
     FinalCompleted {

@@ -11,11 +11,13 @@ use crate::{
         },
     },
     ids::{Execution, JobId, KeyGroup, KeyGroupRange, LeaderEpoch, SplitId, VertexId},
+    layout::SavepointDirectory,
     sabotage::SabotageSet,
 };
 
 mod details;
 mod random;
+mod savepoints;
 mod stories;
 
 const MS: Duration = Duration::from_millis(1);
@@ -77,6 +79,15 @@ struct Cluster {
     commit_wanted: Option<CheckpointId>,
     finals: u32,
     failed: bool,
+    /// Savepoints triggered, whatever became of them.
+    savepoints: BTreeMap<CheckpointId, SavepointOrder>,
+    /// Asked for, and how often answered.
+    orders: BTreeMap<SavepointDirectory, u32>,
+    /// Completed, in time or overtaken.
+    durable_savepoints: BTreeSet<SavepointDirectory>,
+    /// What lies in directories of savepoints.
+    savepoint_files: BTreeSet<ObjectName>,
+    stopped_at: Option<CheckpointId>,
     /// Subtasks reuse objects of the newest completed checkpoint.
     incremental: bool,
     nonce: u64,
@@ -107,6 +118,11 @@ impl Cluster {
             commit_wanted: None,
             finals: 0,
             failed: false,
+            savepoints: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            durable_savepoints: BTreeSet::new(),
+            savepoint_files: BTreeSet::new(),
+            stopped_at: None,
             incremental: false,
             nonce: 0,
         }
@@ -152,8 +168,43 @@ impl Cluster {
                 self.open.insert(*checkpoint, BTreeSet::new());
                 self.this_execution.insert(*checkpoint);
                 assert!(self.open.len() <= self.config.max_concurrent as usize);
+                assert!(self.stopped_at.is_none(), "the job has ended with a savepoint");
+            }
+            Command::TriggerSavepoint { checkpoint, attempt, sources, directory } => {
+                assert_eq!((*attempt, sources.len()), (self.attempt(), SOURCES as usize));
+                assert!(checkpoint.0 > self.last_id && *checkpoint <= self.head.granted, "{checkpoint}");
+                self.last_id = checkpoint.0;
+                self.open.insert(*checkpoint, BTreeSet::new());
+                self.this_execution.insert(*checkpoint);
+                assert_eq!(self.orders.get(directory), Some(&0));
+                let order = SavepointOrder { directory: directory.clone(), stop: false };
+                assert!(self.savepoints.insert(*checkpoint, order).is_none());
+            }
+            Command::WriteSavepointMetadata { directory, metadata } => {
+                assert_eq!(self.savepoints[&metadata.checkpoint].directory, *directory);
+                assert_eq!(self.open[&metadata.checkpoint].len(), subtasks().len());
+                assert!(metadata.objects().iter().all(|object| object.as_str().starts_with(&directory.prefix())));
+                self.metadata_wanted.push(metadata.checkpoint);
+            }
+            Command::DiscardSavepoint { directory, .. } => {
+                assert!(!self.durable_savepoints.contains(directory), "{directory} is complete");
+                self.savepoint_files.retain(|file| !file.as_str().starts_with(&directory.prefix()));
+            }
+            Command::SavepointCompleted { checkpoint, order } => {
+                assert!(self.durable_savepoints.contains(&order.directory));
+                assert!(self.commit_wanted.is_none(), "it is answered when its output is committed");
+                *self.orders.get_mut(&order.directory).expect("nobody asked") += 1;
+                if order.stop {
+                    assert!(self.head.stop_at.as_ref() == Some(&order.directory) && self.open.is_empty());
+                    self.stopped_at = Some(*checkpoint);
+                }
+            }
+            Command::SavepointFailed { order, .. } => {
+                assert!(!self.durable_savepoints.contains(&order.directory));
+                *self.orders.get_mut(&order.directory).expect("nobody asked") += 1;
             }
             Command::WriteMetadata(metadata) => {
+                assert!(!self.savepoints.contains_key(&metadata.checkpoint));
                 assert_eq!(self.open[&metadata.checkpoint].len(), subtasks().len());
                 assert_eq!(metadata.subtasks.len(), subtasks().len());
                 self.metadata_wanted.push(metadata.checkpoint);
@@ -173,6 +224,12 @@ impl Cluster {
             Command::NotifyAborted { checkpoint, .. } => assert!(self.aborted.contains(checkpoint)),
             Command::Discard { objects, .. } => {
                 let kept: BTreeSet<_> = self.head.retained.values().flat_map(|c| c.all_objects()).collect();
+                let (savepoints, objects): (Vec<_>, Vec<_>) = objects.iter().partition(|o| is_of_savepoint(o));
+                for object in savepoints {
+                    let durable = self.durable_savepoints.iter().any(|d| object.as_str().starts_with(&d.prefix()));
+                    assert!(!durable, "{object} is of a complete savepoint");
+                    self.savepoint_files.remove(object);
+                }
                 for object in objects {
                     assert!(!kept.contains(object), "{object} is retained");
                     let count = self.written.get_mut(object).expect("never written");
@@ -194,6 +251,12 @@ impl Cluster {
                 assert!(self.open.remove(checkpoint).is_some() && self.aborted.insert(*checkpoint));
                 assert!(!self.completed.contains(checkpoint));
             }
+            Command::Journal(Event::SavepointCompleted { checkpoint, overtaken, .. }) => {
+                self.durable_savepoints.insert(self.savepoints[checkpoint].directory.clone());
+                if *overtaken {
+                    assert!(self.open.remove(checkpoint).is_some() && self.head.newest > Some(*checkpoint));
+                }
+            }
             Command::Journal(Event::CheckpointCompleted { checkpoint, .. }) => {
                 let acked = self.open.remove(checkpoint).expect("not under way");
                 assert_eq!(acked.len(), subtasks().len());
@@ -206,7 +269,20 @@ impl Cluster {
 
     /// The entry says about the epoch exactly what the snapshots since the newest completed checkpoint say.
     fn check_entry(&self, checkpoint: CheckpointId, entry: &HeadEntry) {
-        let HeadEntry::Completed { ledger, sinks, retained, dropped, .. } = entry else { panic!("not Completed") };
+        let (ledger, sinks, retained, dropped) = match entry {
+            HeadEntry::Completed { ledger, sinks, retained, dropped, .. } => (ledger, sinks, retained, dropped),
+            HeadEntry::SavepointCompleted { ledger, sinks, retained, dropped, directory, .. } => {
+                assert_eq!(self.savepoints[&checkpoint].directory, *directory);
+                (ledger, sinks, retained, dropped)
+            }
+            HeadEntry::SavepointOvertaken { directory, .. } => {
+                assert_eq!(self.savepoints[&checkpoint].directory, *directory);
+                assert!(self.head.newest > Some(checkpoint));
+                return;
+            }
+            other => panic!("{other:?}"),
+        };
+        assert!(self.head.newest < Some(checkpoint));
         let newest = self.head.newest;
         let epoch: Vec<_> =
             self.this_execution.iter().copied().filter(|id| Some(*id) > newest && *id <= checkpoint).collect();
@@ -221,11 +297,19 @@ impl Cluster {
         let expected: Vec<_> = epoch.iter().flat_map(|id| vec![*id; SINKS as usize]).collect();
         assert_eq!(snapshots, expected);
         assert_eq!(ledger.positions.len(), SOURCES as usize);
-        assert!(retained.len() <= self.config.retained as usize && retained.last() == Some(&checkpoint));
+        assert_eq!(retained.last(), Some(&checkpoint));
+        let (savepoints, checkpoints): (Vec<_>, Vec<_>) =
+            retained.iter().copied().partition(|id| self.savepoints.contains_key(id));
+        assert!(checkpoints.len() <= self.config.retained as usize && savepoints.len() <= 1);
         let all: BTreeSet<_> = retained.iter().chain(dropped).copied().collect();
         let before: BTreeSet<_> = self.head.retained.keys().copied().chain([checkpoint]).collect();
         assert_eq!(all, before);
-        assert!(dropped.iter().all(|d| retained.iter().all(|r| d < r)));
+        // Of each kind the oldest go.
+        let older = |d: &CheckpointId| match self.savepoints.contains_key(d) {
+            true => savepoints.iter().all(|r| d < r),
+            false => checkpoints.iter().all(|r| d < r),
+        };
+        assert!(dropped.iter().all(older));
     }
 
     fn start(&mut self) -> Vec<CoordinatorCommand> {
@@ -255,8 +339,16 @@ impl Cluster {
 
     fn make_ack(&mut self, checkpoint: CheckpointId, subtask: SubtaskId, attempt: AttemptId) -> CheckpointAck {
         let job = self.config.job;
-        let object = self.object(&format!("checkpoints/{job}/shared/part"));
-        self.written.insert(object.clone(), 0);
+        let savepoint = self.savepoints.get(&checkpoint).map(|order| order.directory.clone());
+        let object = match &savepoint {
+            Some(directory) => self.object(&format!("{directory}/part")),
+            None => self.object(&format!("checkpoints/{job}/shared/part")),
+        };
+        if savepoint.is_some() {
+            self.savepoint_files.insert(object.clone());
+        } else {
+            self.written.insert(object.clone(), 0);
+        }
         let range = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(1) };
         let part = StatePart {
             operator: OperatorUid("op".into()),
@@ -270,7 +362,9 @@ impl Cluster {
             backend: None,
         };
         // Of the newest checkpoint that completed it takes over every other object.
-        let base = self.head.newest.filter(|newest| self.incremental && *newest < checkpoint);
+        let base = self.head.newest.filter(|newest| self.incremental && *newest < checkpoint && savepoint.is_none());
+        // A savepoint is nobody's base.
+        let base = base.filter(|base| !self.savepoints.contains_key(base));
         let of_base = self.acks.iter().find(|a| Some(a.checkpoint) == base && a.subtask == subtask);
         let reused: Vec<_> =
             of_base.iter().flat_map(|a| &a.snapshot.parts).filter(|_| self.nonce.is_multiple_of(2)).cloned().collect();
@@ -323,8 +417,13 @@ impl Cluster {
             return Vec::new();
         }
         let checkpoint = self.metadata_wanted.remove(0);
-        let object = self.object("meta");
-        if ok {
+        let object = match self.savepoints.get(&checkpoint) {
+            Some(order) => order.directory.metadata(),
+            None => self.object("meta"),
+        };
+        if ok && self.savepoints.contains_key(&checkpoint) {
+            self.savepoint_files.insert(object.clone());
+        } else if ok {
             self.written.insert(object.clone(), 0);
         }
         let result = if ok { Ok(object) } else { Err("store is down".to_string()) };
@@ -380,7 +479,28 @@ impl Cluster {
         for (object, discarded) in &self.written {
             assert_eq!(u32::from(!kept.contains(object)), *discarded, "{object}");
         }
+        for file in &self.savepoint_files {
+            let durable = self.durable_savepoints.iter().any(|d| file.as_str().starts_with(&d.prefix()));
+            assert!(durable, "{file} is of no complete savepoint");
+        }
+        assert!(self.orders.values().all(|answers| *answers == 1), "{:?}", self.orders);
+        assert!(self.head.unfinished_savepoints.iter().all(|directory| !self.durable_savepoints.contains(directory)));
     }
+
+    /// Somebody asks for a savepoint; that it begins is in the log.
+    fn savepoint(&mut self, stop: bool) -> Vec<CoordinatorCommand> {
+        self.nonce += 1;
+        let target = ObjectName::new("savepoints").unwrap();
+        let directory = SavepointDirectory::below(&target, self.config.job, self.nonce);
+        let entry = HeadEntry::SavepointBegun { directory: directory.clone() };
+        self.head.apply(self.head.next_sequence, &entry);
+        self.orders.insert(directory.clone(), 0);
+        self.send(Input::TriggerSavepoint(SavepointOrder { directory, stop }))
+    }
+}
+
+fn is_of_savepoint(object: &ObjectName) -> bool {
+    object.as_str().starts_with("savepoints/")
 }
 
 fn running(config: CoordinatorConfig) -> Cluster {

@@ -1,6 +1,10 @@
 //! When the next checkpoint is triggered: periodically, because somebody asked, or because the sources have nothing left.
+//!
+//! Savepoints wait for nothing but ids: neither for the interval nor for the pause nor for room (Flink 1.8's `forced`,
+//! FLINK-4322); they count as under way for the others, and do not put off the next periodic one (FLINK-13904). While one is
+//! under way with which the job is to end, no other is triggered.
 
-use super::{Command, Coordinator, Ids, Pending, Stage};
+use super::{Command, Coordinator, Ids, Pending, SavepointOrder, Stage};
 use crate::{
     ids::{AttemptId, CheckpointId},
     journal::Event,
@@ -14,7 +18,9 @@ impl Coordinator {
     pub fn next_deadline(&self) -> Option<Mono> {
         let all = self.participants.subtasks.len();
         let expiry = self.pending.values().filter(|p| p.acks.len() < all).map(|p| p.deadline).min();
-        let trigger = self.next_trigger().filter(|_| self.running.is_some() && self.has_room());
+        let savepoint = (!self.savepoints.is_empty()).then_some(Mono(0));
+        let trigger = savepoint.or_else(|| self.next_trigger().filter(|_| self.has_room()));
+        let trigger = trigger.filter(|_| self.running.is_some());
         let trigger = match (trigger, &self.ids) {
             (Some(at), Ids::Enough) => Some(at),
             (Some(at), Ids::AskAgain(again)) if self.next_id == self.ids_end => Some(at.max(*again)),
@@ -26,7 +32,7 @@ impl Coordinator {
 
     /// When a checkpoint is wanted, if there is room for it; None if none is wanted before something else happens.
     fn next_trigger(&self) -> Option<Mono> {
-        if self.finished {
+        if self.finished || self.stopping {
             return None;
         }
         if self.requested {
@@ -51,6 +57,11 @@ impl Coordinator {
     /// Triggers what is wanted and possible now.
     pub(super) fn trigger(&mut self, now: Mono, out: &mut Vec<Command>) {
         let Some(attempt) = self.running else { return };
+        while self.next_id < self.ids_end
+            && let Some(order) = self.savepoints.pop_front()
+        {
+            self.trigger_savepoint(attempt, order, now, out);
+        }
         while self.next_trigger().is_some_and(|at| at <= now) {
             if !self.has_room() {
                 // It is made up for as soon as there is room.
@@ -87,8 +98,13 @@ impl Coordinator {
         self.due = now + self.config.interval;
         self.requested = false;
         self.skipped = false;
-        let pending =
-            Pending { attempt, deadline: now + self.config.timeout, acks: Default::default(), last: self.exhausted };
+        let pending = Pending {
+            attempt,
+            deadline: now + self.config.timeout,
+            acks: Default::default(),
+            last: self.exhausted,
+            savepoint: None,
+        };
         self.pending.insert(checkpoint, pending);
         self.registry.triggered(checkpoint);
         if self.overrun {
@@ -97,5 +113,22 @@ impl Coordinator {
         out.push(Command::Journal(Event::CheckpointTriggered { checkpoint, attempt }));
         let sources = self.participants.sources.iter().copied().collect();
         out.push(Command::Trigger { checkpoint, attempt, sources });
+    }
+
+    fn trigger_savepoint(&mut self, attempt: AttemptId, order: SavepointOrder, now: Mono, out: &mut Vec<Command>) {
+        let checkpoint = CheckpointId(self.next_id);
+        self.next_id += 1;
+        let is_beside = self.pending().next().is_some();
+        self.points.sometimes(Point::SavepointBesideCheckpoint, is_beside);
+        self.points.sometimes(Point::SavepointAtTheEnd, self.exhausted);
+        let directory = order.directory.clone();
+        let deadline = now + self.config.timeout;
+        let pending = Pending { attempt, deadline, acks: Default::default(), last: false, savepoint: Some(order) };
+        self.pending.insert(checkpoint, pending);
+        let name = directory.to_string();
+        out.push(Command::Journal(Event::SavepointTriggered { checkpoint, directory: name }));
+        out.push(Command::Journal(Event::CheckpointTriggered { checkpoint, attempt }));
+        let sources = self.participants.sources.iter().copied().collect();
+        out.push(Command::TriggerSavepoint { checkpoint, attempt, sources, directory });
     }
 }

@@ -11,6 +11,7 @@ use crate::{
         types::{LedgerEpoch, PrecommittedObject},
     },
     ids::{AttemptId, CheckpointId, LeaderEpoch, OperatorUid},
+    layout::SavepointDirectory,
     platform::ObjectName,
 };
 
@@ -60,6 +61,44 @@ pub enum HeadEntry {
     Failed {
         reason: String,
     },
+    /// A savepoint is about to be triggered and will lie there. Until it is completed nothing there is of any worth.
+    SavepointBegun {
+        directory: SavepointDirectory,
+    },
+    /// The commit point of a savepoint, which counts as a checkpoint: its output is committed, and until a newer one completes it
+    /// is what the job is restored from (FLINK-10354, FLINK-6328). But its files belong to whoever asked for it: no entry ever gives
+    /// leave to delete them, so they are not listed.
+    SavepointCompleted {
+        attempt: AttemptId,
+        checkpoint: CheckpointId,
+        directory: SavepointDirectory,
+        ledger: LedgerEpoch,
+        sinks: BTreeMap<OperatorUid, Vec<PrecommittedObject>>,
+        retained: Vec<CheckpointId>,
+        dropped: Vec<CheckpointId>,
+        /// The job ends with it. That is decided here and not later: a failure right behind the savepoint must not let the job run on
+        /// (FLINK-21030).
+        stop: bool,
+    },
+    /// A savepoint is complete which a later checkpoint had overtaken. That one has committed its output; for this job it is no
+    /// restore point any more.
+    SavepointOvertaken {
+        checkpoint: CheckpointId,
+        directory: SavepointDirectory,
+    },
+    /// The job begins with the state of a savepoint, or of a checkpoint, of another job, which it never changes or deletes.
+    Imported {
+        checkpoint: CheckpointId,
+        metadata: ObjectName,
+        /// Ids up to this one may have been used by jobs with the same output.
+        granted: CheckpointId,
+        /// State of operators that the job does not have is left behind.
+        allow_non_restored_state: bool,
+    },
+    /// The job ended with this savepoint because somebody asked for it.
+    Stopped {
+        savepoint: SavepointDirectory,
+    },
 }
 
 impl HeadEntry {
@@ -73,6 +112,11 @@ impl HeadEntry {
             HeadEntry::Restored { attempt, checkpoint: None, .. } => format!("started attempt={attempt}"),
             HeadEntry::Finished => "finished".to_string(),
             HeadEntry::Failed { .. } => "failed".to_string(),
+            HeadEntry::SavepointBegun { directory } => format!("savepoint begun {directory}"),
+            HeadEntry::SavepointCompleted { checkpoint, .. } => format!("savepoint completed {checkpoint}"),
+            HeadEntry::SavepointOvertaken { checkpoint, .. } => format!("savepoint overtaken {checkpoint}"),
+            HeadEntry::Imported { checkpoint, .. } => format!("imported {checkpoint}"),
+            HeadEntry::Stopped { .. } => "stopped".to_string(),
         }
     }
 }

@@ -147,6 +147,15 @@ impl HeadLog {
     /// # Errors
     /// As [`Self::claim`].
     pub async fn claim_with(&self, sabotage: &SabotageSet) -> Result<LeaderEpoch, HeadError> {
+        self.claim_above(LeaderEpoch(0), sabotage).await
+    }
+
+    /// [`Self::claim_with`], with an epoch above `floor`: that of the last leader of a job whose output goes on here, so that names
+    /// of objects tell the two apart.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub async fn claim_above(&self, floor: LeaderEpoch, sabotage: &SabotageSet) -> Result<LeaderEpoch, HeadError> {
         let mut writer = self.writer.lock().await;
         if writer.in_doubt {
             return Err(HeadError::Abandoned);
@@ -158,7 +167,7 @@ impl HeadLog {
                 before if before > LeaderEpoch(0) && sabotage.runs(Sabotage::ReuseLeaderEpoch, &platform.journal) => {
                     before
                 }
-                before => before.next(),
+                before => before.max(floor).next(),
             };
             let nonce = platform.entropy.next_u128("head-nonce");
             let entry = HeadEntry::Claimed { leader, process: platform.process.to_string(), nonce };

@@ -1,11 +1,12 @@
 //! What the head log says, as a pure fold over its entries. Every leader that read the same entries knows the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{HeadEntry, ID_BLOCK};
 use crate::{
     checkpoint::types::{LedgerEpoch, PrecommittedObject},
     ids::{AttemptId, CheckpointId, LeaderEpoch, OperatorUid},
+    layout::SavepointDirectory,
     platform::ObjectName,
 };
 
@@ -14,8 +15,10 @@ use crate::{
 pub struct RetainedCheckpoint {
     pub attempt: AttemptId,
     pub metadata: ObjectName,
-    /// All state objects that it refers to, without the metadata.
+    /// All state objects that it refers to, without the metadata; of what is not `owned` they are not known.
     pub objects: Vec<ObjectName>,
+    /// Its files are the system's to delete: it is no savepoint, and of no other job.
+    pub owned: bool,
     pub exhausted: bool,
     /// Where in the log it was completed.
     pub sequence: u64,
@@ -33,6 +36,16 @@ impl RetainedCheckpoint {
 pub enum JobEnd {
     Finished,
     Failed { reason: String },
+    Stopped { savepoint: SavepointDirectory },
+}
+
+/// What a job began with that another one left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    pub checkpoint: CheckpointId,
+    /// Ids up to this one are not the job's.
+    pub granted: CheckpointId,
+    pub allow_non_restored_state: bool,
 }
 
 /// The state of a job's head.
@@ -59,6 +72,11 @@ pub struct HeadState {
     /// The latest execution that was deployed, and what it was restored from.
     pub restored: Option<(AttemptId, Option<CheckpointId>)>,
     pub end: Option<JobEnd>,
+    /// Savepoints begun and not completed: what lies there is of no worth.
+    pub unfinished_savepoints: BTreeSet<SavepointDirectory>,
+    pub import: Option<Import>,
+    /// The newest checkpoint is this savepoint, with which the job ends.
+    pub stop_at: Option<SavepointDirectory>,
 }
 
 impl HeadState {
@@ -71,24 +89,52 @@ impl HeadState {
             HeadEntry::Completed {
                 attempt, checkpoint, metadata, objects, ledger, sinks, exhausted, retained, ..
             } => {
+                let completed = RetainedCheckpoint {
+                    attempt: *attempt,
+                    metadata: metadata.clone(),
+                    objects: objects.clone(),
+                    owned: true,
+                    exhausted: *exhausted,
+                    sequence,
+                };
+                self.complete(*checkpoint, completed, ledger, sinks, retained);
+            }
+            HeadEntry::SavepointBegun { directory } => {
+                self.unfinished_savepoints.insert(directory.clone());
+            }
+            HeadEntry::SavepointCompleted { attempt, checkpoint, directory, ledger, sinks, retained, stop, .. } => {
+                self.unfinished_savepoints.remove(directory);
+                self.stop_at = stop.then(|| directory.clone());
+                let completed = RetainedCheckpoint {
+                    attempt: *attempt,
+                    metadata: directory.metadata(),
+                    objects: Vec::new(),
+                    owned: false,
+                    exhausted: false,
+                    sequence,
+                };
+                self.complete(*checkpoint, completed, ledger, sinks, retained);
+            }
+            HeadEntry::SavepointOvertaken { directory, .. } => {
+                self.unfinished_savepoints.remove(directory);
+            }
+            HeadEntry::Imported { checkpoint, metadata, granted, allow_non_restored_state } => {
+                self.granted = self.granted.max(*granted).max(*checkpoint);
                 self.newest = Some(*checkpoint);
-                self.newest_sinks.clone_from(sinks);
-                self.retained.insert(
-                    *checkpoint,
-                    RetainedCheckpoint {
-                        attempt: *attempt,
-                        metadata: metadata.clone(),
-                        objects: objects.clone(),
-                        exhausted: *exhausted,
-                        sequence,
-                    },
-                );
-                self.ledger.insert(*checkpoint, ledger.clone());
-                self.retained.retain(|id, _| retained.contains(id));
-                if let Some(oldest) = self.retained.keys().next().copied() {
-                    self.ledger.retain(|id, _| *id >= oldest);
-                    self.condemned.retain(|id, _| *id >= oldest);
-                }
+                let imported = RetainedCheckpoint {
+                    attempt: AttemptId::default(),
+                    metadata: metadata.clone(),
+                    objects: Vec::new(),
+                    owned: false,
+                    exhausted: false,
+                    sequence,
+                };
+                self.retained.insert(*checkpoint, imported);
+                self.import = Some(Import {
+                    checkpoint: *checkpoint,
+                    granted: self.granted,
+                    allow_non_restored_state: *allow_non_restored_state,
+                });
             }
             HeadEntry::Restored { attempt, checkpoint, condemned } => {
                 self.restored = Some((*attempt, *checkpoint));
@@ -96,7 +142,32 @@ impl HeadState {
             }
             HeadEntry::Finished => self.end = Some(JobEnd::Finished),
             HeadEntry::Failed { reason } => self.end = Some(JobEnd::Failed { reason: reason.clone() }),
+            HeadEntry::Stopped { savepoint } => self.end = Some(JobEnd::Stopped { savepoint: savepoint.clone() }),
         }
+    }
+
+    fn complete(
+        &mut self,
+        checkpoint: CheckpointId,
+        completed: RetainedCheckpoint,
+        ledger: &LedgerEpoch,
+        sinks: &BTreeMap<OperatorUid, Vec<PrecommittedObject>>,
+        retained: &[CheckpointId],
+    ) {
+        self.newest = Some(checkpoint);
+        self.newest_sinks.clone_from(sinks);
+        self.retained.insert(checkpoint, completed);
+        self.ledger.insert(checkpoint, ledger.clone());
+        self.retained.retain(|id, _| retained.contains(id));
+        if let Some(oldest) = self.retained.keys().next().copied() {
+            self.ledger.retain(|id, _| *id >= oldest);
+            self.condemned.retain(|id, _| *id >= oldest);
+        }
+    }
+
+    /// Whether nothing has been decided for the job yet but who leads it.
+    pub fn is_fresh(&self) -> bool {
+        self.newest.is_none() && self.restored.is_none() && self.end.is_none()
     }
 
     /// The entry that grants the next block of ids, above every id ever granted. The answer to the coordinator's `NeedIds`.
@@ -117,7 +188,9 @@ impl HeadState {
     /// has a coordinator, else `granted + 1`. An id once voided must never be handed out: a leader may not
     /// use ids below the `first_unused` it voided with.
     pub fn voidable(&self, first_unused: CheckpointId, restored: Option<CheckpointId>) -> Vec<CheckpointId> {
-        let above = restored.unwrap_or_default();
+        // What comes from another job brought its ids with it: those below are not this job's to void.
+        let imported = self.import.as_ref().map(|import| import.granted);
+        let above = restored.max(imported).unwrap_or_default();
         (above.0 + 1..first_unused.0).map(CheckpointId).filter(|id| !self.ledger.contains_key(id)).collect()
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::leader::BeginError;
 use crate::{
     checkpoint::{
         commit::{self, CommitOutcome},
@@ -14,12 +15,15 @@ use crate::{
     },
     ids::{AttemptId, CheckpointId, OperatorUid},
     journal::{Event, Journal},
-    layout::Layout,
+    layout::{Layout, SavepointDirectory},
     platform::ObjectName,
     points::Point,
     recovery::choice::{ChoiceSettings, Impossible, RestoreChoice, choose},
     sabotage::{Sabotage, SabotageSet},
 };
+
+/// So many names are tried for the directory of a savepoint, as in Flink.
+const FRESH_DIRECTORIES: u32 = 10;
 
 /// What durable steps work with. Cheap to clone.
 #[derive(Clone)]
@@ -189,6 +193,34 @@ impl Durable {
                 let _ = self.primary.delete(&found.name).await;
             }
         }
+    }
+
+    /// Finds a directory below `target` that nothing was ever written to, and records that a savepoint begins there.
+    ///
+    /// # Errors
+    /// [`BeginError`]; nothing begins then.
+    pub async fn begin_savepoint(&self, target: &ObjectName) -> Result<SavepointDirectory, BeginError> {
+        let unusable = |what: String| {
+            let store = &self.primary.platform().primary;
+            BeginError::Target(format!("{}: {what}", store.describe(target)))
+        };
+        for _ in 0..FRESH_DIRECTORIES {
+            let random = self.primary.platform().entropy.next_u64("savepoint-directory");
+            let directory = SavepointDirectory::below(target, self.layout.job, random);
+            let found = self.primary.list(&directory.prefix()).await.map_err(|error| unusable(error.to_string()))?;
+            if found.is_empty() {
+                self.head.append(HeadEntry::SavepointBegun { directory: directory.clone() }).await?;
+                return Ok(directory);
+            }
+        }
+        Err(unusable(format!("no name for a new directory after {FRESH_DIRECTORIES} attempts")))
+    }
+
+    /// Deletes everything in the directory of a savepoint that failed; what cannot be deleted now is left to the orphan sweep.
+    pub async fn discard_savepoint(&self, checkpoint: CheckpointId, directory: &SavepointDirectory) {
+        // The orphan sweep takes what this leaves.
+        let objects = self.primary.delete_below(&directory.prefix()).await.unwrap_or_default();
+        self.primary.platform().journal.emit(Event::CheckpointDiscarded { checkpoint, objects });
     }
 
     /// Deletes; what cannot be deleted now is left to the orphan sweep.

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     cluster::slots::Assigned,
     graph::ExecutionGraph,
-    ids::{AttemptId, SubtaskId},
+    ids::{AttemptId, SharedSlot, SubtaskId},
     recovery::choice::{ReplayVerification, RestoreChoice},
 };
 
 pub struct ExecutionState {
     pub attempt: AttemptId,
-    /// By slot sharing group.
-    pub slots: BTreeMap<u32, Assigned>,
-    subtasks: BTreeSet<SubtaskId>,
+    pub slots: BTreeMap<SharedSlot, Assigned>,
+    /// With the slot that each shares.
+    subtasks: BTreeMap<SubtaskId, SharedSlot>,
     sources: BTreeSet<SubtaskId>,
     running: BTreeSet<SubtaskId>,
     replaying: BTreeSet<SubtaskId>,
@@ -27,12 +27,12 @@ impl ExecutionState {
     pub fn new(
         graph: &ExecutionGraph,
         attempt: AttemptId,
-        slots: BTreeMap<u32, Assigned>,
+        slots: BTreeMap<SharedSlot, Assigned>,
         choice: RestoreChoice,
     ) -> Self {
-        let subtasks: BTreeSet<_> = graph.subtasks().collect();
+        let subtasks: BTreeMap<_, _> = graph.subtasks().map(|id| (id, graph.shared_slot(id))).collect();
         let of = |wanted: fn(&crate::graph::Vertex) -> bool| {
-            subtasks.iter().copied().filter(|s| wanted(graph.vertex(s.vertex))).collect::<BTreeSet<_>>()
+            subtasks.keys().copied().filter(|s| wanted(graph.vertex(s.vertex))).collect::<BTreeSet<_>>()
         };
         let sinks = of(|v| !v.sinks.is_empty());
         ExecutionState {
@@ -40,7 +40,7 @@ impl ExecutionState {
             slots,
             sources: of(|v| v.splits.is_some()),
             running: BTreeSet::new(),
-            replaying: if choice.replay.is_empty() { BTreeSet::new() } else { subtasks.clone() },
+            replaying: if choice.replay.is_empty() { BTreeSet::new() } else { subtasks.keys().copied().collect() },
             exhausted: BTreeSet::new(),
             verification: ReplayVerification::new(&choice, &sinks),
             choice,
@@ -48,9 +48,15 @@ impl ExecutionState {
         }
     }
 
+    /// The slot that `subtask` runs in, and what shares it.
+    pub fn slot(&self, subtask: SubtaskId) -> Option<(SharedSlot, &Assigned)> {
+        let shared = self.subtasks.get(&subtask)?;
+        self.slots.get(shared).map(|assigned| (*shared, assigned))
+    }
+
     /// The TaskManager that runs `subtask`.
     pub fn task_manager(&self, subtask: SubtaskId) -> Option<&str> {
-        self.slots.get(&subtask.index).map(|a| a.slot.task_manager.as_str())
+        self.slot(subtask).map(|(_, assigned)| assigned.slot.task_manager.as_str())
     }
 
     pub fn uses(&self, task_manager: &str) -> bool {
@@ -69,7 +75,7 @@ impl ExecutionState {
     }
 
     pub fn subtasks(&self) -> impl Iterator<Item = SubtaskId> + '_ {
-        self.subtasks.iter().copied()
+        self.subtasks.keys().copied()
     }
 
     pub fn subtask_running(&mut self, subtask: SubtaskId) {

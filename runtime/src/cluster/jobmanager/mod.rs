@@ -25,7 +25,8 @@ use crate::{
     ids::LeaderEpoch,
     journal::Event,
     layout::Layout,
-    platform::{Address, Connection, Platform},
+    platform::{Address, Connection, ObjectName, Platform, StoreError},
+    recovery::import::{ImportError, Others, SavepointRestore, import},
     sabotage::SabotageSet,
 };
 
@@ -34,6 +35,8 @@ use crate::{
 pub struct JobManagerConfig {
     pub rpc_address: Address,
     pub cluster: ClusterConfig,
+    /// What the job begins with, if it is new; a job that has decided anything goes on from there.
+    pub from_savepoint: Option<SavepointRestore>,
 }
 
 /// How a job ended.
@@ -43,6 +46,10 @@ pub enum JobOutcome {
     Finished,
     Failed {
         reason: String,
+    },
+    /// With a savepoint, because somebody asked for it.
+    Stopped {
+        savepoint: ObjectName,
     },
 }
 
@@ -55,6 +62,8 @@ pub enum JobManagerError {
     Head { job: String, reason: String },
     #[error("job {job} cannot go on from what is stored of it: {reason}")]
     DoesNotFit { job: String, reason: String },
+    #[error("job {job} cannot start from {path}: {reason}")]
+    Savepoint { job: String, path: String, reason: String },
 }
 
 /// Runs the job to its end, through as many terms of leadership as it takes.
@@ -94,12 +103,21 @@ async fn lead_until_the_end(
     connections: &mut mpsc::UnboundedReceiver<Connection>,
 ) -> Result<JobOutcome, JobManagerError> {
     let layout = Layout { job: job.id };
-    let settings = &config.cluster.task;
+    let (settings, from_savepoint) = (&config.cluster.task, config.from_savepoint);
     let primary = Primary::new(platform, settings.store_operation_timeout, settings.store_total_timeout);
     let job = Arc::new(job);
     let cluster = Arc::new(config.cluster);
     loop {
-        let reason = match claim(&primary, layout, &cluster.task.sabotage).await {
+        let claimed = match claim(&primary, &job, from_savepoint.as_ref(), &cluster.task.sabotage).await {
+            Err(ImportError::Refused(reason)) => {
+                let path = from_savepoint.map(|from| from.path).unwrap_or_default();
+                return Err(JobManagerError::Savepoint { job: job.name.clone(), path, reason });
+            }
+            Err(ImportError::Head(error)) => Err(error),
+            Err(ImportError::Unavailable(reason)) => Err(HeadError::Unavailable(StoreError::Unavailable(reason))),
+            Ok(claimed) => Ok(claimed),
+        };
+        let reason = match claimed {
             Ok((head, epoch)) => {
                 let mut term = Leader::new(platform.clone(), Arc::clone(&job), Arc::clone(&cluster), head, epoch);
                 match serve(&mut term, connections).await {
@@ -129,10 +147,24 @@ async fn lead_until_the_end(
     }
 }
 
-async fn claim(primary: &Primary, layout: Layout, sabotage: &SabotageSet) -> Result<(HeadLog, LeaderEpoch), HeadError> {
+/// Becomes the leader, and records what the job begins with if it is new.
+async fn claim(
+    primary: &Primary,
+    job: &Job,
+    from: Option<&SavepointRestore>,
+    sabotage: &SabotageSet,
+) -> Result<(HeadLog, LeaderEpoch), ImportError> {
+    let layout = Layout { job: job.id };
     probe(primary, layout).await?;
     let head = HeadLog::open(primary.clone(), layout).await?;
-    let epoch = head.claim_with(sabotage).await?;
+    let others = match from {
+        Some(_) if head.state().is_fresh() => Others::look(primary, job.id).await?,
+        _ => Others::default(),
+    };
+    let epoch = head.claim_above(others.leader, sabotage).await?;
+    if let Some(from) = from {
+        import(primary, &head, job, from, &others).await?;
+    }
     Ok((head, epoch))
 }
 

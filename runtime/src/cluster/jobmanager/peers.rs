@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::{
     cluster::{
         connection::Outbox,
-        rpc::{HeldSlot, ToTaskManager},
+        rpc::{ClientResponse, HeldSlot, ToTaskManager},
     },
     ids::AttemptId,
     platform::{Address, Mono},
@@ -17,6 +17,8 @@ pub struct Peer {
     outbox: Outbox,
     pub heard_at: Mono,
     pub registered: Option<Registered>,
+    /// It is no TaskManager, and waits for an answer; it sends no heartbeats.
+    pub is_client: bool,
 }
 
 /// What a TaskManager said of itself.
@@ -43,12 +45,17 @@ impl Peers {
     }
 
     pub fn add(&mut self, outbox: Outbox, now: Mono) {
-        self.connections.insert(self.next, Peer { outbox, heard_at: now, registered: None });
+        self.connections.insert(self.next, Peer { outbox, heard_at: now, registered: None, is_client: false });
         self.next += 1;
     }
 
     pub fn get_mut(&mut self, number: u64) -> Option<&mut Peer> {
         self.connections.get_mut(&number)
+    }
+
+    /// When a connection gave its last sign of life.
+    pub fn heard_at(&self, number: u64) -> Option<Mono> {
+        self.connections.get(&number).map(|peer| peer.heard_at)
     }
 
     /// Records a registration and says which earlier connection of the same TaskManager it replaces.
@@ -76,6 +83,11 @@ impl Peers {
         self.connections.get_mut(self.by_name.get(name)?)?.registered.as_mut()
     }
 
+    /// When a registered TaskManager was heard last.
+    pub fn heard_from(&self, name: &str) -> Option<Mono> {
+        Some(self.connections.get(self.by_name.get(name)?)?.heard_at)
+    }
+
     /// The current connection of a TaskManager.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.by_name.get(name).copied()
@@ -91,6 +103,13 @@ impl Peers {
         }
     }
 
+    /// Answers a client; one that is gone hears nothing.
+    pub fn answer(&self, number: u64, response: &ClientResponse) {
+        if let Some(peer) = self.connections.get(&number) {
+            peer.outbox.send(response);
+        }
+    }
+
     pub fn send_all(&self, message: &ToTaskManager) {
         for name in self.by_name.keys() {
             self.send(name, message);
@@ -99,7 +118,8 @@ impl Peers {
 
     /// Connections that were silent for longer than `limit`.
     pub fn silent(&self, now: Mono, limit: std::time::Duration) -> Vec<u64> {
-        self.connections.iter().filter(|(_, peer)| now - peer.heard_at > limit).map(|(number, _)| *number).collect()
+        let is_silent = |peer: &Peer| !peer.is_client && now - peer.heard_at > limit;
+        self.connections.iter().filter(|(_, peer)| is_silent(peer)).map(|(number, _)| *number).collect()
     }
 
     /// Whether a registered TaskManager still has tasks to stop.

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use crate::config::{
-    key::{Choice, Key, Kind, Means, Standing},
-    settings::RestartStrategy,
+use crate::{
+    cluster::elasticity::SchedulerMode,
+    config::{
+        key::{Choice, Key, Kind, Means, Standing},
+        settings::RestartStrategy,
+    },
 };
 
 const EACH: &str = "each_key_changes_what_it_says";
@@ -57,12 +60,99 @@ pub(super) const KEYS: &[Key] = &[
         test: EACH,
     },
     Key {
+        name: "cluster.evenly-spread-out-slots",
+        older: &[],
+        default: Some("false"),
+        meaning: "tasks that have no slot from before go where the least part of the slots is in use; false: TaskManagers are filled \
+                  one after the other",
+        kind: Kind::Boolean(|settings, on| settings.cluster.evenly_spread_out_slots = on),
+        standing: Standing::Works,
+        test: EACH,
+    },
+    Key {
+        name: "scheduler-mode",
+        older: &[],
+        default: None,
+        meaning: "reactive: the job has as many subtasks as there are slots, up to its max parallelism, and is rescaled when \
+                  TaskManagers join or leave",
+        kind: Kind::Choice(&[Choice {
+            value: "reactive",
+            also: &[],
+            means: Means::Sets(|settings| settings.cluster.elasticity.mode = SchedulerMode::Reactive),
+        }]),
+        standing: Standing::Works,
+        test: EACH,
+    },
+    Key {
+        name: "jobmanager.adaptive-scheduler.submission.resource-wait-timeout",
+        older: &["jobmanager.adaptive-scheduler.resource-wait-timeout"],
+        default: None,
+        meaning: "a reactive job that finds no slot fails after it; without it it waits",
+        kind: Kind::Duration {
+            at_least: A_MILLISECOND,
+            set: |settings, time| settings.cluster.elasticity.resource_wait_timeout = Some(time),
+        },
+        standing: Standing::Works,
+        test: EACH,
+    },
+    Key {
+        name: "jobmanager.adaptive-scheduler.submission.resource-stabilization-timeout",
+        older: &["jobmanager.adaptive-scheduler.resource-stabilization-timeout"],
+        default: Some("0 ms"),
+        meaning: "so long the slots must not have changed before a reactive job starts on fewer than it could use",
+        kind: Kind::Duration {
+            at_least: Duration::ZERO,
+            set: |settings, time| settings.cluster.elasticity.resource_stabilization_timeout = time,
+        },
+        standing: Standing::Works,
+        test: EACH,
+    },
+    Key {
+        name: "jobmanager.adaptive-scheduler.executing.cooldown-after-rescaling",
+        older: &["jobmanager.adaptive-scheduler.scaling-interval.min"],
+        default: Some("30 s"),
+        meaning: "a reactive job is not rescaled so soon after it was started",
+        kind: Kind::Duration {
+            at_least: Duration::ZERO,
+            set: |settings, time| settings.cluster.elasticity.cooldown_after_rescaling = time,
+        },
+        standing: Standing::Works,
+        test: EACH,
+    },
+    Key {
+        name: "jobmanager.adaptive-scheduler.executing.resource-stabilization-timeout",
+        older: &[],
+        default: Some("0 ms"),
+        meaning: "so long the slots must not have changed before a running reactive job is rescaled",
+        kind: Kind::Duration {
+            at_least: Duration::ZERO,
+            set: |settings, time| settings.cluster.elasticity.executing_stabilization_timeout = time,
+        },
+        standing: Standing::Works,
+        test: EACH,
+    },
+    Key {
+        name: "jobmanager.adaptive-scheduler.min-parallelism-increase",
+        older: &[],
+        default: Some("1"),
+        meaning: "a running reactive job is not rescaled for less than this",
+        kind: Kind::Integer {
+            at_least: 1,
+            at_most: 1 << 15,
+            set: |settings, number| {
+                settings.cluster.elasticity.min_parallelism_increase = u32::try_from(number).unwrap_or(1);
+            },
+        },
+        standing: Standing::Works,
+        test: EACH,
+    },
+    Key {
         name: "slot.idle.timeout",
         older: &[],
         default: Some("50 s"),
         meaning: "a slot that nobody uses is given back after it",
         kind: Kind::Duration { at_least: Duration::ZERO, set: |_, _| {} },
-        standing: Standing::NotYet("slots stay with the job as long as it lives"),
+        standing: Standing::NoMeaning("slots stay with the job as long as it lives, so that tasks find them again"),
         test: EACH,
     },
     Key {

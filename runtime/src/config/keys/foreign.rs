@@ -37,7 +37,7 @@ pub const FAMILIES: &[Family] = families! {
     DEPLOYMENT: "yarn." "kubernetes." "mesos." "jobmanager." "taskmanager." "containerized." "resourcemanager." "external-resource.";
     PROGRAM: "pipeline." "table." "sql-" "python." "execution.runtime-mode" "execution.attached"
         "execution.shutdown-on-attached-exit" "execution.target" "$internal.";
-    LIMITS: "security." "blob." "fs." "s3." "hadoop." "io." "cluster." "queryable-state." "slotmanager." "scheduler-mode" "jobstore."
+    LIMITS: "security." "blob." "fs." "s3." "hadoop." "io." "cluster." "queryable-state." "slotmanager." "jobstore."
         "execution.checkpointing.file-merging." "execution.checkpointing.cleaner." "execution.checkpointing.unaligned."
         "execution.checkpointing.create-subdir" "execution.state-recovery.without-channel-state." "state.backend.changelog."
         "state.changelog." "dstl." "state.backend.forst." "state.backend.rocksdb.log." "state.backend.latency-track."

@@ -5,8 +5,6 @@ use crate::{
     state::rocksdb_options::predefined::PredefinedOptions,
 };
 
-const EACH: &str = "each_key_changes_what_it_says";
-
 pub(super) const KEYS: &[Key] = &[
     Key {
         name: "state.backend.rocksdb.localdir",
@@ -22,7 +20,7 @@ pub(super) const KEYS: &[Key] = &[
         name: "state.backend.rocksdb.timer-service.factory",
         older: &[],
         default: Some("HEAP"),
-        meaning: "where timers are kept",
+        meaning: "where timers are kept: on the heap, or in the database, which may be larger than memory",
         kind: Kind::Choice(&[
             Choice {
                 value: "HEAP",
@@ -35,8 +33,8 @@ pub(super) const KEYS: &[Key] = &[
                 means: Means::Sets(|settings| settings.state.rocksdb.timers_in_rocksdb = true),
             },
         ]),
-        standing: Standing::NotYet("timers are on the heap; they are snapshot asynchronously there"),
-        test: "words_are_read_in_any_case",
+        standing: Standing::Works,
+        test: "timers_in_a_database_are_those_of_the_heap",
     },
     Key {
         name: "state.backend.rocksdb.checkpoint.transfer.thread.num",
@@ -55,10 +53,10 @@ pub(super) const KEYS: &[Key] = &[
         name: "state.backend.rocksdb.ttl.compaction.filter.enabled",
         older: &[],
         default: Some("false"),
-        meaning: "compaction drops expired entries of states with a time to live that want it",
+        meaning: "compaction drops expired entries of states whose time to live asks for it",
         kind: Kind::Boolean(|settings, on| settings.state.rocksdb.ttl_compaction_filter = on),
-        standing: Standing::NotYet("expired entries go when they are met, or are not written into full snapshots"),
-        test: EACH,
+        standing: Standing::Works,
+        test: "compaction_drops_what_has_expired_where_key_and_state_say_so",
     },
     Key {
         name: "state.backend.rocksdb.predefined-options",

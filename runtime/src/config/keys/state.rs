@@ -58,8 +58,8 @@ pub(super) const KEYS: &[Key] = &[
         default: None,
         meaning: "where savepoints go that do not name a target",
         kind: Kind::Place(|settings, path| settings.state.savepoint_directory = Some(path)),
-        standing: Standing::NotYet("there are no savepoints yet"),
-        test: EACH,
+        standing: Standing::Works,
+        test: "savepoints_go_where_the_trigger_or_the_key_says",
     },
     Key {
         name: "state.backend.async",
@@ -146,9 +146,23 @@ pub(super) const KEYS: &[Key] = &[
         name: "execution.checkpointing.local-backup.dirs",
         older: &["taskmanager.state.local.root-dirs"],
         default: None,
-        meaning: "where local copies lie",
+        meaning: "where local copies lie, by turns of the checkpoint's id; without: in localState on the TaskManager's own disk",
         kind: Kind::Directories(|settings, roots| settings.state.local_roots = roots),
-        standing: Standing::NotYet("they lie in localState on the TaskManager's own disk"),
-        test: EACH,
+        standing: Standing::Works,
+        test: "several_directories_are_used_by_turns",
+    },
+    Key {
+        name: "execution.checkpointing.local-backup.memory",
+        older: &[],
+        default: None,
+        meaning: "Weir's own: keep local copies as objects in memory, so many bytes at most on each TaskManager, and not as files; \
+                  files of RocksDB stay files",
+        kind: Kind::Size {
+            at_least: 1,
+            at_most: u64::MAX,
+            set: |settings, bytes| settings.state.local_memory = Some(bytes),
+        },
+        standing: Standing::Works,
+        test: "copies_in_memory_survive_the_task_and_not_the_process",
     },
 ];

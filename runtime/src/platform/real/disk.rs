@@ -4,6 +4,7 @@
 //! emptied at start, since whatever an earlier process left there is worthless.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     ops::Range,
@@ -23,13 +24,20 @@ use super::{
 pub(super) struct RealDisk {
     reactor: Reactor,
     files: Arc<PathBuf>,
+    /// Directories elsewhere, by the first component of the paths that lie in them.
+    mounts: Arc<BTreeMap<String, PathBuf>>,
     native_root: PathBuf,
     /// Held as long as the disk is in use.
     _lock: File,
 }
 
 impl RealDisk {
-    pub(super) fn open(reactor: Reactor, root: &Path, native_root: PathBuf) -> Result<RealDisk, RealError> {
+    pub(super) fn open(
+        reactor: Reactor,
+        root: &Path,
+        native_root: PathBuf,
+        elsewhere: &[(RelPath, PathBuf)],
+    ) -> Result<RealDisk, RealError> {
         let at = |path: &Path| {
             let path = path.to_path_buf();
             move |error| RealError::Directory { path, error }
@@ -46,11 +54,31 @@ impl RealDisk {
         }
         remove_all(&native_root).map_err(at(&native_root))?;
         fs::create_dir_all(&native_root).map_err(at(&native_root))?;
-        Ok(RealDisk { reactor, files: Arc::new(files), native_root, _lock: lock })
+        let mut mounts = BTreeMap::new();
+        for (name, directory) in elsewhere {
+            fs::create_dir_all(directory).map_err(at(directory))?;
+            mounts.insert(name.as_str().to_string(), directory.clone());
+        }
+        Ok(RealDisk { reactor, files: Arc::new(files), mounts: Arc::new(mounts), native_root, _lock: lock })
+    }
+
+    /// The directory that holds `path`, and where below it that is.
+    fn place<'a>(&self, path: &'a RelPath) -> (&Path, &'a str) {
+        let path = path.as_str();
+        let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+        match self.mounts.get(first) {
+            Some(directory) => (directory, rest),
+            None => (&self.files, path),
+        }
     }
 
     fn absolute(&self, path: &RelPath) -> PathBuf {
-        self.files.join(path.as_str())
+        let (directory, below) = self.place(path);
+        if below.is_empty() { directory.to_path_buf() } else { directory.join(below) }
+    }
+
+    fn root_of(&self, path: &RelPath) -> PathBuf {
+        self.place(path).0.to_path_buf()
     }
 
     /// Runs a blocking call; its error is reported for `path`.
@@ -305,7 +333,7 @@ impl LocalDisk for RealDisk {
     }
 
     fn sync_dir(&self, path: &RelPath) -> Fut<'_, Result<(), DiskError>> {
-        let (absolute, root) = (self.absolute(path), self.files.clone());
+        let (absolute, root) = (self.absolute(path), self.root_of(path));
         self.run(path, move || sync_up_to(&root, &absolute))
     }
 
@@ -342,7 +370,7 @@ impl LocalDisk for RealDisk {
         to: &RelPath,
     ) -> Fut<'_, Result<Vec<Linked>, DiskError>> {
         let (from, subdirectory, files) = (from.clone(), subdirectory.to_string(), files.to_vec());
-        let (root, target) = (self.files.clone(), self.absolute(to));
+        let (root, target) = (self.root_of(to), self.absolute(to));
         self.run(to, move || {
             check_names(&subdirectory, &files)?;
             // `from` moves in: it must not vanish while its files are linked.

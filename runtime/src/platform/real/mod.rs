@@ -28,7 +28,7 @@ use std::{
 use self::reactor::Reactor;
 pub use probe::{file_length, prepare_root, probe_input, read_configuration, read_file};
 
-use super::Platform;
+use super::{Platform, RelPath};
 use crate::journal::{Journal, JournalListener};
 
 /// What a process of the real world needs to know about its machine.
@@ -39,6 +39,9 @@ pub struct RealConfig {
     /// Where native databases work. Put it on the device of `disk_root`, or every adopted file is copied. Default:
     /// `<disk_root>/native`.
     pub native_root: Option<PathBuf>,
+    /// Directories elsewhere, on whatever devices and each for this process alone, that appear on the disk under these names of
+    /// one component.
+    pub mounts: Vec<(RelPath, PathBuf)>,
     /// The directory that all processes share as primary storage.
     pub primary_root: PathBuf,
     /// The host others reach this process under, when it listens on all interfaces. Default: what it listens on.
@@ -54,6 +57,7 @@ impl RealConfig {
         RealConfig {
             disk_root: root.join("disks").join(process),
             native_root: None,
+            mounts: Vec::new(),
             primary_root: root.join("primary"),
             advertised_host: None,
             journal_capacity: 4096,
@@ -101,6 +105,7 @@ impl RealWorld {
             reactor.clone(),
             &config.disk_root,
             config.native_root.clone().unwrap_or_else(|| config.disk_root.join("native")),
+            &config.mounts,
         )?;
         let primary = store::FileStore::open(reactor.clone(), clock.clone(), &config.primary_root)?;
         let process: Arc<str> = process.into();

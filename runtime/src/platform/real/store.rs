@@ -1,6 +1,9 @@
 //! Primary storage in a shared directory, through `object_store`'s local file system: an object appears whole, by a hard
 //! link to a synced file, or not at all; two creates of one name cannot both win.
 //!
+//! Names that begin with `@/` are places outside of that directory, by their path on the machine: savepoints that people keep
+//! elsewhere. They mean the same to all processes only if all of them see the same files there.
+//!
 //! `object_store` syncs the file and its directory. It does not sync a directory that another, still unfinished create has
 //! just made, so all directories up to the root are synced here before a create is reported.
 
@@ -31,7 +34,14 @@ pub(super) struct FileStore {
     clock: RealClock,
     root: PathBuf,
     store: LocalFileSystem,
+    /// The whole file system, for what lies elsewhere.
+    machine: LocalFileSystem,
 }
+
+/// Begins the names of objects outside of the root.
+const ELSEWHERE: &str = "@/";
+/// The directory of an object outside of the root may be new, and those above it: so many are synced.
+const NEW_DIRECTORIES: usize = 4;
 
 impl FileStore {
     pub(super) fn open(reactor: Reactor, clock: RealClock, root: &FilePath) -> Result<FileStore, RealError> {
@@ -43,7 +53,19 @@ impl FileStore {
             .with_fsync(true)
             // A directory goes with its last object; a create that races with that makes it anew.
             .with_automatic_cleanup(true);
-        Ok(FileStore { reactor, clock, root: canonical, store })
+        // Directories above belong to others: only that of a savepoint goes with its last object.
+        let machine = LocalFileSystem::new().with_fsync(true);
+        Ok(FileStore { reactor, clock, root: canonical, store, machine })
+    }
+
+    /// The file system that has the object, and its path there.
+    fn place(&self, name: &str) -> Result<(&LocalFileSystem, Path), StoreError> {
+        let (store, path) = match name.strip_prefix(ELSEWHERE) {
+            Some(path) => (&self.machine, path),
+            None => (&self.store, name),
+        };
+        let path = Path::parse(path).map_err(|e| StoreError::Permanent(format!("{name}: {e}")))?;
+        Ok((store, path))
     }
 
     /// Runs `operation` until `by`.
@@ -57,31 +79,34 @@ impl FileStore {
     }
 
     async fn create_object(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
-        let path = location(name)?;
+        let (store, path) = self.place(name.as_str())?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let payload: PutPayload = parts.into_iter().collect();
-        let failure = match self.store.put_opts(&path, payload, options).await {
-            Ok(_) => return self.make_names_durable(&path).await,
+        let failure = match store.put_opts(&path, payload, options).await {
+            Ok(_) => return self.make_names_durable(store, &path).await,
             Err(failure) => failure,
         };
         match store_error(&failure) {
             StoreError::Exists => {
                 // Whoever reads it back will build on it.
-                self.make_names_durable(&path).await?;
+                self.make_names_durable(store, &path).await?;
                 Err(StoreError::Exists)
             }
             error @ StoreError::Permanent(_) => Err(error),
             // It may have failed before the object appeared or while making it durable: look.
-            error => match self.store.head(&path).await {
+            error => match store.head(&path).await {
                 Err(Error::NotFound { .. }) => Err(error),
                 _ => Err(StoreError::Ambiguous),
             },
         }
     }
 
-    async fn make_names_durable(&self, path: &Path) -> Result<(), StoreError> {
-        let absolute = self.store.path_to_filesystem(path).map_err(|e| StoreError::Permanent(e.to_string()))?;
-        let root = self.root.clone();
+    async fn make_names_durable(&self, store: &LocalFileSystem, path: &Path) -> Result<(), StoreError> {
+        let absolute = store.path_to_filesystem(path).map_err(|e| StoreError::Permanent(e.to_string()))?;
+        let root = match absolute.starts_with(&self.root) {
+            true => self.root.clone(),
+            false => absolute.ancestors().take(NEW_DIRECTORIES).last().unwrap_or(&absolute).to_path_buf(),
+        };
         let synced = self.reactor.blocking(move || match absolute.parent() {
             Some(parent) => sync_up_to(&root, parent),
             None => Ok(()),
@@ -91,32 +116,33 @@ impl FileStore {
     }
 
     async fn read_object(&self, name: &ObjectName, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        let path = location(name)?;
+        let (store, path) = self.place(name.as_str())?;
         let Some(range) = range else {
-            let found = self.store.get(&path).await.map_err(|e| store_error(&e))?;
+            let found = store.get(&path).await.map_err(|e| store_error(&e))?;
             return found.bytes().await.map_err(|e| store_error(&e));
         };
         // The library refuses ranges that are empty or begin behind the end; a short read is no error here.
-        let length = self.store.head(&path).await.map_err(|e| store_error(&e))?.size;
+        let length = store.head(&path).await.map_err(|e| store_error(&e))?.size;
         let range = range.start..range.end.min(length);
         if range.is_empty() {
             return Ok(Bytes::new());
         }
         let options = object_store::GetOptions { range: Some(GetRange::Bounded(range)), ..Default::default() };
-        let found = self.store.get_opts(&path, options).await.map_err(|e| store_error(&e))?;
+        let found = store.get_opts(&path, options).await.map_err(|e| store_error(&e))?;
         found.bytes().await.map_err(|e| store_error(&e))
     }
 
     async fn list_objects(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         // The library lists whole directories only.
-        let directory = match prefix.rsplit_once('/') {
-            Some((directory, _)) => Some(Path::parse(directory).map_err(|e| StoreError::Permanent(e.to_string()))?),
-            None => None,
+        let (store, directory) = match prefix.rsplit_once('/') {
+            Some((directory, _)) => self.place(directory).map(|(store, path)| (store, Some(path)))?,
+            None => (&self.store, None),
         };
-        let found: Vec<_> = self.store.list(directory.as_ref()).try_collect().await.map_err(|e| store_error(&e))?;
+        let elsewhere = if prefix.starts_with(ELSEWHERE) { ELSEWHERE } else { "" };
+        let found: Vec<_> = store.list(directory.as_ref()).try_collect().await.map_err(|e| store_error(&e))?;
         let mut objects = Vec::new();
         for object in found {
-            let name = object.location.as_ref();
+            let name = format!("{elsewhere}{}", object.location);
             if name.starts_with(prefix) {
                 let name = ObjectName::new(name).map_err(|e| StoreError::Permanent(e.to_string()))?;
                 objects.push(ObjectMeta { name, length: object.size });
@@ -127,8 +153,13 @@ impl FileStore {
     }
 }
 
-fn location(name: &ObjectName) -> Result<Path, StoreError> {
-    Path::parse(name.as_str()).map_err(|e| StoreError::Permanent(format!("{name}: {e}")))
+/// The path as the file system has it, as far as it exists.
+fn canonical(path: &FilePath) -> PathBuf {
+    let known = path.ancestors().find_map(|known| Some((known, known.canonicalize().ok()?)));
+    match known {
+        Some((known, canonical)) => canonical.join(path.strip_prefix(known).unwrap_or(FilePath::new(""))),
+        None => path.to_path_buf(),
+    }
 }
 
 fn io_kind(error: &Error) -> Option<io::ErrorKind> {
@@ -180,11 +211,49 @@ impl PrimaryStorage for FileStore {
         let name = name.clone();
         self.bounded(by, StoreError::Ambiguous, async move {
             // A name that cannot be an object's is not there.
-            let Ok(path) = location(&name) else { return Ok(()) };
-            match self.store.delete(&path).await.map_err(|e| store_error(&e)) {
-                Ok(()) | Err(StoreError::Absent) => Ok(()),
-                Err(error) => Err(error),
+            let Ok((store, path)) = self.place(name.as_str()) else { return Ok(()) };
+            match store.delete(&path).await.map_err(|e| store_error(&e)) {
+                Ok(()) => {}
+                Err(StoreError::Absent) => return Ok(()),
+                Err(error) => return Err(error),
             }
+            let emptied =
+                store.path_to_filesystem(&path).ok().and_then(|path| path.parent().map(FilePath::to_path_buf));
+            let of_savepoint = |directory: &FilePath| {
+                directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with("savepoint-"))
+            };
+            if let Some(directory) = emptied.filter(|d| name.as_str().starts_with(ELSEWHERE) && of_savepoint(d)) {
+                // It fails as long as something is in it.
+                let _ = self.reactor.blocking(move || std::fs::remove_dir(directory)).await;
+            }
+            Ok(())
         })
+    }
+
+    fn locate(&self, path: &str) -> Result<ObjectName, String> {
+        let plain = path.strip_prefix("file://").or_else(|| path.strip_prefix("file:")).unwrap_or(path);
+        if let Some((scheme, _)) = plain.split_once("://") {
+            return Err(format!("of the schemes only `file` is built in, not `{scheme}`"));
+        }
+        let plain = plain.trim_end_matches('/');
+        let name = match plain.strip_prefix('/') {
+            None => plain.to_string(),
+            Some(_) => {
+                let place = canonical(FilePath::new(plain));
+                let text = |path: &FilePath| path.to_str().map(str::to_string).ok_or("not UTF-8".to_string());
+                match place.strip_prefix(&self.root) {
+                    Ok(below) => text(below)?,
+                    Err(_) => format!("@{}", text(&place)?),
+                }
+            }
+        };
+        ObjectName::new(name).map_err(|error| error.to_string())
+    }
+
+    fn describe(&self, name: &ObjectName) -> String {
+        match name.as_str().strip_prefix(ELSEWHERE) {
+            Some(path) => format!("/{path}"),
+            None => self.root.join(name.as_str()).display().to_string(),
+        }
     }
 }

@@ -25,6 +25,7 @@ fn graph(source: u32, keyed: u32, max_parallelism: u16) -> ExecutionGraph {
         operators: vec![uid(name)],
         keyed: if is_keyed { vec![uid(name)] } else { Vec::new() },
         splits: (!is_keyed).then(|| (0..4).map(|i| SplitId(format!("split-{i}"))).collect()),
+        slot_sharing_group: 0,
         sinks: Vec::new(),
     };
     ExecutionGraph {
@@ -146,7 +147,7 @@ fn what_does_not_fit_is_named() {
     let mut without = graph(2, 2, 8);
     without.vertices[1].operators = vec![uid("sum")];
     without.vertices[1].keyed = vec![uid("sum")];
-    insta::assert_snapshot!(assign(&metadata, &without).unwrap_err(), @"checkpoint 3 has state of operator fold, which the job does not have: give the operator its uid back, or start without the checkpoint");
+    insta::assert_snapshot!(assign(&metadata, &without).unwrap_err(), @"checkpoint 3 has state of operator fold (id a5e7f1061e2e816ac526188eca6117ee), which the job does not have: give the operator its uid back, or leave its state behind, by --allowNonRestoredState (-n) when the job is started from it");
     let mut strange = metadata.clone();
     strange.vertices.pop();
     insta::assert_snapshot!(assign(&strange, &graph(2, 2, 8)).unwrap_err(), @"the metadata of checkpoint 3 names subtask 0 of vertex 1, which it does not describe");
@@ -156,4 +157,97 @@ fn what_does_not_fit_is_named() {
         snapshot.parts.clear();
     }
     assert!(assign(&empty, &without).is_ok());
+}
+
+/// Operator state of the source `numbers`, by the subtask that wrote it.
+fn with_operator_state(metadata: &mut CheckpointMetadata, union: bool) {
+    for ((vertex, index), snapshot) in &mut metadata.subtasks {
+        if *vertex == 0 {
+            let name = format!("numbers-{index}");
+            snapshot.parts.push(StatePart {
+                operator: uid("numbers"),
+                key_groups: key_group_range(0, 1, 8),
+                kind: PartKind::Operator { union },
+                location: PartLocation::Object(ObjectName::new(name.clone()).unwrap()),
+                name,
+                length: 1,
+                crc32c: 0,
+                written_by: CheckpointId(3),
+                backend: None,
+            });
+        }
+    }
+}
+
+/// Union state goes to everybody, also where nothing has changed; list state goes to everybody where the parallelism has, and
+/// each takes its share, and back to its writer where it has not.
+#[test]
+fn operator_state_goes_to_whom_it_concerns() {
+    for (union, after, to_all) in [(true, 2, true), (true, 3, true), (false, 2, false), (false, 3, true)] {
+        let mut metadata = checkpoint(&graph(2, 2, 8), 1);
+        with_operator_state(&mut metadata, union);
+        for (subtask, order) in assign(&metadata, &graph(after, 2, 8)).unwrap() {
+            let from: Vec<_> =
+                order.parts.iter().filter(|p| p.part.operator == uid("numbers")).map(|p| p.from).collect();
+            match subtask.vertex {
+                VertexId(0) if to_all => assert_eq!(from, [0, 1]),
+                VertexId(0) => assert_eq!(from, [subtask.index]),
+                _ => assert!(from.is_empty(), "{subtask} has no such operator"),
+            }
+        }
+    }
+}
+
+/// The number of key groups binds only operators whose state is cut by them.
+#[test]
+fn key_groups_bind_only_keyed_state() {
+    let mut metadata = checkpoint(&graph(2, 2, 8), 1);
+    metadata.subtasks.retain(|(vertex, _), _| *vertex == 0);
+    assert!(assign(&metadata, &graph(2, 2, 16)).is_ok());
+}
+
+/// A subtask one beyond the parallelism that the metadata names.
+#[test]
+fn a_subtask_too_many_is_named() {
+    let mut metadata = checkpoint(&graph(2, 2, 8), 1);
+    metadata.subtasks.insert((1, 2), SubtaskSnapshot::default());
+    let (checkpoint, vertex, index) = (CheckpointId(3), 1, 2);
+    assert_eq!(assign(&metadata, &graph(2, 2, 8)), Err(AssignmentError::UnknownSubtask { checkpoint, vertex, index }));
+}
+
+/// Whose turn it is in a round robin belongs to the chain as it was; with another operator in it the turn begins anew.
+#[test]
+fn a_changed_chain_begins_its_round_robin_anew() {
+    let metadata = checkpoint(&graph(2, 2, 8), 1);
+    let mut now = graph(2, 2, 8);
+    now.vertices[0].operators.push(uid("map"));
+    for (subtask, order) in assign(&metadata, &now).unwrap() {
+        let operators: Vec<_> = order.inline.iter().map(|i| i.operator.clone()).collect();
+        assert_eq!(operators, if subtask.vertex == VertexId(0) { vec![uid("numbers")] } else { Vec::new() });
+    }
+}
+
+/// An operator without state needs none of its old home: neither inline nor in parts is anything of it.
+#[test]
+fn each_kind_of_state_alone_is_missed() {
+    let without = |name: &str| {
+        let mut now = graph(2, 2, 8);
+        for vertex in &mut now.vertices {
+            let renamed = |uids: &[OperatorUid]| {
+                uids.iter().map(|u| if *u == uid(name) { uid("renamed") } else { u.clone() }).collect::<Vec<_>>()
+            };
+            (vertex.operators, vertex.keyed) = (renamed(&vertex.operators), renamed(&vertex.keyed));
+        }
+        assign(&checkpoint(&graph(2, 2, 8), 1), &now).map(|_| ())
+    };
+    let unknown = |name: &str| {
+        Err(AssignmentError::UnknownOperator {
+            checkpoint: CheckpointId(3),
+            operator: uid(name),
+            id: flink_operator_id(&uid(name)),
+        })
+    };
+    assert_eq!(without("numbers"), unknown("numbers"), "inline alone");
+    assert_eq!(without("fold"), unknown("fold"), "parts alone");
+    assert_eq!(without("nobody"), Ok(()));
 }

@@ -187,3 +187,81 @@ fn a_replay_needs_the_parallelism_that_recorded_it() {
     insta::assert_snapshot!(refused, @"no checkpoint can be restored: checkpoint 2: lost: part-1 is gone; checkpoint 1: the epochs behind it, whose output is committed, were recorded at another parallelism, and only there can they be replayed: start the job at the parallelism that it had; start from nothing: the epochs behind it, whose output is committed, were recorded at another parallelism, and only there can they be replayed: start the job at the parallelism that it had");
     assert!(!choose(&head, &condemned(&[1, 2]), &at(&[])).unwrap_err().tried.is_empty());
 }
+
+/// A ledger whose epochs continue from themselves or from later ones is no way back: the choice is refused, and does not go round
+/// for ever.
+#[test]
+fn a_ledger_that_leads_nowhere_is_damaged() {
+    for previous in [3, 4, 9] {
+        let mut head = head(&[1, 3, 4], 3);
+        head.ledger.get_mut(&CheckpointId(3)).unwrap().previous = Some(CheckpointId(previous));
+        let refused = choose(&head, &condemned(&[4, 3]), &ChoiceSettings::default()).unwrap_err();
+        let damaged = format!("the ledger is damaged: epoch 3 continues from Some(CheckpointId({previous}))");
+        assert_eq!(refused.tried[2], (Some(CheckpointId(1)), damaged));
+    }
+}
+
+/// Output was committed on another way than over the checkpoint, which a later one may skip: it cannot be replayed from there.
+#[test]
+fn output_must_descend_from_what_is_restored() {
+    let mut head = head(&[1, 2, 3, 4], 4);
+    head.ledger.get_mut(&CheckpointId(4)).unwrap().previous = Some(CheckpointId(2));
+    let choice = choose(&head, &condemned(&[4]), &ChoiceSettings::default()).unwrap();
+    assert_eq!((choice.checkpoint, replayed(&choice)), (Some(CheckpointId(2)), vec![4]));
+    let mut head = head;
+    head.ledger.get_mut(&CheckpointId(4)).unwrap().previous = None;
+    let choice = choose(&head, &condemned(&[4]), &ChoiceSettings::default()).unwrap();
+    assert_eq!(
+        (choice.checkpoint, replayed(&choice)),
+        (None, vec![4]),
+        "everything but a start from nothing is beside it"
+    );
+}
+
+/// What the head log knows to be lost need not be found again.
+#[test]
+fn what_was_condemned_before_is_not_tried_again() {
+    let mut head = head(&[1, 2, 3], 3);
+    head.condemned.insert(CheckpointId(3), "metadata is gone".to_string());
+    let choice = choose(&head, &condemned(&[2]), &ChoiceSettings::default()).unwrap();
+    assert_eq!((choice.checkpoint, replayed(&choice)), (Some(CheckpointId(1)), vec![2, 3]));
+}
+
+/// Under `duplicate` a start from nothing is a replay all the same, for nothing stands for what was committed.
+#[test]
+fn duplicates_are_accepted_from_a_checkpoint_only() {
+    let duplicate = ChoiceSettings { fallback: FallbackBehindCommit::Duplicate, ..ChoiceSettings::default() };
+    let choice = choose(&head(&[1, 2], 2), &condemned(&[1, 2]), &duplicate).unwrap();
+    assert_eq!((choice.checkpoint, replayed(&choice), choice.duplicates), (None, vec![1, 2], false));
+}
+
+/// A replayed epoch has output for a sink that had committed none, or none for one that had.
+#[test]
+fn each_sink_is_compared() {
+    let digest = |n: u64| OutputDigest { sum: n.into(), records: n };
+    let [a, b] = ["a", "b"].map(|sink| OperatorUid(sink.into()));
+    let epoch = LedgerEpoch { digests: [(a.clone(), digest(3))].into(), ..LedgerEpoch::default() };
+    assert_eq!(verify_epoch(&epoch, &[(a.clone(), digest(3))].into()), Ok(()));
+    assert_eq!(verify_epoch(&epoch, &[(a.clone(), digest(3)), (b.clone(), digest(0))].into()), Ok(()));
+    assert_eq!(verify_epoch(&epoch, &BTreeMap::new()).unwrap_err().sink, a);
+    assert_eq!(verify_epoch(&epoch, &[(a, digest(3)), (b.clone(), digest(1))].into()).unwrap_err().sink, b);
+}
+
+/// An epoch that is not replayed, or a subtask that has no sink, is nobody's to wait for; nothing to replay is done from the start.
+#[test]
+fn reports_of_nobody_are_ignored() {
+    let head = head(&[1, 2, 3], 3);
+    let subtask = |index| SubtaskId { vertex: VertexId(2), index };
+    let sinks = BTreeSet::from([subtask(0)]);
+    let none = choose(&head, &condemned(&[]), &ChoiceSettings::default()).unwrap();
+    assert!(ReplayVerification::new(&none, &sinks).is_done());
+    let choice = choose(&head, &condemned(&[3, 2]), &ChoiceSettings::default()).unwrap();
+    let mut verification = ReplayVerification::new(&choice, &sinks);
+    let nothing = BTreeMap::new();
+    assert_eq!(verification.report(subtask(0), CheckpointId(1), &nothing), Ok(false));
+    assert_eq!(verification.report(subtask(1), CheckpointId(2), &nothing), Ok(false));
+    assert_eq!(verification.report(subtask(0), CheckpointId(2), &nothing), Ok(true));
+    assert!(!verification.is_done(), "epoch 3 is open");
+    assert_eq!(verification.report(subtask(0), CheckpointId(3), &nothing), Ok(true));
+    assert!(verification.is_done());
+}

@@ -8,7 +8,7 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
-use super::{native::Window, options::options_for, slot_memory::SlotShare};
+use super::{expiry::Expiring, native::Window, options::options_for, slot_memory::SlotShare};
 use crate::{
     platform::NativeDir,
     state::{
@@ -43,6 +43,10 @@ pub fn family_of(state: &str) -> String {
 
 const FAMILY_OF: &str = "state:";
 
+fn state_of(family: &str) -> &str {
+    family.strip_prefix(FAMILY_OF).unwrap_or(family)
+}
+
 impl Database {
     /// The column families of the database in a subdirectory of `directory`. A native call.
     ///
@@ -57,7 +61,7 @@ impl Database {
     }
 
     /// Opens the database in a subdirectory of `directory`, which is made if it is not there, with these column families; it
-    /// must not have others. A native call.
+    /// must not have others. `expiring` is what compaction may drop. A native call.
     ///
     /// # Errors
     /// What RocksDB says.
@@ -66,14 +70,42 @@ impl Database {
         subdirectory: &str,
         settings: &RocksDbSettings,
         mut families: Vec<String>,
+        expiring: &Expiring,
     ) -> Result<Database, rocksdb::Error> {
         let options = options_for(settings, settings.host.memory.as_ref())?;
-        let path = directory.path().join(subdirectory);
         families.push("default".to_string());
         families.sort_unstable();
         families.dedup();
+        let described = families.iter().map(|family| {
+            let mut options = options.clone();
+            if settings.ttl_compaction_filter {
+                expiring.add_filter(state_of(family), &mut options);
+            }
+            ColumnFamilyDescriptor::new(family, options)
+        });
+        let db = DB::open_cf_descriptors(&options, directory.path().join(subdirectory), described)?;
+        Ok(Database::of(db, directory, settings, families))
+    }
+
+    /// Opens the database in a subdirectory of `directory` with these of its column families, only to read it: nothing is
+    /// written, not even its own description anew. A native call.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn open_to_read(
+        directory: NativeDir,
+        subdirectory: &str,
+        settings: &RocksDbSettings,
+        families: Vec<String>,
+    ) -> Result<Database, rocksdb::Error> {
+        let options = options_for(settings, None)?;
         let described = families.iter().map(|family| ColumnFamilyDescriptor::new(family, options.clone()));
-        let db = DB::open_cf_descriptors(&options, &path, described)?;
+        let path = directory.path().join(subdirectory);
+        let db = DB::open_cf_descriptors_read_only(&options, path, described, false)?;
+        Ok(Database::of(db, directory, settings, families))
+    }
+
+    fn of(db: DB, directory: NativeDir, settings: &RocksDbSettings, families: Vec<String>) -> Database {
         let mut writes = WriteOptions::default();
         // What is not in a checkpoint is lost with the process, and meant to be.
         writes.disable_wal(true);
@@ -82,7 +114,7 @@ impl Database {
             settings.options.column_family.write_buffer_size.unwrap_or(settings.write_buffer_bytes);
         let (max_entry_bytes, window_bytes) = (settings.max_entry_bytes, write_buffer_bytes / 2);
         let window = Window::default();
-        Ok(Database { db, writes, max_entry_bytes, share, families, window, window_bytes, directory })
+        Database { db, writes, max_entry_bytes, share, families, window, window_bytes, directory }
     }
 
     pub(super) fn rocksdb(&self) -> &DB {
@@ -238,7 +270,7 @@ impl Database {
         end: Option<Vec<u8>>,
         each: impl FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
     ) -> Result<(), StateError> {
-        let state = family.strip_prefix(FAMILY_OF).unwrap_or(family);
+        let state = state_of(family);
         let iterator = self.db.raw_iterator_cf_opt(self.family(state)?, until(end));
         scan(iterator, state, start, each)
     }

@@ -26,6 +26,12 @@ pub fn put_group(group: KeyGroup, length: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// The key group of a key; None: it is too short to have one.
+pub fn group_of(key: &[u8], length: usize) -> Option<KeyGroup> {
+    let group = key.get(..length)?.iter().fold(0, |number, byte| number << 8 | u16::from(*byte));
+    Some(KeyGroup(group))
+}
+
 /// Where the keys of a key group begin. That of the group behind the last is where all keys end.
 pub fn group_start(group: u32, length: usize) -> Vec<u8> {
     group.to_be_bytes()[4 - length..].to_vec()
@@ -161,5 +167,7 @@ mod tests {
         assert_eq!(group_start(128, 1), [128]);
         assert_eq!(group_start(300, 2), [1, 44]);
         assert_eq!(group_start(0, 2), [0, 0]);
+        assert_eq!((group_of(&[7, 9], 1), group_of(&[1, 44, 9], 2)), (Some(KeyGroup(7)), Some(KeyGroup(300))));
+        assert_eq!(group_of(&[7], 2), None);
     }
 }

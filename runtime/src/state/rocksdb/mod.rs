@@ -4,21 +4,31 @@
 //! user code has declared its states, by a native call, and what a full snapshot holds is written into it then. Reads and
 //! writes of single entries are calls on the subtask's thread; everything else is a native call.
 
+mod contents;
 mod database;
+mod declared;
+mod expiry;
 mod layout;
 mod native;
+mod open;
 mod options;
 mod restore;
 mod scan;
 mod slot_memory;
 mod store;
 mod tables;
+mod timers;
 
+pub(super) use declared::Declared;
 pub use restore::part_of_database;
 pub use slot_memory::SlotMemory;
-pub(super) use store::{Declared, RocksStore};
+pub(super) use store::RocksStore;
 
+#[cfg(test)]
+mod expiry_tests;
 #[cfg(test)]
 mod options_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timers_tests;

@@ -160,13 +160,13 @@ fn families(database: &Database) -> Vec<&ColumnFamily> {
 }
 
 /// Column families with so many files of level 0 are compacted.
-const MANY_FILES: u64 = 4;
+pub const MANY_FILES: u64 = 4;
 
-/// Makes one file of many, where auto compaction is off. So the files that checkpoints refer to stay few.
+/// Makes one file of many, at least so many of level 0, where auto compaction is off. So the files that checkpoints refer to stay few.
 ///
 /// # Errors
 /// What RocksDB says.
-pub fn compact(database: &Database) -> Result<(), String> {
+pub fn compact(database: &Database, many: u64) -> Result<(), String> {
     // Held: a compaction flushes what is in memory, which no window would bear.
     let waiting = database.window().checkpoint();
     if waiting.upgrade().is_some() && database.window().open.load(Ordering::Relaxed) {
@@ -176,7 +176,7 @@ pub fn compact(database: &Database) -> Result<(), String> {
     // Files that do not overlap would only be moved to another level, each as it is.
     options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
     for family in families(database) {
-        if number(database.rocksdb(), family, &properties::num_files_at_level(0))? >= MANY_FILES {
+        if number(database.rocksdb(), family, &properties::num_files_at_level(0))? >= many {
             database.rocksdb().compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
         }
     }

@@ -1,6 +1,6 @@
 //! Options of a database, from the settings of the backend.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompactionStyle, LogLevel, MergeOperands, Options};
+use rocksdb::{BlockBasedOptions, Cache, DBCompactionStyle, InfoLogger, LogLevel, MergeOperands, Options};
 
 use super::{layout::join_lists, slot_memory::SlotMemory};
 use crate::state::{
@@ -11,6 +11,9 @@ use crate::state::{
 /// Background jobs unless somebody asks for more: a flush of one database is one thread's work.
 const BACKGROUND_JOBS: i32 = 2;
 
+/// A manifest that will not grow.
+const FLEETING_MANIFEST_BYTES: usize = 4 << 10;
+
 /// Options of the database and of each of its column families. `slot` is the memory that it shares with others; without it the
 /// column families have caches of their own.
 ///
@@ -19,13 +22,25 @@ const BACKGROUND_JOBS: i32 = 2;
 pub fn options_for(settings: &RocksDbSettings, slot: Option<&SlotMemory>) -> Result<Options, rocksdb::Error> {
     // What the C interface has no call for. A closing database would write out what nobody reads again; and the name of the
     // machine does not belong into files.
-    let mut options = Options::default().get_options_from_string("avoid_flush_during_shutdown=true;db_host_id=weir")?;
+    let fleeting = settings.host.fleeting;
+    let mut options = Options::default().get_options_from_string(format!(
+        "avoid_flush_during_shutdown=true;db_host_id=weir;allow_fallocate={}",
+        !fleeting
+    ))?;
+    if fleeting {
+        // Without a file of its own, and silent unless it cannot go on.
+        options.set_info_logger(InfoLogger::new_stderr_logger(LogLevel::Fatal, None::<&str>));
+        options.set_manifest_preallocation_size(FLEETING_MANIFEST_BYTES);
+        options.set_skip_stats_update_on_db_open(true);
+    }
     // Whatever a factory says, as in Flink.
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_merge_operator_associative("weir.append", append);
-    options.set_log_level(LogLevel::Header);
-    options.set_keep_log_file_num(1);
+    if !fleeting {
+        options.set_log_level(LogLevel::Header);
+        options.set_keep_log_file_num(1);
+    }
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     options.set_disable_auto_compactions(!settings.auto_compaction);

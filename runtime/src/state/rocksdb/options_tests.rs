@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{
     database::{Database, WORKING, family_of},
+    expiry::Expiring,
     slot_memory::SlotMemory,
 };
 use crate::{
@@ -34,7 +35,8 @@ struct Written {
 fn written(settings: &RocksDbSettings) -> Written {
     let directory = directory();
     let path = directory.path().join(WORKING);
-    let database = Database::open(directory, WORKING, settings, vec![family_of(STATE)]).expect("it opens");
+    let database =
+        Database::open(directory, WORKING, settings, vec![family_of(STATE)], &Expiring::default()).expect("it opens");
     let family = database.family(STATE).expect("declared");
     let cache = database.rocksdb().property_int_value_cf(family, "rocksdb.block-cache-capacity").expect("a property");
     let names = std::fs::read_dir(&path).expect("a directory").map(|entry| entry.expect("readable").path());
@@ -139,13 +141,15 @@ fn databases_of_a_slot_share_their_memory() {
     let bound = 12 << 20;
     let budget = MemoryBudget { per_slot: Some(bound), ..MemoryBudget::default() };
     let memory = SlotMemory::new(&budget).expect("bounded");
-    let host = DatabaseHost { memory: Some(memory.clone()), journal: None };
+    let host = DatabaseHost { memory: Some(memory.clone()), ..DatabaseHost::default() };
     let bounded = RocksDbSettings { memory: budget, host, ..RocksDbSettings::default() };
     let shown = written(&bounded);
     assert_eq!(shown.cache, Some(10 << 20));
     shown.assert(&[("cache_index_and_filter_blocks", "true"), ("pin_l0_filter_and_index_blocks_in_cache", "true")]);
     let value = [7; 3 << 10];
-    let open = |settings| Database::open(directory(), WORKING, settings, vec![family_of(STATE)]).expect("it opens");
+    let open = |settings| {
+        Database::open(directory(), WORKING, settings, vec![family_of(STATE)], &Expiring::default()).expect("it opens")
+    };
     // Together twice as much as the slot may have; gives the most that was in use.
     let fill = |databases: [&Database; 2]| {
         let mut most = 0;
@@ -197,7 +201,8 @@ fn native_metrics_are_properties_of_the_database() {
     assert_eq!(settings.metrics.properties().count(), 21);
     let journal = Journal::new("tm-1", 10_000, None);
     settings.host.journal = Some(journal.clone());
-    let database = Database::open(directory(), WORKING, &settings, vec![family_of(STATE)]).expect("it opens");
+    let database = Database::open(directory(), WORKING, &settings, vec![family_of(STATE)], &Expiring::default())
+        .expect("it opens");
     database.put(STATE, b"key", b"value").expect("it is written");
     let read = database.metrics(&[STATE], &settings.metrics);
     assert_eq!(read.iter().map(|(_, name, _)| name.as_str()).collect::<Vec<_>>(), metrics::NAMES, "each has a value");
@@ -229,7 +234,7 @@ fn reported(journal: &Journal, wanted: &str) -> Vec<(String, u64)> {
 #[test]
 fn no_option_switches_off_what_the_store_relies_on() {
     let settings = configured("state.backend.rocksdb.predefined-options: SPINNING_DISK_OPTIMIZED_HIGH_MEM\n");
-    let host = DatabaseHost { memory: SlotMemory::new(&settings.memory), journal: None };
+    let host = DatabaseHost { memory: SlotMemory::new(&settings.memory), ..DatabaseHost::default() };
     let settings = RocksDbSettings { auto_compaction: false, host, ..settings };
     let shown = written(&settings);
     shown.assert(&[

@@ -10,9 +10,12 @@ use bytes::Bytes;
 use rocksdb::WriteBatch;
 
 use super::{
+    contents::{CONTENTS, Contents},
     database::{Database, FrozenDatabase, WORKING, database_error},
+    declared::Split,
+    expiry::Expiring,
     layout::{group_length, group_start, put_tail},
-    store::{BATCH_BYTES, CONTENTS, Contents, OpenFailure, Split},
+    open::{BATCH_BYTES, OpenFailure},
 };
 use crate::{
     dataflow::chain::RestoredNative,
@@ -22,6 +25,7 @@ use crate::{
         error::{StateError, StateProblem},
         format::{PartHeader, encode_part},
         restored::same_state,
+        rocksdb_options::host::DatabaseHost,
         settings::RocksDbSettings,
     },
 };
@@ -45,12 +49,13 @@ pub(super) fn restore_native(
     settings: &RocksDbSettings,
     header: &PartHeader,
     families: Vec<String>,
+    expiring: &Expiring,
     restored: &[RestoredNative],
     unclipped: bool,
 ) -> Result<Restoring, OpenFailure> {
     let does_not_open = |error| environment("its database does not open", &error);
     let Some(best) = best_overlap(header.key_groups, restored) else {
-        let database = Database::open(directory, WORKING, settings, families).map_err(does_not_open)?;
+        let database = Database::open(directory, WORKING, settings, families, expiring).map_err(does_not_open)?;
         let before = Contents { header: header.clone(), whole: Vec::new() };
         return Ok(Restoring { database, before, adopted: None });
     };
@@ -61,8 +66,8 @@ pub(super) fn restore_native(
         known.push(of_this);
     }
     let initial = &restored[best];
-    let database =
-        Database::open(directory.clone(), &initial.subdirectory, settings, families).map_err(does_not_open)?;
+    let database = Database::open(directory.clone(), &initial.subdirectory, settings, families, expiring)
+        .map_err(does_not_open)?;
     let mut before = contents_of(&database, header)?;
     if let [only] = restored
         && only.key_groups == header.key_groups
@@ -74,8 +79,8 @@ pub(super) fn restore_native(
     }
     for (position, native) in restored.iter().enumerate().filter(|(position, _)| *position != best) {
         let families = std::mem::take(&mut known[position]);
-        let other =
-            Database::open(directory.clone(), &native.subdirectory, settings, families).map_err(does_not_open)?;
+        let other = Database::open_to_read(directory.clone(), &native.subdirectory, settings, families);
+        let other = other.map_err(does_not_open)?;
         let of_other = contents_of(&other, header)?;
         merge_contents(&mut before, of_other)?;
         copy(&other, &database, header)?;
@@ -88,10 +93,11 @@ pub(super) fn restore_native(
 /// # Errors
 /// If they are not a database that says what it holds, or it holds what is of other key groups.
 pub fn part_of_database(directory: NativeDir, subdirectory: &str) -> Result<Bytes, String> {
-    let settings = RocksDbSettings { auto_compaction: false, ..RocksDbSettings::default() };
+    let host = DatabaseHost { fleeting: true, ..DatabaseHost::default() };
+    let settings = RocksDbSettings { auto_compaction: false, host, ..RocksDbSettings::default() };
     let failed = |error: rocksdb::Error| format!("the database does not open: {error}");
     let families = Database::families_of(&directory, subdirectory, &settings).map_err(failed)?;
-    let database = Arc::new(Database::open(directory, subdirectory, &settings, families).map_err(failed)?);
+    let database = Arc::new(Database::open_to_read(directory, subdirectory, &settings, families).map_err(failed)?);
     let bytes = database.rocksdb().get(CONTENTS).map_err(failed)?.ok_or("the database does not say what it holds")?;
     let contents: Contents = postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
     for (from, to) in outside(&contents.header) {
@@ -109,7 +115,7 @@ pub fn part_of_database(directory: NativeDir, subdirectory: &str) -> Result<Byte
         }
     }
     let frozen = Arc::new(FrozenDatabase::of(&database));
-    let sections = contents.sections(&frozen, contents.header.key_groups);
+    let sections = contents.sections(&frozen, contents.header.key_groups, |_| None);
     Ok(encode_part(&contents.header, false, &sections))
 }
 

@@ -4,119 +4,38 @@
     reason = "a OnceLock as a value, no static: a native call leaves the open database in it"
 )]
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock},
-};
-
-use rocksdb::WriteBatch;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::{
-    database::{Database, FrozenDatabase, database_error, family_of},
-    layout::{group_length, put_group, put_tail, take_count},
-    native::{NativeCheckpoint, compact},
-    restore::{Restoring, restore_native, split_whole},
-    scan::StateScan,
+    database::{Database, FrozenDatabase, database_error},
+    declared::{Declared, check_timer},
+    expiry::Expiring,
+    layout::{group_length, put_group},
+    native::{MANY_FILES, NativeCheckpoint, compact},
+    open::{OpenFailure, Opened, Pending, open},
     tables::{ListTable, MapTable, RocksTable, ValueTable, encode},
+    timers::{DatabaseRows, HeapQueue},
 };
 use crate::{
-    checkpoint::increments::Increments,
     dataflow::{
         chain::{NativeCall, NativeSnapshot, Scratch},
         task::TaskFailure,
     },
-    ids::{BackendId, CheckpointId, KeyGroup, KeyGroupRange, OperatorUid},
+    ids::{CheckpointId, KeyGroup, KeyGroupRange, OperatorUid},
     journal::Event,
     platform::NativeOp,
     state::{
-        error::{StateError, StateProblem, UserError},
+        error::{StateError, StateProblem},
         format::{PartHeader, SectionWriter, StateHeader, StateKind},
         heap::foreign_handle,
         key::StateKey,
-        key_group::key_group_of,
-        restored::{Restored, same_state},
+        restored::Restored,
         settings::{BackendSettings, RocksDbSettings},
         table::{StateNamespace, StateValue},
+        timer_rows::{Row, TimerRows},
+        ttl_encoded::Expiry,
     },
 };
-
-/// Where the database says what it holds.
-pub(super) const CONTENTS: &[u8] = b"contents";
-
-/// What a database holds; kept in itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Contents {
-    pub header: PartHeader,
-    /// By name: maps that are kept whole, because nobody has declared what they are of.
-    pub whole: Vec<String>,
-}
-
-/// Checks of what a full snapshot holds, and the way from a whole map to its entries.
-#[derive(Clone, Copy)]
-pub(in crate::state) struct Declared {
-    check_key: fn(&[u8], KeyGroup, u16) -> Result<(), String>,
-    check_value: fn(&[u8]) -> Result<(), String>,
-    split: Option<Split>,
-}
-
-/// Takes a whole map apart.
-pub(super) type Split = fn(&[u8], &mut EachEntry<'_>) -> Result<(), String>;
-pub(super) type EachEntry<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StateError> + 'a;
-
-fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(format!("{} bytes too many", rest.len())),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn check_key<K: StateKey, N: StateNamespace>(
-    bytes: &[u8],
-    group: KeyGroup,
-    max_parallelism: u16,
-) -> Result<(), String> {
-    let (key, _): (K, N) = whole(bytes)?;
-    if key_group_of(key.java_hash(), max_parallelism) == group {
-        Ok(())
-    } else {
-        Err(format!("a key in key group {group} is not of it"))
-    }
-}
-
-fn split_map<M: DeserializeOwned, V: DeserializeOwned>(bytes: &[u8], each: &mut EachEntry<'_>) -> Result<(), String> {
-    let (count, mut rest) = take_count(bytes).ok_or("the number of its entries is cut off")?;
-    for _ in 0..count {
-        let (_, after_key) = postcard::take_from_bytes::<M>(rest).map_err(|error| error.to_string())?;
-        let (_, after) = postcard::take_from_bytes::<V>(after_key).map_err(|error| error.to_string())?;
-        let key = &rest[..rest.len() - after_key.len()];
-        let value = &after_key[..after_key.len() - after.len()];
-        each(key, value).map_err(|error| error.to_string())?;
-        rest = after;
-    }
-    if rest.is_empty() { Ok(()) } else { Err(format!("{} bytes too many", rest.len())) }
-}
-
-impl Declared {
-    pub(in crate::state) fn plain<K: StateKey, N: StateNamespace, V: StateValue>() -> Declared {
-        let check_value = |bytes: &[u8]| whole::<V>(bytes).map(drop);
-        Declared { check_key: check_key::<K, N>, check_value, split: None }
-    }
-
-    pub(in crate::state) fn map<K: StateKey, N: StateNamespace, M: StateValue + Ord, V: StateValue>() -> Declared {
-        let check_value = |bytes: &[u8]| whole::<BTreeMap<M, V>>(bytes).map(drop);
-        Declared { check_key: check_key::<K, N>, check_value, split: Some(split_map::<M, V>) }
-    }
-}
-
-/// A state until the database is open.
-struct Pending {
-    header: StateHeader,
-    /// None: only the snapshot knows it.
-    declared: Option<Declared>,
-    restored: Option<Restored>,
-}
 
 pub(in crate::state) struct RocksStore {
     settings: RocksDbSettings,
@@ -124,6 +43,10 @@ pub(in crate::state) struct RocksStore {
     /// Until the database is open.
     scratch: Option<Scratch>,
     pending: Vec<Pending>,
+    heap_queues: Vec<HeapQueue>,
+    expiring: Expiring,
+    /// Full snapshots that are being written.
+    frozen: Vec<Weak<FrozenDatabase>>,
     database: Arc<OnceLock<Opened>>,
     tables: Vec<Box<dyn RocksTable>>,
     max_parallelism: u16,
@@ -131,14 +54,6 @@ pub(in crate::state) struct RocksStore {
     /// The current key with its key group; empty: none.
     key: Vec<u8>,
     next_key: Vec<u8>,
-}
-
-/// What opening gave.
-struct Opened {
-    database: Arc<Database>,
-    contents: Contents,
-    backend: BackendId,
-    increments: Arc<Mutex<Increments>>,
 }
 
 /// A table, its database, and the current key.
@@ -153,6 +68,9 @@ impl RocksStore {
             incremental: settings.incremental,
             scratch: Some(scratch),
             pending: Vec::new(),
+            heap_queues: Vec::new(),
+            expiring: Expiring::default(),
+            frozen: Vec::new(),
             database: Arc::new(OnceLock::new()),
             tables: Vec::new(),
             max_parallelism,
@@ -184,6 +102,47 @@ impl RocksStore {
         self.pending.push(Pending { header, declared, restored });
     }
 
+    /// The values of a state have a time to live.
+    pub(in crate::state) fn expire(&mut self, state: &str, expiry: Expiry) {
+        self.expiring.states.insert(state.to_string(), expiry);
+    }
+
+    /// The processing time that operators see from now on.
+    pub(in crate::state) fn set_processing_time(&mut self, now: i64) {
+        if !self.settings.ttl_compaction_filter || !self.expiring.is_filtered() {
+            return;
+        }
+        // Before it is open it is filled, by what knows no times.
+        let Some(opened) = self.database.get() else { return };
+        self.frozen.retain(|frozen| frozen.strong_count() > 0);
+        if !opened.database.window().is_open() && self.frozen.is_empty() {
+            self.expiring.time.set(now);
+        }
+    }
+
+    /// The rows of a queue of timers that is a column family.
+    pub(in crate::state) fn declare_timers<K: StateKey, N: StateNamespace>(
+        &mut self,
+        header: &StateHeader,
+        range: KeyGroupRange,
+        restored: Option<Restored>,
+    ) -> Box<dyn TimerRows> {
+        self.expect(header.clone(), Some(Declared::timers::<K, N>()), restored);
+        Box::new(DatabaseRows::new(self.database.clone(), header.name.clone(), range, self.group_length))
+    }
+
+    /// There is such a queue on the heap: timers of it that the database has go there.
+    pub(in crate::state) fn timers_on_heap<K: StateKey, N: StateNamespace>(&mut self, header: &StateHeader) {
+        self.heap_queues.push(HeapQueue { header: header.clone(), check_key: check_timer::<K, N> });
+    }
+
+    /// The timers of a queue on the heap that the database had, by position in `range`.
+    pub(in crate::state) fn moved_timers(&self, name: &str, range: KeyGroupRange) -> Outcome<Vec<(usize, Row)>> {
+        let mut found = self.opened()?.timers.lock().expect("timers: a holder panicked");
+        let moved = found.moved.remove(name).unwrap_or_default();
+        Ok(moved.into_iter().map(|(group, row)| (usize::from(group.0 - range.first.0), row)).collect())
+    }
+
     /// The call that opens the database and fills it.
     pub(in crate::state) fn opening<K: StateKey>(
         &mut self,
@@ -193,6 +152,8 @@ impl RocksStore {
         let scratch = self.scratch.take()?;
         let (settings, max_parallelism) = (self.settings.clone(), self.max_parallelism);
         let pending = std::mem::take(&mut self.pending);
+        let heap_queues = std::mem::take(&mut self.heap_queues);
+        let expiring = self.expiring.clone();
         let slot = self.database.clone();
         let header = PartHeader {
             operator: operator.0.clone(),
@@ -204,10 +165,13 @@ impl RocksStore {
         let uid = operator.clone();
         let operator = operator.0.clone();
         let run = move || {
-            let opened = open(scratch, &settings, header, &pending).map_err(|failure| match failure {
-                OpenFailure::Environment(what) => TaskFailure::Environment(format!("{operator}: {what}")),
-                OpenFailure::Data(what) => TaskFailure::User(format!("{operator}: {what}")),
-            })?;
+            let opened =
+                open(scratch, &settings, header, &pending, &heap_queues, &expiring).map_err(
+                    |failure| match failure {
+                        OpenFailure::Environment(what) => TaskFailure::Environment(format!("{operator}: {what}")),
+                        OpenFailure::Data(what) => TaskFailure::User(format!("{operator}: {what}")),
+                    },
+                )?;
             // Opened once.
             let _ = slot.set(opened);
             Ok(())
@@ -272,7 +236,10 @@ impl RocksStore {
     pub(in crate::state) fn freeze(&mut self) -> Outcome<Arc<FrozenDatabase>> {
         self.settle()?;
         self.report_metrics()?;
-        Ok(Arc::new(FrozenDatabase::of(self.database()?)))
+        let frozen = Arc::new(FrozenDatabase::of(self.database()?));
+        self.frozen.retain(|frozen| frozen.strong_count() > 0);
+        self.frozen.push(Arc::downgrade(&frozen));
+        Ok(frozen)
     }
 
     /// Tells the journal the native metrics that are switched on.
@@ -289,13 +256,18 @@ impl RocksStore {
         Ok(())
     }
 
-    /// The sections of a part, in the order of [`Self::headers`].
+    /// The sections of a part, in the order of [`Self::headers`], without what has expired `now` where states say so.
     pub(in crate::state) fn sections(
         &self,
         frozen: &Arc<FrozenDatabase>,
         key_groups: KeyGroupRange,
+        now: i64,
     ) -> Outcome<Vec<Box<dyn SectionWriter>>> {
-        Ok(self.opened()?.contents.sections(frozen, key_groups))
+        let expired = |state: &str| {
+            let expiry = self.expiring.states.get(state).filter(|expiry| expiry.ttl.filters_snapshots())?;
+            Some((*expiry, now))
+        };
+        Ok(self.opened()?.contents.sections(frozen, key_groups, expired))
     }
 
     /// The barrier of a native checkpoint, if checkpoints are incremental.
@@ -315,7 +287,7 @@ impl RocksStore {
         let begun = NativeCheckpoint::begin(database, subdirectory.clone()).map_err(|e| database_error("", &e))?;
         let base = increments.lock().expect("increments: a holder panicked").base();
         let compacted = database.clone();
-        let compact = move || compact(&compacted);
+        let compact = move || compact(&compacted, MANY_FILES);
         Ok(Some(NativeSnapshot {
             operator: operator.clone(),
             key_groups,
@@ -329,6 +301,12 @@ impl RocksStore {
         }))
     }
 
+    /// Makes one file of each column family.
+    #[cfg(test)]
+    pub(in crate::state) fn compact_all(&self) -> Result<(), String> {
+        compact(self.database().map_err(|error| error.to_string())?, 0)
+    }
+
     /// A checkpoint is complete: its files may be referred to.
     pub(in crate::state) fn completed(&mut self, checkpoint: CheckpointId) {
         if let Some(opened) = self.database.get() {
@@ -339,7 +317,10 @@ impl RocksStore {
     /// Counts by reading everything.
     pub(in crate::state) fn entries(&mut self, range: KeyGroupRange) -> Outcome<u64> {
         let frozen = self.freeze()?;
-        let sections = self.sections(&frozen, range)?;
+        let headers = self.headers()?;
+        let sections = self.sections(&frozen, range, i64::MIN)?;
+        let states = headers.iter().zip(&sections).filter(|(header, _)| header.kind != StateKind::Timers);
+        let sections: Vec<&Box<dyn SectionWriter>> = states.map(|(_, section)| section).collect();
         let mut unused = Vec::new();
         let mut entries = 0;
         for group in 0..range.count() as usize {
@@ -407,170 +388,6 @@ impl RocksStore {
     }
 }
 
-fn not_open() -> StateError {
+pub(super) fn not_open() -> StateError {
     StateError::new("", StateProblem::Database("it is not open".to_string()))
-}
-
-impl Contents {
-    /// The sections of a part, in the order of the states.
-    pub fn sections(&self, frozen: &Arc<FrozenDatabase>, key_groups: KeyGroupRange) -> Vec<Box<dyn SectionWriter>> {
-        let sections = self.header.states.iter().map(|state| {
-            Box::new(StateScan {
-                database: frozen.clone(),
-                state: state.name.clone(),
-                first: key_groups.first,
-                group_length: group_length(self.header.max_parallelism),
-                split: self.is_split(state),
-            }) as Box<dyn SectionWriter>
-        });
-        sections.collect()
-    }
-
-    /// Whether the entries of this state's maps are entries of the database.
-    fn is_split(&self, state: &StateHeader) -> bool {
-        state.kind == StateKind::Map && !self.whole.contains(&state.name)
-    }
-}
-
-pub(super) enum OpenFailure {
-    /// It may go better next time.
-    Environment(String),
-    /// The snapshot and the code do not fit together, or the snapshot is damaged.
-    Data(String),
-}
-
-impl From<StateError> for OpenFailure {
-    fn from(error: StateError) -> OpenFailure {
-        match error.problem() {
-            StateProblem::Database(_) => OpenFailure::Environment(error.to_string()),
-            _ => OpenFailure::Data(error.to_string()),
-        }
-    }
-}
-
-impl From<UserError> for OpenFailure {
-    fn from(error: UserError) -> OpenFailure {
-        OpenFailure::Data(error.into_message())
-    }
-}
-
-/// Opens the database, fills it, and writes down what it holds.
-fn open(
-    scratch: Scratch,
-    settings: &RocksDbSettings,
-    mut header: PartHeader,
-    pending: &[Pending],
-) -> Result<Opened, OpenFailure> {
-    let names = pending.iter().map(|state| family_of(&state.header.name)).collect();
-    let Scratch { directory, backend, restored, unclipped } = scratch;
-    let Restoring { database, before, adopted } =
-        restore_native(directory, settings, &header, names, &restored, unclipped)?;
-    let length = group_length(header.max_parallelism);
-    let Contents { header: PartHeader { states, .. }, mut whole } = before;
-    for state in pending {
-        let name = &state.header.name;
-        if let Some(stored) = states.iter().find(|stored| stored.name == *name) {
-            same_state(stored, &state.header)?;
-            if let (Some(split), true) = (state.declared.and_then(|d| d.split), whole.contains(name)) {
-                split_whole(&database, name, split, length)?;
-                whole.retain(|other| other != name);
-            }
-        }
-        if state.declared.is_none() && state.header.kind == StateKind::Map {
-            whole.push(name.clone());
-        }
-        if let Some(restored) = &state.restored {
-            fill(&database, state, restored, length, header.max_parallelism)?;
-        }
-        header.states.push(state.header.clone());
-    }
-    let undeclared = states.into_iter().filter(|state| pending.iter().all(|p| p.header.name != state.name));
-    header.states.extend(undeclared);
-    header.states.sort_by(|a, b| a.name.cmp(&b.name));
-    let contents = Contents { header, whole };
-    write_contents(&database, &contents)?;
-    let (backend, increments) = match adopted {
-        Some(native) => (native.backend, Increments::adopted(native.checkpoint, native.shared)),
-        None => (backend, Increments::default()),
-    };
-    Ok(Opened { database: Arc::new(database), contents, backend, increments: Arc::new(Mutex::new(increments)) })
-}
-
-fn write_contents(database: &Database, contents: &Contents) -> Outcome<()> {
-    let bytes = encode("", "description", contents, Vec::new())?;
-    let put = database.rocksdb().put_opt(CONTENTS, bytes, database.writes());
-    put.map_err(|error| database_error("", &error))
-}
-
-/// Bytes of a batch when a state is filled.
-pub(super) const BATCH_BYTES: usize = 512 << 10;
-
-/// Writes what a full snapshot has of a state.
-fn fill(
-    database: &Database,
-    state: &Pending,
-    restored: &Restored,
-    group_length: usize,
-    max_parallelism: u16,
-) -> Result<(), OpenFailure> {
-    let name = &state.header.name;
-    let family = database.family(name)?;
-    let mut batch = WriteBatch::default();
-    for (group, section) in &restored.sections {
-        let mut failure = None;
-        let read = section.for_each(|entry| {
-            let mut put = |key: &[u8], value: &[u8]| {
-                database.check_size(name, key, value)?;
-                batch.put_cf(family, key, value);
-                if batch.size_in_bytes() > BATCH_BYTES {
-                    database.write(name, std::mem::take(&mut batch))?;
-                }
-                Ok(())
-            };
-            let mut key = Vec::with_capacity(entry.key.len() + 16);
-            put_group(*group, group_length, &mut key);
-            key.extend_from_slice(entry.key);
-            let wrong = |what: &str, problem: String| {
-                crate::state::FormatError(format!("state {name}: a {what} does not decode: {problem}"))
-            };
-            let stored = match &state.declared {
-                None => put(&key, entry.value),
-                Some(declared) => {
-                    (declared.check_key)(entry.key, *group, max_parallelism).map_err(|e| wrong("key", e))?;
-                    match declared.split {
-                        None => {
-                            (declared.check_value)(entry.value).map_err(|e| wrong("value", e))?;
-                            put(&key, entry.value)
-                        }
-                        Some(split) => {
-                            let mut stored = Ok(());
-                            let plain = key.len();
-                            split(entry.value, &mut |map_key, value| {
-                                key.truncate(plain);
-                                key.extend_from_slice(map_key);
-                                put_tail(plain - group_length, &mut key);
-                                if stored.is_ok() {
-                                    stored = put(&key, value);
-                                }
-                                Ok(())
-                            })
-                            .map_err(|e| wrong("value", e))?;
-                            stored
-                        }
-                    }
-                }
-            };
-            stored.map_err(|error: StateError| {
-                let text = error.to_string();
-                failure = Some(error);
-                crate::state::FormatError(text)
-            })
-        });
-        match (failure, read) {
-            (Some(error), _) => return Err(error.into()),
-            (None, Err(error)) => return Err(OpenFailure::Data(error.to_string())),
-            (None, Ok(())) => {}
-        }
-    }
-    Ok(database.write(name, batch)?)
 }

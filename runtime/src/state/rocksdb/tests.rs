@@ -13,6 +13,7 @@ use crate::{
     state::{
         BackendKind, BackendSettings, KeyedBackend, MapState, PartReader, RocksDbSettings, StateKey, StateProblem,
         UserError, key_group_of, key_group_range,
+        rocksdb_options::host::DatabaseHost,
         tests::{
             Change, MAX_PARALLELISM, Model, Operator, Parts, all_groups, apply_all, assert_is, changes, encode, groups,
             scratch,
@@ -20,8 +21,10 @@ use crate::{
     },
 };
 
-fn rocksdb() -> BackendSettings {
-    BackendSettings { kind: BackendKind::RocksDb, ..BackendSettings::default() }
+pub(super) fn rocksdb() -> BackendSettings {
+    let host = DatabaseHost { fleeting: true, ..DatabaseHost::default() };
+    let rocksdb = RocksDbSettings { host, ..RocksDbSettings::default() };
+    BackendSettings { kind: BackendKind::RocksDb, rocksdb, ..BackendSettings::default() }
 }
 
 fn open(parts: &Parts) -> Operator {
@@ -89,7 +92,7 @@ proptest! {
 /// R99, R100: a key or value above the limit is refused when it is written, with the state, the size and the limit.
 #[test]
 fn what_is_too_large_is_refused_when_it_is_written() {
-    let rocksdb = RocksDbSettings { max_entry_bytes: 100, ..RocksDbSettings::default() };
+    let rocksdb = RocksDbSettings { max_entry_bytes: 100, ..rocksdb().rocksdb };
     let settings = BackendSettings { rocksdb, ..self::rocksdb() };
     let mut operator = Operator::open_in(&settings, &Parts::new(), all_groups()).unwrap();
     let key = "key".to_string();
@@ -172,15 +175,15 @@ fn keys_and_values_of_another_type_are_refused() {
     assert!(error.message().contains("u64") && error.message().contains("i16"), "{error}");
 }
 
-fn incremental() -> BackendSettings {
-    let rocksdb = RocksDbSettings { auto_compaction: false, ..RocksDbSettings::default() };
+pub(super) fn incremental() -> BackendSettings {
+    let rocksdb = RocksDbSettings { auto_compaction: false, ..rocksdb().rocksdb };
     BackendSettings { incremental: true, rocksdb, ..self::rocksdb() }
 }
 
 /// Files of a native checkpoint, outside of any scratch directory.
-type Files = BTreeMap<String, Vec<u8>>;
+pub(super) type Files = BTreeMap<String, Vec<u8>>;
 
-fn take(native: NativeSnapshot) -> (KeyGroupRange, Files) {
+pub(super) fn take(native: NativeSnapshot) -> (KeyGroupRange, Files) {
     (native.take)().unwrap();
     let directory = native.directory.path().join(&native.subdirectory);
     let mut files = Files::new();
@@ -198,9 +201,9 @@ fn barrier(operator: &mut Operator, checkpoint: u64) -> NativeSnapshot {
     operator.backend.native_snapshot(CheckpointId(checkpoint)).unwrap().expect("checkpoints are incremental")
 }
 
-/// A database from the files of others.
-fn from_files(checkpoints: &[(KeyGroupRange, Files)], range: KeyGroupRange, unclipped: bool) -> Operator {
-    let mut scratch = Scratch { unclipped, ..scratch() };
+/// The files of native checkpoints, brought back.
+pub(super) fn brought_back(checkpoints: &[(KeyGroupRange, Files)]) -> Scratch {
+    let mut scratch = scratch();
     for (position, (key_groups, files)) in checkpoints.iter().enumerate() {
         let subdirectory = format!("restored-{position}");
         let directory = scratch.directory.path().join(&subdirectory);
@@ -216,6 +219,12 @@ fn from_files(checkpoints: &[(KeyGroupRange, Files)], range: KeyGroupRange, uncl
             shared: SharedFiles::new(),
         });
     }
+    scratch
+}
+
+/// A database from the files of others.
+fn from_files(checkpoints: &[(KeyGroupRange, Files)], range: KeyGroupRange, unclipped: bool) -> Operator {
+    let scratch = Scratch { unclipped, ..brought_back(checkpoints) };
     Operator::open_from(&incremental(), &Parts::new(), range, Some(scratch)).unwrap()
 }
 
@@ -289,8 +298,7 @@ proptest! {
 /// Whoever fills the memtables before the files are made makes them himself.
 #[test]
 fn a_stream_that_writes_much_during_the_window_does_not_spoil_the_checkpoint() {
-    let rocksdb =
-        RocksDbSettings { auto_compaction: false, write_buffer_bytes: 128 << 10, ..RocksDbSettings::default() };
+    let rocksdb = RocksDbSettings { auto_compaction: false, write_buffer_bytes: 128 << 10, ..rocksdb().rocksdb };
     let settings = BackendSettings { rocksdb, ..incremental() };
     let mut operator = Operator::open_in(&settings, &Parts::new(), all_groups()).unwrap();
     let text = "x".repeat(1_000);
@@ -326,6 +334,47 @@ fn compaction_keeps_the_files_of_a_checkpoint_few() {
         operator.backend.completed(CheckpointId(checkpoint));
     }
     assert!((2..8).contains(&most), "{most} table files");
+}
+
+/// R151: where a hundredth of the keys has changed, the new files have less than a tenth of the bytes.
+#[test]
+fn an_increment_is_as_small_as_what_has_changed() {
+    let mut operator = Operator::open_in(&incremental(), &Parts::new(), all_groups()).unwrap();
+    for n in 0..20_000 {
+        operator.apply(&format!("key {n}"), &Change::Set(n * 7_919));
+    }
+    let new_bytes = |operator: &mut Operator, checkpoint, known: &Files| {
+        let native = barrier(operator, checkpoint);
+        let (_, files) = take(native);
+        // Files of tables are shared with the base; what else there is, each checkpoint has for itself.
+        let new = files.iter().filter(|(name, _)| !(name.ends_with(".sst") && known.contains_key(*name)));
+        let bytes: usize = new.map(|(_, bytes)| bytes.len()).sum();
+        operator.backend.completed(CheckpointId(checkpoint));
+        (bytes, files)
+    };
+    let (all, files) = new_bytes(&mut operator, 1, &Files::new());
+    for n in 0..200 {
+        operator.apply(&format!("key {}", n * 100), &Change::Set(1));
+    }
+    let (changed, _) = new_bytes(&mut operator, 2, &files);
+    assert!(changed * 10 < all, "{changed} of {all} bytes");
+}
+
+/// R181: the files of an incremental snapshot are compressed by RocksDB itself, whatever is said of snapshots.
+#[test]
+fn files_are_compressed_whether_snapshots_are_or_not() {
+    let bytes = [true, false].map(|compression| {
+        let settings = BackendSettings { compression, ..incremental() };
+        let mut operator = Operator::open_in(&settings, &Parts::new(), all_groups()).unwrap();
+        for n in 0..500 {
+            operator.apply(&format!("key {n}"), &Change::Insert(1, "the same again and again ".repeat(8)));
+        }
+        let native = barrier(&mut operator, 1);
+        let tables = take(native).1.into_iter().filter(|(name, _)| name.ends_with(".sst"));
+        tables.map(|(_, bytes)| bytes.len()).sum::<usize>()
+    });
+    assert_eq!(bytes[0], bytes[1]);
+    assert!(bytes[0] * 2 < 500 * 25 * 8, "{} bytes", bytes[0]);
 }
 
 /// A planted fault: what is not of a subtask's key groups stays in its database, and shows.

@@ -14,6 +14,9 @@ pub struct DatabaseHost {
     pub memory: Option<SlotMemory>,
     /// Where native metrics are reported.
     pub journal: Option<Journal>,
+    /// The databases are small, in memory, and gone in a moment: they write no log, keep no room for what their files may
+    /// become, and count nothing when they open. Nothing of it shows in what they hold.
+    pub fleeting: bool,
 }
 
 impl PartialEq for DatabaseHost {

@@ -34,10 +34,18 @@ impl Leader {
             CoordinatorCommand::Trigger { checkpoint, attempt, sources } => {
                 self.command(attempt, Some(sources), &SubtaskCommand::TriggerCheckpoint(checkpoint));
             }
+            CoordinatorCommand::TriggerSavepoint { checkpoint, attempt, sources, directory } => {
+                let trigger = SubtaskCommand::TriggerSavepoint { checkpoint, directory };
+                self.command(attempt, Some(sources), &trigger);
+            }
             CoordinatorCommand::NotifyAborted { checkpoint, .. } => {
                 self.command(self.attempt(), None, &SubtaskCommand::NotifyAborted(checkpoint));
             }
             CoordinatorCommand::NotifyComplete { checkpoint } => {
+                self.recovery_ends();
+                self.elasticity.checkpointed();
+                let outgrown = self.pool.release_outgrown(&self.job.graph.shared_slots());
+                self.release(outgrown, false);
                 self.command(self.attempt(), None, &SubtaskCommand::NotifyComplete(checkpoint));
             }
             CoordinatorCommand::WriteMetadata(content) => self.spawn("write-metadata", async move {
@@ -56,10 +64,35 @@ impl Leader {
                 let task = self.platform.spawner.control("discard", body.boxed());
                 self.background.push(task.abort_handle());
             }
+            CoordinatorCommand::WriteSavepointMetadata { directory, metadata } => {
+                self.spawn("write-savepoint-metadata", async move {
+                    let checkpoint = metadata.checkpoint;
+                    let result = metadata::write_savepoint(&durable.primary, &directory, *metadata).await;
+                    LeaderEvent::MetadataWritten(checkpoint, result)
+                });
+            }
+            CoordinatorCommand::DiscardSavepoint { checkpoint, directory } => {
+                let body = async move { durable.discard_savepoint(checkpoint, &directory).await };
+                let task = self.platform.spawner.control("discard", body.boxed());
+                self.background.push(task.abort_handle());
+            }
+            CoordinatorCommand::SavepointCompleted { order, .. } => self.savepoint_completed(order),
+            CoordinatorCommand::SavepointFailed { order, reason } => self.savepoint_failed(&order, reason),
             CoordinatorCommand::FinalCompleted { .. } => {
                 self.stop_tasks(Then::End(JobOutcome::Finished), "all input is processed");
             }
             CoordinatorCommand::FailJob { reason } => self.fail_job(reason),
+        }
+    }
+
+    /// The execution has a checkpoint of its own: what had failed is made good.
+    fn recovery_ends(&mut self) {
+        let now = self.now();
+        let Phase::Deployed(execution) = &self.phase else { return };
+        if execution.runs()
+            && let Some(recovery) = self.recovery.take()
+        {
+            self.emit(recovery.finish(now).event(&self.job.name));
         }
     }
 

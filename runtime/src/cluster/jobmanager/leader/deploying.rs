@@ -3,16 +3,24 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    Event, ExecutionState, Leader, LeaderEvent, Phase, PrepareError, Prepared, Sabotage, SubtaskId, Then, ToTaskManager,
+    Event, ExecutionState, Leader, LeaderEvent, Phase, PrepareError, Prepared, RecoveryPhase, Sabotage, SubtaskId,
+    Then, ToTaskManager,
 };
 use crate::{
-    checkpoint::types::{ReplayPlan, RestoreOrder, SubtaskKey},
-    cluster::slots::Assigned,
+    checkpoint::{
+        metadata::CheckpointMetadata,
+        types::{ReplayPlan, RestoreOrder, SubtaskKey},
+    },
+    cluster::{
+        scheduler::{SchedulingStrategy, requests},
+        slots::Assigned,
+    },
     dataflow::task::{ChannelTarget, SubtaskSpec},
-    ids::AllocationId,
+    graph::ExecutionGraph,
+    ids::{AllocationId, Execution, SharedSlot},
     points::Point,
     recovery::{
-        assignment::assign,
+        assignment::assign_as_allowed,
         choice::{ChoiceSettings, RestoreChoice, replay_plan},
     },
     sabotage::SabotageSet,
@@ -27,30 +35,62 @@ impl Leader {
         }
         match &self.phase {
             Phase::Stopping { then, .. } if self.peers.stopping().is_empty() && !self.coordinator.is_finalizing() => {
-                match then.clone() {
-                    then @ (Then::Start | Then::Restart) => {
+                let then = then.clone();
+                if let Err(given_up) = self.decide_whether_it_counts() {
+                    return self.fail_job(given_up);
+                }
+                match then {
+                    then @ (Then::Start | Then::Restart | Then::Rescale) => {
+                        self.recovery_passes(RecoveryPhase::Cancel);
                         let delay =
-                            if matches!(then, Then::Start) { Duration::ZERO } else { self.config.restart_delay };
+                            if matches!(then, Then::Restart) { self.config.restart_delay } else { Duration::ZERO };
                         self.enter(Phase::Delay { until: now + delay }, "all tasks stopped");
                         self.advance();
                     }
                     Then::End(outcome) => self.record_end(outcome),
                 }
             }
+            Phase::Delay { until } if *until <= now && self.elasticity.is_reactive() => self.wait_for_resources(),
             Phase::Delay { until } if *until <= now => self.prepare(),
+            Phase::Resources => self.start_with_what_is_there(),
             Phase::Slots { .. } => self.try_deploy(),
+            Phase::Deployed(_) => self.use_what_has_joined(),
             _ => {}
         }
     }
 
+    /// A phase of the recovery, if there is one, is over.
+    fn recovery_passes(&mut self, phase: RecoveryPhase) {
+        let now = self.now();
+        if let Some(recovery) = &mut self.recovery {
+            recovery.ends(phase, now);
+        }
+    }
+
+    /// What is restored must fit the subtasks that the job has.
+    pub(super) fn choice_settings(&self, graph: &ExecutionGraph) -> ChoiceSettings {
+        ChoiceSettings {
+            fallback: self.config.fallback_behind_commit,
+            subtasks: Some(graph.subtasks().map(SubtaskKey::from).collect()),
+            sabotage: self.config.task.sabotage.clone(),
+        }
+    }
+
+    /// How long TaskManagers get to come back with the slots that the job had: under a new leader as long as it takes them to
+    /// notice that the old one is gone. Without preservation no slot is worth waiting for.
+    pub(super) fn return_grace(&self, execution: Execution) -> Duration {
+        match (self.ran_before() && self.strategy().preserve_allocations, execution.0) {
+            (false, _) => Duration::ZERO,
+            (true, 1) => self.config.heartbeat_timeout,
+            (true, _) => self.config.slot_return_grace,
+        }
+    }
+
     pub(super) fn prepare(&mut self) {
+        self.recovery_passes(RecoveryPhase::Delay);
         self.execution = self.execution.next();
         self.enter(Phase::Preparing, "");
-        let settings = ChoiceSettings {
-            fallback: self.config.fallback_behind_commit,
-            subtasks: Some(self.job.graph.subtasks().map(SubtaskKey::from).collect()),
-            sabotage: self.config.task.sabotage.clone(),
-        };
+        let settings = self.choice_settings(&self.job.graph);
         let (durable, attempt) = (self.durable.clone(), self.attempt());
         let (first_unused, condemned) = (self.coordinator.first_unused_id(), self.condemned.clone());
         self.spawn("prepare-restore", async move {
@@ -60,9 +100,17 @@ impl Leader {
 
     pub(super) fn prepared(&mut self, result: Result<Prepared, PrepareError>) {
         let now = self.now();
+        self.recovery_passes(RecoveryPhase::Choose);
         match result {
             Ok(prepared) => {
-                let orders = prepared.metadata.as_ref().map(|metadata| assign(metadata, &self.job.graph)).transpose();
+                let import = self.durable.head.state().import.clone();
+                let allowed = |checkpoint| {
+                    import.as_ref().is_some_and(|i| i.checkpoint == checkpoint && i.allow_non_restored_state)
+                };
+                let assigned = |metadata: &CheckpointMetadata| {
+                    assign_as_allowed(metadata, &self.job.graph, allowed(metadata.checkpoint))
+                };
+                let orders = prepared.metadata.as_ref().map(assigned).transpose();
                 let orders = match orders {
                     Ok(orders) => self.spoil(orders.unwrap_or_default()),
                     // Nothing is recorded: with a job that fits, it goes on from here.
@@ -79,13 +127,9 @@ impl Leader {
                 });
                 self.say_rescaled(&prepared);
                 let deadline = now + self.config.slot_request_timeout;
-                // A job that ran before has slots somewhere. Their TaskManagers get a moment to come back with them: under a
-                // new leader as long as it takes them to notice that the old one is gone.
-                let grace = match (self.ran_before(), self.execution.0) {
-                    (false, _) => Duration::ZERO,
-                    (true, 1) => self.config.heartbeat_timeout,
-                    (true, _) => self.config.slot_return_grace,
-                };
+                // A reactive job has waited already, before it was known at which parallelism it runs.
+                let is_reactive = self.elasticity.is_reactive();
+                let grace = if is_reactive { Duration::ZERO } else { self.return_grace(self.execution) };
                 let choice = Box::new(prepared.choice);
                 self.enter(Phase::Slots { choice, orders, settled: now + grace, deadline }, "");
             }
@@ -96,6 +140,7 @@ impl Leader {
                 self.enter(Phase::Delay { until }, &reason);
             }
             Err(PrepareError::Manifest(reason)) => self.fail_job(reason),
+            Err(PrepareError::Impossible(impossible)) if self.goes_to_recorded_parallelism(&impossible) => {}
             Err(PrepareError::Impossible(impossible)) => {
                 let tried = impossible.to_string();
                 self.emit(Event::RecoveryImpossible { job: self.job.name.clone(), tried: tried.clone() });
@@ -138,7 +183,7 @@ impl Leader {
         }
     }
 
-    fn ran_before(&self) -> bool {
+    pub(super) fn ran_before(&self) -> bool {
         self.durable.head.state().newest.is_some() || self.execution.0 > 1 || self.epoch.0 > 1
     }
 
@@ -164,7 +209,7 @@ impl Leader {
         }
     }
 
-    fn pass_slot_points(&self, assigned: &BTreeMap<u32, Assigned>) {
+    fn pass_slot_points(&self, assigned: &BTreeMap<SharedSlot, Assigned>) {
         let journal = &self.platform.journal;
         let unconfirmed = self.peers.stopping();
         let confirmed = assigned.values().all(|a| !unconfirmed.contains(&a.slot.task_manager));
@@ -179,25 +224,41 @@ impl Leader {
         }
     }
 
+    /// With local recovery tasks go back to the slots that were theirs; without it any slot is as good. (R210, R221)
+    pub(super) fn strategy(&self) -> SchedulingStrategy {
+        SchedulingStrategy {
+            preserve_allocations: self.config.task.local_recovery,
+            spread_out: self.config.evenly_spread_out_slots,
+        }
+    }
+
     pub(super) fn try_deploy(&mut self) {
         let now = self.now();
-        let groups = self.job.graph.slots_needed();
-        let Phase::Slots { settled, .. } = &self.phase else { return };
-        if now < *settled && !self.pool.knows_all(groups) {
-            let enough = self.pool.total() >= groups as usize;
+        let Phase::Slots { settled, orders, .. } = &self.phase else { return };
+        let wanted = self.job.graph.shared_slots();
+        if now < *settled && !self.pool.knows_all(&wanted) {
+            let enough = self.pool.total() >= wanted.len();
             self.platform.journal.sometimes(Point::PreviousSlotsAwaited, enough);
             return;
         }
         let attempt = self.attempt();
         let sabotage = &self.config.task.sabotage;
+        let strategy = self.strategy();
+        let requests = requests(&self.job.graph, orders);
         #[cfg(feature = "sabotage")]
-        let honest = self.pool.clone().assign(groups, attempt, &Default::default(), || AllocationId(0));
+        let honest = self.pool.clone().assign(&requests, strategy, attempt, &Default::default(), || AllocationId(0));
         let entropy = Arc::clone(&self.platform.entropy);
         let fresh = || AllocationId(entropy.next_u128("allocation-id"));
-        let Some(assigned) = self.pool.assign(groups, attempt, sabotage, fresh) else { return };
+        let Ok(assigned) = self.pool.assign(&requests, strategy, attempt, sabotage, fresh) else {
+            if self.elasticity.is_reactive() {
+                // Some have gone since it was decided.
+                self.wait_for_resources();
+            }
+            return;
+        };
         #[cfg(feature = "sabotage")]
         for bug in [Sabotage::ForgetAllocations, Sabotage::StealSlots] {
-            let same = |(group, is): (&u32, &Assigned)| assigned.get(group).is_some_and(|a| a.slot == is.slot);
+            let same = |(shared, is): (&SharedSlot, &Assigned)| assigned.get(shared).is_some_and(|a| a.slot == is.slot);
             if !honest.iter().flatten().all(same) {
                 self.config.task.sabotage.runs(bug, &self.platform.journal);
             }
@@ -205,12 +266,12 @@ impl Leader {
         self.pass_slot_points(&assigned);
         let before = std::mem::replace(&mut self.phase, Phase::Deploying);
         let Phase::Slots { choice, mut orders, .. } = before else { return };
-        for (group, here) in &assigned {
+        for (shared, here) in &assigned {
             self.emit(Event::SlotAllocated {
                 task_manager: here.slot.task_manager.clone(),
                 slot: here.slot.index,
                 allocation: here.allocation,
-                group: *group,
+                shared: *shared,
                 previous: here.previous,
             });
         }
@@ -219,7 +280,7 @@ impl Leader {
         // Consumers first, so that producers find them.
         let subtasks: Vec<_> = execution.subtasks().collect();
         for subtask in subtasks.into_iter().rev() {
-            let Some(slot) = execution.slots.get(&subtask.index) else { continue };
+            let Some((shared, slot)) = execution.slot(subtask) else { continue };
             let spec = SubtaskSpec {
                 job: self.job.id,
                 subtask,
@@ -233,12 +294,20 @@ impl Leader {
             let message = ToTaskManager::Deploy {
                 leader: self.epoch,
                 slot: slot.slot.index,
-                group: subtask.index,
+                scaled_to: self.scaled_to,
+                shared,
+                since: slot.since,
                 spec: Box::new(spec),
             };
             self.peers.send(&slot.slot.task_manager, &message);
         }
+        let (checkpoint, now) = (execution.choice.checkpoint, self.now());
+        if let Some(recovery) = &mut self.recovery {
+            recovery.deployed(attempt, checkpoint, now);
+        }
+        self.deployed_at = now;
         self.enter(Phase::Deployed(Box::new(execution)), "all slots assigned");
+        self.elasticity.running(self.scaled_to.unwrap_or_default(), now);
     }
 
     fn replay_plan(&self, choice: &RestoreChoice, subtask: SubtaskId) -> ReplayPlan {

@@ -1,9 +1,9 @@
 //! What TaskManagers and their subtasks say, and what follows from it.
 
-use super::{AttemptId, Event, Leader, Phase, Registered, Sabotage, SubtaskId, ToTaskManager};
+use super::{AttemptId, Cause, Event, Leader, Phase, Registered, Sabotage, SubtaskId, ToTaskManager};
 use crate::{
     checkpoint::coordinator::CoordinatorEvent,
-    cluster::rpc::ToJobManager,
+    cluster::{rpc::ToJobManager, slots::Stale},
     dataflow::task::{SubtaskReport, TaskFailure},
     points::Point,
 };
@@ -30,8 +30,9 @@ impl Leader {
                 let registered = Registered { name: task_manager.clone(), data_address, slots, stopping };
                 if let Some(old) = self.peers.register(number, registered) {
                     self.platform.journal.reached(Point::RegisteredAgain);
+                    let cause = self.cause_of_loss(old);
                     self.peers.remove(old);
-                    self.lost(&task_manager, "registered again");
+                    self.lost(&task_manager, "registered again", cause, None);
                 }
                 let leader = self.epoch;
                 self.emit(Event::TaskManagerRegistered { task_manager: task_manager.clone(), incarnation, leader });
@@ -42,25 +43,41 @@ impl Leader {
             ToJobManager::Heartbeat => {}
             ToJobManager::Cancelled { attempt } => self.cancelled(number, attempt),
             ToJobManager::Report { attempt, subtask, report } => self.report(attempt, subtask, report),
+            ToJobManager::Client(request) => self.client_asks(number, request),
         }
     }
 
     pub(super) fn cancelled(&mut self, number: u64, attempt: AttemptId) {
-        let groups = self.job.graph.slots_needed();
+        let wanted = self.job.graph.shared_slots();
         let Some(registered) = self.peers.get_mut(number).and_then(|p| p.registered.as_mut()) else { return };
         if registered.stopping.is_none_or(|waiting_for| attempt < waiting_for) {
             return;
         }
         registered.stopping = None;
         let name = registered.name.clone();
-        let slots = registered.slots.clone();
+        #[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "only a planted bug changes them"))]
+        let mut slots = registered.slots.clone();
+        #[cfg(feature = "sabotage")]
+        if self.config.task.sabotage.is(Sabotage::ReoffersForgotten) && slots.iter().any(Option::is_some) {
+            self.emit(Sabotage::ReoffersForgotten.marker());
+            slots.fill(None);
+        }
         if self.pool.has(&name) {
             return;
         }
-        for stale in self.pool.register(&name, &slots, groups) {
-            self.platform.journal.reached(Point::PreviousSlotLeftAlone);
-            let (slot, allocation, leader) = (stale.slot.index, stale.allocation, self.epoch);
-            self.peers.send(&stale.slot.task_manager, &ToTaskManager::ReleaseSlot { leader, slot, allocation });
+        let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        self.emit(Event::SlotsOffered { task_manager: name.clone(), slots: count });
+        let stale = self.pool.register(&name, &slots, &wanted);
+        self.platform.journal.sometimes(Point::PreviousSlotLeftAlone, !stale.is_empty());
+        self.release(stale, true);
+    }
+
+    /// `keep_copies`: the local state of the slots may be wanted by others.
+    pub(super) fn release(&self, stale: Vec<Stale>, keep_copies: bool) {
+        let leader = self.epoch;
+        for Stale { slot, allocation } in stale {
+            let release = ToTaskManager::ReleaseSlot { leader, slot: slot.index, allocation, keep_copies };
+            self.peers.send(&slot.task_manager, &release);
         }
     }
 
@@ -81,10 +98,18 @@ impl Leader {
             return self.emit(Event::StaleMessageIgnored { process, message });
         }
         match report {
-            SubtaskReport::Running => {
+            SubtaskReport::Running(restored) => {
                 let ran = execution.runs();
                 execution.subtask_running(subtask);
-                if execution.runs() && !ran {
+                let all_run = execution.runs() && !ran;
+                if let Some(recovery) = &mut self.recovery {
+                    recovery.subtask(&restored);
+                    if all_run {
+                        recovery.all_run(&restored, now);
+                    }
+                }
+                if all_run {
+                    self.uncounted = 0;
                     self.emit(Event::ExecutionRunning { job: self.job.name.clone(), attempt });
                 }
                 self.start_checkpoints_when_up();
@@ -117,9 +142,10 @@ impl Leader {
             }
             SubtaskReport::Failed(failure) => {
                 let name = self.job.graph.subtask_name(subtask);
-                self.fail_over(&format!("{name} failed: {failure}"));
+                let cause = if matches!(failure, TaskFailure::User(_)) { Cause::UserCode } else { Cause::Other };
+                self.fail_over(&format!("{name} failed: {failure}"), cause, None);
             }
-            SubtaskReport::Stopped => self.fail_over(&format!("{subtask} stopped by itself")),
+            SubtaskReport::Stopped => self.fail_over(&format!("{subtask} stopped by itself"), Cause::Other, None),
             SubtaskReport::Ack(_) => {}
         }
     }

@@ -3,9 +3,9 @@
 //! The phases of the job under one leader:
 //!
 //! ```text
-//! Committing -> Stopping -> Delay -> Preparing -> Slots -> Deployed -(failure)-> Stopping
-//!                                                             |
-//!                                                             +-(final checkpoint)-> Ending
+//! Committing -> Stopping -> Delay -> Preparing -> Slots -> Deployed -(failure, rescale)-> Stopping
+//!                             |          |                    |
+//!                             +-> Resources (reactive only)   +-(final checkpoint)-> Ending
 //! ```
 //!
 //! What it must never break: no restore is chosen while an append or a commit is under way; no slot is used before its
@@ -13,13 +13,18 @@
 
 mod commands;
 mod deploying;
+mod elastic;
 mod listening;
+mod savepoints;
 mod stopping;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use savepoints::BeginError;
+
 use futures::{FutureExt, channel::mpsc, future::AbortHandle};
 
+use self::stopping::{Cause, Undecided};
 use super::{
     JobOutcome,
     durable::{Durable, PrepareError, Prepared},
@@ -36,17 +41,22 @@ use crate::{
     cluster::{
         config::ClusterConfig,
         connection,
+        elasticity::Elasticity,
         rpc::{ToJobManager, ToTaskManager},
+        scheduler::MissingSlots,
         slots::SlotPool,
     },
     dataflow::task::SubtaskCommand,
     graph::Job,
     ids::{AttemptId, CheckpointId, Execution, LeaderEpoch, SubtaskId},
     journal::Event,
-    layout::Layout,
+    layout::{Layout, SavepointDirectory},
     platform::{Connection, Mono, ObjectName, Platform, Timer},
     points::Point,
-    recovery::choice::RestoreChoice,
+    recovery::{
+        choice::RestoreChoice,
+        restore_report::{RecoveryPhase, RecoveryWatch},
+    },
     sabotage::Sabotage,
 };
 
@@ -71,6 +81,7 @@ pub enum LeaderEvent {
     HeadAppended(CheckpointId, Result<u64, HeadError>),
     IdsAppended(HeadEntry, Result<u64, HeadError>),
     SinksCommitted(CheckpointId, Result<(), String>),
+    SavepointBegun { client: u64, stop: bool, result: Result<SavepointDirectory, BeginError> },
     Prepared(Result<Prepared, PrepareError>),
     EndRecorded(JobOutcome, Result<(), HeadError>),
 }
@@ -86,6 +97,8 @@ enum Phase {
     Delay {
         until: Mono,
     },
+    /// A reactive job waits until it is decided at which parallelism it runs.
+    Resources,
     Preparing,
     /// A restore is ready and waits for slots. Before `settled`, only a full set of previous allocations will do.
     Slots {
@@ -106,6 +119,8 @@ enum Then {
     /// The first execution of this term: whatever an earlier leader left running is stopped.
     Start,
     Restart,
+    /// Nothing has failed: it is to run at another parallelism.
+    Rescale,
     End(JobOutcome),
 }
 
@@ -115,8 +130,9 @@ impl Phase {
         match self {
             Phase::Committing | Phase::Stopping { then: Then::Start, .. } => "INITIALIZING",
             Phase::Stopping { then: Then::Restart, .. } => "FAILING",
+            Phase::Stopping { then: Then::Rescale, .. } => "RESTARTING",
             Phase::Stopping { then: Then::End(_), .. } => "CANCELLING",
-            Phase::Delay { .. } | Phase::Preparing => "RESTARTING",
+            Phase::Delay { .. } | Phase::Resources | Phase::Preparing => "RESTARTING",
             Phase::Slots { .. } | Phase::Deploying => "CREATED",
             Phase::Deployed(_) => "RUNNING",
             Phase::Ending => "ENDING",
@@ -126,7 +142,15 @@ impl Phase {
 
 pub struct Leader {
     platform: Platform,
+    /// As its author described it.
+    described: Arc<Job>,
+    /// As it runs: at another parallelism, perhaps.
     job: Arc<Job>,
+    /// The parallelism that `job` was scaled to; None: as described.
+    scaled_to: Option<u32>,
+    elasticity: Elasticity,
+    /// The parallelism that so many slots allow, as it was found last.
+    allowed: (usize, u32),
     config: Arc<ClusterConfig>,
     epoch: LeaderEpoch,
     durable: Durable,
@@ -136,7 +160,17 @@ pub struct Leader {
     phase: Phase,
     execution: Execution,
     condemned: BTreeMap<CheckpointId, String>,
+    /// Who waits for which savepoint: the number of a connection.
+    clients: BTreeMap<SavepointDirectory, u64>,
+    /// Restarts that were used up.
     restarts: u32,
+    /// Takes the time of a recovery, from a failure until a checkpoint of the execution that makes it good is complete.
+    recovery: Option<RecoveryWatch>,
+    undecided: Option<Undecided>,
+    /// Failures since an execution last ran that used up none.
+    uncounted: u32,
+    /// When the current execution was deployed.
+    deployed_at: Mono,
     /// The last failure of user code: what a person wants to know when the job is given up because of what followed from it.
     user_failure: Option<String>,
     events: mpsc::UnboundedSender<LeaderEvent>,
@@ -144,6 +178,7 @@ pub struct Leader {
     /// Background work that dies with the term.
     background: Vec<AbortHandle>,
     end: Option<Term>,
+    began: Mono,
     next_heartbeat: Mono,
 }
 
@@ -173,8 +208,13 @@ impl Leader {
         let sabotage = config.task.sabotage.clone();
         let durable = Durable { primary, layout: Layout { job: job.id }, head, sinks, sabotage };
         Leader {
+            began: now,
             next_heartbeat: now + config.heartbeat_interval,
             platform,
+            described: Arc::clone(&job),
+            scaled_to: None,
+            allowed: (0, 0),
+            elasticity: Elasticity::new(config.elasticity.clone(), elastic::highest_parallelism(&job), now),
             job,
             config,
             epoch,
@@ -185,7 +225,12 @@ impl Leader {
             phase: Phase::Committing,
             execution: Execution(0),
             condemned: BTreeMap::new(),
+            clients: BTreeMap::new(),
             restarts: 0,
+            recovery: None,
+            undecided: None,
+            uncounted: 0,
+            deployed_at: now,
             user_failure: None,
             events,
             inbox: Some(inbox),
@@ -210,6 +255,7 @@ impl Leader {
             let outcome = match end {
                 JobEnd::Finished => JobOutcome::Finished,
                 JobEnd::Failed { reason } => JobOutcome::Failed { reason: reason.clone() },
+                JobEnd::Stopped { savepoint } => JobOutcome::Stopped { savepoint: savepoint.name().clone() },
             };
             // Nothing to decide any more; what the sweep of the last leader left behind is removed now.
             return self.record_end(outcome);
@@ -312,7 +358,15 @@ impl Leader {
                 if self.durable.head.state().is_complete() {
                     self.platform.journal.reached(Point::NewLeaderFindsAllInput);
                     self.record_end(JobOutcome::Finished);
+                } else if let Some(savepoint) = self.durable.head.state().stop_at.clone() {
+                    // It was decided with the savepoint itself: nothing runs on behind it.
+                    self.platform.journal.reached(Point::NewLeaderFindsStop);
+                    self.record_end(JobOutcome::Stopped { savepoint: savepoint.name().clone() });
                 } else {
+                    if self.ran_before() {
+                        // What the old leader noticed, and when, is not known: counted is from when this one came.
+                        self.recovery = Some(RecoveryWatch::begin("a new leader", self.began, now));
+                    }
                     self.stop_tasks(Then::Start, "leadership taken");
                 }
             }
@@ -340,12 +394,14 @@ impl Leader {
                 self.coordinate(CoordinatorEvent::SinksCommitted { checkpoint }, now);
             }
             LeaderEvent::SinksCommitted(_, Err(reason)) => self.fail_job(reason),
+            LeaderEvent::SavepointBegun { client, stop, result } => self.savepoint_begun(client, stop, result),
             LeaderEvent::Prepared(result) => self.prepared(result),
             LeaderEvent::EndRecorded(_, Err(error)) => self.step_down(error.to_string()),
             LeaderEvent::EndRecorded(outcome, Ok(())) => {
                 let to = match &outcome {
                     JobOutcome::Finished => ("FINISHED", String::new()),
                     JobOutcome::Failed { reason } => ("FAILED", reason.clone()),
+                    JobOutcome::Stopped { savepoint } => ("CANCELED", format!("savepoint {savepoint}")),
                 };
                 self.emit(Event::JobStateChanged {
                     job: self.job.name.clone(),
@@ -360,18 +416,35 @@ impl Leader {
     }
 
     fn connection_down(&mut self, number: u64, reason: &str) {
+        self.disconnected(number, reason, None);
+    }
+
+    /// Who says nothing any more is given up; it may have failed right after it was heard last.
+    fn silent(&mut self, number: u64, reason: &str) {
+        let heard_at = self.peers.heard_at(number);
+        self.disconnected(number, reason, heard_at);
+    }
+
+    fn disconnected(&mut self, number: u64, reason: &str, heard_at: Option<Mono>) {
+        let cause = self.cause_of_loss(number);
         if let Some(registered) = self.peers.remove(number) {
-            self.lost(&registered.name, reason);
+            self.lost(&registered.name, reason, cause, heard_at);
         }
     }
 
-    fn lost(&mut self, task_manager: &str, reason: &str) {
+    fn cause_of_loss(&self, number: u64) -> Cause {
+        let is_silent = self.peers.heard_at(number).is_some_and(|heard_at| heard_at <= self.deployed_at);
+        if is_silent { Cause::Gone } else { Cause::Other }
+    }
+
+    /// `heard_at`: its last sign of life, if it is its silence that tells.
+    fn lost(&mut self, task_manager: &str, reason: &str, cause: Cause, heard_at: Option<Mono>) {
         self.emit(Event::TaskManagerLost { task_manager: task_manager.to_string(), reason: reason.to_string() });
         self.pool.unregister(task_manager);
         if let Phase::Deployed(execution) = &self.phase
             && execution.uses(task_manager)
         {
-            self.fail_over(&format!("{task_manager} lost: {reason}"));
+            self.fail_over(&format!("{task_manager} lost: {reason}"), cause, heard_at);
         }
     }
 
@@ -382,7 +455,8 @@ impl Leader {
             Phase::Slots { settled, deadline, .. } => Some(if *settled > self.now() { *settled } else { *deadline }),
             _ => None,
         };
-        let wanted = [Some(self.next_heartbeat), phase, self.coordinator.next_deadline()];
+        let elastic = self.elasticity.next_deadline(self.now());
+        let wanted = [Some(self.next_heartbeat), phase, self.coordinator.next_deadline(), elastic];
         self.platform.clock.sleep_until(wanted.into_iter().flatten().min().unwrap_or(self.next_heartbeat))
     }
 
@@ -392,7 +466,7 @@ impl Leader {
             self.next_heartbeat = now + self.config.heartbeat_interval;
             self.peers.send_all(&ToTaskManager::Heartbeat { leader: self.epoch });
             for number in self.peers.silent(now, self.config.heartbeat_timeout) {
-                self.connection_down(number, "heartbeat timed out");
+                self.silent(number, "heartbeat timed out");
             }
         }
         if self.coordinator.next_deadline().is_some_and(|due| due <= now) {
@@ -402,15 +476,15 @@ impl Leader {
             Phase::Stopping { deadline, .. } if *deadline <= now => {
                 for name in self.peers.stopping() {
                     if let Some(number) = self.peers.number(&name) {
-                        self.connection_down(number, "its tasks did not stop in time");
+                        self.silent(number, "its tasks did not stop in time");
                     }
                 }
             }
             Phase::Slots { deadline, .. } if *deadline <= now => {
+                let missing =
+                    MissingSlots { needed: self.job.graph.slots_needed() as usize, offered: self.pool.total() };
                 let reason = format!(
-                    "{} slots are needed, {} offered within {} ms: start more TaskManagers or lower the parallelism",
-                    self.job.graph.slots_needed(),
-                    self.pool.total(),
+                    "{missing} after {} ms (slot.request.timeout): start more TaskManagers or lower the parallelism",
                     self.config.slot_request_timeout.as_millis()
                 );
                 self.fail_job(reason);

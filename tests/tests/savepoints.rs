@@ -1,0 +1,264 @@
+//! Savepoints: hand-written plans, and the typed commands on a cluster of processes.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a harness prepares and inspects the real machine; the law holds for the runtime"
+)]
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use runtime::{
+    journal::{Event, EventKind},
+    state::BackendKind,
+};
+use scenarios::plan::{FaultKind, FaultSpec, Plan, StoreErrorKind, StoreOperation};
+use weir_tests::tales::{Tale, Told, calm, fault, later, tell, when};
+
+fn told(faults: Vec<FaultSpec>) -> Tale {
+    tell(&Plan { faults, ..calm() })
+}
+
+fn of_kind(kind: EventKind) -> impl Fn(&Told) -> bool {
+    move |told| told.event.kind() == kind
+}
+
+const NEAR: &[EventKind] = &[
+    EventKind::SavepointTriggered,
+    EventKind::SavepointCompleted,
+    EventKind::SavepointFailed,
+    EventKind::SavepointAnswered,
+    EventKind::SavepointReleased,
+    EventKind::CheckpointCompleted,
+    EventKind::CheckpointAborted,
+    EventKind::RestoreChosen,
+    EventKind::StateImported,
+    EventKind::JobStateChanged,
+];
+
+fn savepoint_after(checkpoint: &str) -> FaultSpec {
+    fault("jobmanager", later(100, EventKind::CheckpointCompleted, checkpoint, 1), FaultKind::Savepoint {})
+}
+
+/// Somebody takes a savepoint in between. It holds what the output up to its barrier implies (the invariants look), whoever asked gets
+/// its path, checkpoints go on as if nothing had been, and it is never touched again. (R17, R27)
+#[test]
+fn a_savepoint_on_a_calm_day() {
+    let tale = told(vec![savepoint_after("3")]);
+    tale.ends_well();
+    assert_eq!(tale.count(of_kind(EventKind::SavepointCompleted)), 1, "{}", tale.lines(NEAR));
+    let answered = tale.first("it is answered", NEAR, of_kind(EventKind::SavepointAnswered));
+    let Event::SavepointAnswered { answer, .. } = &tale.events[answered].event else { panic!() };
+    assert!(answer.starts_with("savepoints/savepoint-"), "{answer}");
+    assert_eq!(tale.count(of_kind(EventKind::CheckpointAborted)), 0);
+    assert_eq!(tale.count(of_kind(EventKind::SavepointReleased)), 1);
+}
+
+/// A TaskManager dies right after the savepoint committed its output, before any checkpoint: the job goes back to the savepoint.
+/// (R52)
+#[test]
+fn a_failure_right_after_a_savepoint() {
+    let tale = told(vec![
+        savepoint_after("3"),
+        fault("tm-2", when(EventKind::SavepointAnswered, "audit", 1), FaultKind::Crash { restart_after_ms: Some(300) }),
+    ]);
+    tale.ends_well();
+    let completed = tale.first("a savepoint completes", NEAR, of_kind(EventKind::SavepointCompleted));
+    let Event::SavepointCompleted { checkpoint: savepoint, .. } = tale.events[completed].event else { panic!() };
+    let back = tale.first_after(
+        completed,
+        "the job restores it",
+        NEAR,
+        |told| matches!(told.event, Event::RestoreChosen { checkpoint, .. } if checkpoint == Some(savepoint)),
+    );
+    assert!(back > completed);
+}
+
+/// The store refuses a part of the savepoint for good: whoever asked hears why, nothing is left of it (the invariants look), and the job
+/// does not notice. (R44, R46, R53)
+#[test]
+fn a_target_that_cannot_be_written() {
+    let refused = FaultKind::StoreErrors {
+        operation: StoreOperation::Create,
+        name_contains: "savepoints/".to_string(),
+        error: StoreErrorKind::ErrorBefore,
+        count: 10_000,
+    };
+    let tale = told(vec![fault("store", when(EventKind::CheckpointCompleted, "3", 1), refused), savepoint_after("3")]);
+    tale.ends_well();
+    assert_eq!(tale.count(of_kind(EventKind::SavepointCompleted)), 0, "{}", tale.lines(NEAR));
+    let answered = tale.first("it is answered", NEAR, of_kind(EventKind::SavepointAnswered));
+    let Event::SavepointAnswered { answer, .. } = &tale.events[answered].event else { panic!() };
+    assert!(answer.starts_with("error: savepoint savepoints/savepoint-"), "{answer}");
+    assert_eq!(
+        tale.count(of_kind(EventKind::JobStateChanged)),
+        told(vec![]).count(of_kind(EventKind::JobStateChanged))
+    );
+}
+
+fn stop_and_resume(parallelism: u32, backend: Option<BackendKind>) -> FaultSpec {
+    let fault_kind = FaultKind::StopAndResume { parallelism, backend, restart_after_ms: 200 };
+    fault("jobmanager", later(100, EventKind::CheckpointCompleted, "4", 1), fault_kind)
+}
+
+/// The job is stopped with a savepoint, and another one goes on from it: at the same parallelism, at fewer and more, with each backend
+/// from each. The output of both together is exact. (R14, R18, R31, R71, R76)
+#[test]
+fn a_job_is_stopped_and_goes_on_elsewhere() {
+    let kinds = [BackendKind::Memory, BackendKind::Filesystem, BackendKind::RocksDb];
+    let changes = kinds.iter().flat_map(|from| kinds.iter().map(move |to| (*from, *to)));
+    for ((from, to), parallelism) in changes.zip([3, 1, 2].into_iter().cycle()) {
+        let mut plan = Plan { faults: vec![stop_and_resume(parallelism, Some(to))], ..calm() };
+        plan.settings.backend = from;
+        plan.settings.incremental = from != BackendKind::Memory;
+        let tale = tell(&plan);
+        tale.ends_well();
+        let what = format!("{from:?} to {to:?} at {parallelism}:\n{}", tale.lines(NEAR));
+        assert_eq!(tale.count(of_kind(EventKind::StateImported)), 1, "{what}");
+        let imported = tale.first("another job begins with it", NEAR, of_kind(EventKind::StateImported));
+        let completed = |told: &&Told| matches!(told.event, Event::CheckpointCompleted { .. });
+        let ids: Vec<_> = tale.events.iter().filter(completed).map(|told| told.event.entity()).collect();
+        let mut sorted = ids.clone();
+        sorted.sort_by_key(|id| id.parse::<u64>().ok());
+        assert_eq!(ids, sorted, "ids go on rising, {what}");
+        assert!(
+            tale.events[..imported]
+                .iter()
+                .any(|t| matches!(&t.event, Event::JobStateChanged { to, .. } if to == "CANCELED"))
+        );
+    }
+}
+
+// ---- processes
+
+const WORKER: &str = env!("CARGO_BIN_EXE_weir-test-worker");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn weir(arguments: &[&str]) -> Output {
+    Command::new(WORKER).arg("weir").args(arguments).output().expect("the worker starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A JobManager and a TaskManager; killed when it is dropped.
+struct Cluster {
+    job_manager: Child,
+    task_manager: Child,
+    address: String,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in [&mut self.job_manager, &mut self.task_manager] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
+}
+
+impl Cluster {
+    fn start(output: &Path, more: &[&str]) -> Cluster {
+        let address = format!("127.0.0.1:{}", free_port());
+        let output = output.display().to_string();
+        let job = [&["flights", "--output", &output, "--parallelism", "2"][..], more].concat();
+        let spawn = |arguments: &[&str], out: Stdio| {
+            let mut command = Command::new(WORKER);
+            command.arg("weir").args(arguments).stdout(Stdio::null()).stderr(out);
+            command.spawn().expect("the worker starts")
+        };
+        let job_manager = [&["jobmanager"][..], &job[..], &["--listen", &address, "--events"][..]].concat();
+        let mut job_manager =
+            spawn(&[&job_manager[..], &["--checkpoint-interval-ms", "3600000"][..]].concat(), Stdio::piped());
+        let task_manager = [
+            &["taskmanager"][..],
+            &job[..],
+            &["--job-manager", &address, "--name", "tm", "--slots", "2", "--quiet"][..],
+        ]
+        .concat();
+        let task_manager = spawn(&task_manager, Stdio::null());
+        let mut lines = BufReader::new(job_manager.stderr.take().expect("piped"));
+        let started = Instant::now();
+        let mut line = String::new();
+        while !line.contains("ExecutionRunning") {
+            assert!(started.elapsed() < PATIENCE, "it does not run: {line}");
+            line.clear();
+            if lines.read_line(&mut line).expect("text") == 0 {
+                break;
+            }
+        }
+        assert!(line.contains("ExecutionRunning"), "the JobManager ended");
+        // Whoever writes into a closed pipe dies of it.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Cluster { job_manager, task_manager, address }
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Output {
+        let (command, rest) = arguments.split_first().expect("a command");
+        weir(&[&[*command, "--job-manager", &self.address][..], rest].concat())
+    }
+}
+
+/// The directory that the command printed.
+fn path_in(output: &Output) -> PathBuf {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let text = text(&output.stdout);
+    let word = text.split_whitespace().find(|word| word.contains("/savepoint-")).expect("a path");
+    PathBuf::from(word.trim_end_matches('.'))
+}
+
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries
+        .map(|path| {
+            (path.file_name().expect("a name").to_string_lossy().into_owned(), std::fs::read(&path).expect("a file"))
+        })
+        .collect()
+}
+
+/// R45, R47, R53, R60, R61: the trigger's target counts, then the key; with neither it fails at once and the job runs on; an id that is
+/// none or of another job is an error, with status 64 and 1.
+#[test]
+fn savepoints_go_where_the_trigger_or_the_key_says() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| scratch.path().join(name).display().to_string();
+    let cluster = Cluster::start(&scratch.path().join("data"), &["--records-per-second", "200"]);
+    let refused = cluster.ask(&["savepoint"]);
+    let says = text(&refused.stderr);
+    assert!(
+        refused.status.code() == Some(1) && says.contains("state.savepoints.dir") && says.contains("target"),
+        "{says}"
+    );
+    let malformed = cluster.ask(&["savepoint", "--job", "12", &place("a")]);
+    assert_eq!(malformed.status.code(), Some(64), "{}", text(&malformed.stderr));
+    let unknown = cluster.ask(&["savepoint", "--job", &"0".repeat(32), &place("a")]);
+    assert!(
+        unknown.status.code() == Some(1) && text(&unknown.stderr).contains("there is no job"),
+        "{}",
+        text(&unknown.stderr)
+    );
+    let inside = path_in(&cluster.ask(&["savepoint", "kept"]));
+    assert!(inside.starts_with(scratch.path().canonicalize().expect("real").join("data/kept")), "{}", inside.display());
+    let outside = path_in(&cluster.ask(&["savepoint", &place("elsewhere")]));
+    let name = outside.file_name().expect("a name").to_string_lossy().into_owned();
+    let [kind, job, random] = name.split('-').collect::<Vec<_>>()[..] else { panic!("{name}") };
+    let hex = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(kind == "savepoint" && hex(job, 6) && hex(random, 12), "{name}");
+    assert!(files(&outside).contains_key("_metadata"));
+    drop(cluster);
+    let key = format!("state.savepoints.dir={}", place("by-key"));
+    let define = ["--records-per-second", "200", "-D", &key];
+    let cluster = Cluster::start(&scratch.path().join("other"), &define);
+    let by_key = path_in(&cluster.ask(&["savepoint"]));
+    assert!(by_key.to_string_lossy().contains("/by-key/savepoint-"), "{}", by_key.display());
+}
