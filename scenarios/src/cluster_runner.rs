@@ -44,7 +44,7 @@ use crate::{
     run::RunError,
     worker::crash_record,
     workloads::{Workload, WorkloadParams},
-    world_verbs::{WorldTruth, WorldVerbs},
+    world_verbs::{Wishes, WorldTruth, WorldVerbs},
 };
 
 /// After the job has ended, so much longer is watched for effects of zombies.
@@ -195,8 +195,7 @@ pub struct Jobs {
     savepoint: Rc<RefCell<Option<String>>>,
     /// Jobs that ended with a savepoint.
     before: Rc<Cell<u32>>,
-    /// What somebody wants who asks for a savepoint.
-    pub wanted: Rc<Cell<Option<Resume>>>,
+    pub wishes: Rc<Wishes>,
 }
 
 impl Jobs {
@@ -225,7 +224,7 @@ impl Jobs {
             backend: Rc::new(Cell::new(plan.settings.backend)),
             savepoint: Rc::default(),
             before: Rc::default(),
-            wanted: Rc::default(),
+            wishes: Rc::default(),
         })
     }
 
@@ -243,7 +242,7 @@ impl Jobs {
         cluster
     }
 
-    fn from_savepoint(&self) -> Option<SavepointRestore> {
+    fn savepoint_to_restore(&self) -> Option<SavepointRestore> {
         let path = self.savepoint.borrow().clone()?;
         Some(SavepointRestore { path, allow_non_restored_state: false })
     }
@@ -273,7 +272,7 @@ fn job_manager(jobs: &Jobs, cluster: &ClusterConfig, process: &str, end: &JobEnd
         let config = JobManagerConfig {
             rpc_address: rpc_address.clone(),
             cluster: jobs.settings(&cluster),
-            from_savepoint: jobs.from_savepoint(),
+            from_savepoint: jobs.savepoint_to_restore(),
         };
         async move {
             let outcome = jobmanager::run(platform, job, config).await.map_err(|error| error.to_string());
@@ -289,7 +288,7 @@ fn job_manager(jobs: &Jobs, cluster: &ClusterConfig, process: &str, end: &JobEnd
 fn client(jobs: &Jobs) -> Entry {
     let jobs = jobs.clone();
     Rc::new(move |platform| {
-        let stop = jobs.wanted.get().is_some();
+        let stop = jobs.wishes.stop.get();
         async move {
             for _ in 0..CLIENT_ATTEMPTS {
                 let request = ClientRequest::Savepoint { job: None, target: Some(SAVEPOINTS.to_string()), stop };
@@ -397,7 +396,7 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
         world.clone(),
         Rc::new(move |world, notice| told.borrow_mut().on_fault(&WorldTruth(world), notice)),
         jobs.parallelism.clone(),
-        jobs.wanted.clone(),
+        jobs.wishes.clone(),
     );
     let nemesis = Nemesis::new(&plan, Rc::new(verbs));
     let watch = Rc::new(RefCell::new(Watch { recorder: Recorder::new(&plan), observer, broken_at: None }));
@@ -455,7 +454,7 @@ async fn in_world(world: World, plan: Plan, params: WorkloadParams, observer: Bo
         let outcome = end.lock().map_or(None, |end| end.clone());
         if let Some(Ok(JobOutcome::Stopped { savepoint })) = &outcome
             && suite.borrow().violations().is_empty()
-            && let Some(resume) = jobs.wanted.take()
+            && let Some(resume) = jobs.wishes.resume.take()
         {
             // Nothing of the old job runs on, and the new one has another id. Nor does anybody go on asking for what has come
             // to pass: a request on its way would stop the new job, and nobody would resume that.

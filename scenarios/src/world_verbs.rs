@@ -37,18 +37,22 @@ pub struct WorldVerbs {
     next_armed: Cell<u64>,
     /// Of the job that processes are started with.
     parallelism: Rc<Cell<u32>>,
-    /// What the client that asks for a savepoint wants.
-    wanted: Rc<Cell<Option<Resume>>>,
+    wishes: Rc<Wishes>,
+}
+
+/// What those want who ask for savepoints.
+#[derive(Default)]
+pub struct Wishes {
+    /// Whether the job is to end with the savepoint that is asked for now.
+    pub stop: Cell<bool>,
+    /// How the job goes on when it has ended with one. It stays while others are asked for: the JobManager may have heard of the
+    /// stop, whatever became of the client.
+    pub resume: Cell<Option<Resume>>,
 }
 
 impl WorldVerbs {
-    /// `parallelism` and `wanted` are what processes look at when they start.
-    pub fn new(
-        world: World,
-        tell: NoticeListener,
-        parallelism: Rc<Cell<u32>>,
-        wanted: Rc<Cell<Option<Resume>>>,
-    ) -> WorldVerbs {
+    /// `parallelism` and `wishes` are what processes look at when they start.
+    pub fn new(world: World, tell: NoticeListener, parallelism: Rc<Cell<u32>>, wishes: Rc<Wishes>) -> WorldVerbs {
         let disk_capacity = world.config().disk.capacity_bytes;
         WorldVerbs {
             world,
@@ -58,7 +62,7 @@ impl WorldVerbs {
             armed: RefCell::default(),
             next_armed: Cell::new(0),
             parallelism,
-            wanted,
+            wishes,
         }
     }
 
@@ -181,7 +185,10 @@ impl Verbs for WorldVerbs {
         if self.world.is_alive(CLIENT) {
             return Err("somebody asks for a savepoint already".to_string());
         }
-        self.wanted.set(resume);
+        self.wishes.stop.set(resume.is_some());
+        if resume.is_some() {
+            self.wishes.resume.set(resume);
+        }
         self.world.start(CLIENT);
         Ok(())
     }

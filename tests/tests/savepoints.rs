@@ -189,15 +189,11 @@ impl Cluster {
         let task_manager = spawn(&task_manager, Stdio::null());
         let mut lines = BufReader::new(job_manager.stderr.take().expect("piped"));
         let started = Instant::now();
-        let mut line = String::new();
-        while !line.contains("ExecutionRunning") {
-            assert!(started.elapsed() < PATIENCE, "it does not run: {line}");
-            line.clear();
-            if lines.read_line(&mut line).expect("text") == 0 {
-                break;
-            }
+        let mut heard = String::new();
+        while !heard.contains("ExecutionRunning") {
+            assert!(started.elapsed() < PATIENCE, "it does not run:\n{heard}");
+            assert!(lines.read_line(&mut heard).expect("text") > 0, "the JobManager ended:\n{heard}");
         }
-        assert!(line.contains("ExecutionRunning"), "the JobManager ended");
         // Whoever writes into a closed pipe dies of it.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
         Cluster { job_manager, task_manager, address }

@@ -1,5 +1,10 @@
 //! Stories of slots: who returns where, what is waited for, and a job that takes what slots there are. The output is exact in the
 //! end, which the invariants judge; what the stories are about is told by the journal.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test prepares and inspects the real machine; the law holds for the runtime"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

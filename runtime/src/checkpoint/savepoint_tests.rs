@@ -178,7 +178,7 @@ fn the_names_of_a_checkpoint_lead_from_where_it_lies() {
         checkpoint.subtasks.get_mut(&(0, 0)).unwrap().parts[0].written_by = CheckpointId(18);
         let name = metadata::write(&p, layout, checkpoint).await.unwrap();
         world.put_object(&shared, STATE);
-        assert_eq!(savepoint::open(&p, &name).await.unwrap().objects(), [shared.clone()]);
+        assert_eq!(savepoint::open(&p, &name).await.unwrap().objects(), std::slice::from_ref(&shared));
         world.put_object(&object("moved/chk-20/_metadata"), world.objects()[&name].clone());
         let (_, file) = shared.as_str().rsplit_once('/').unwrap();
         let moved = object(&format!("moved/shared/{file}"));

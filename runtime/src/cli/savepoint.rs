@@ -104,7 +104,11 @@ fn dispose(path: &std::path::Path) -> Result<String, RunError> {
 }
 
 /// A process that only asks: what it needs of a disk goes with it.
-#[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "there is no platform yet: this makes its directory")]
+#[expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "there is no platform yet: this makes its directory"
+)]
 fn world() -> Result<(RealWorld, tempfile::TempDir), RunError> {
     let scratch = tempfile::tempdir().map_err(|error| RunError::Environment(error.to_string()))?;
     let config = RealConfig::below(scratch.path(), "client");

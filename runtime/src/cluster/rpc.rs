@@ -22,8 +22,8 @@ const PROTOCOL_VERSION: u8 = 1;
 pub struct HeldSlot {
     pub allocation: AllocationId,
     pub shared: SharedSlot,
-    /// The attempt in which it was first deployed here. Of two TaskManagers that claim the same, the one where it came later is
-    /// right: it came there because the other could not be had.
+    /// The attempt in which it was last deployed here. Of two TaskManagers that claim the same, the one where it was deployed later
+    /// is right: the other could not be had then.
     pub since: AttemptId,
 }
 
@@ -90,8 +90,6 @@ pub enum ToTaskManager {
         /// The parallelism at which the job runs; None: as it is described.
         scaled_to: Option<u32>,
         shared: SharedSlot,
-        /// The attempt in which that was first deployed there.
-        since: AttemptId,
         spec: Box<SubtaskSpec>,
     },
     /// Stop every task of this and of earlier attempts, then say so.

@@ -1,7 +1,7 @@
 //! The slots that a leader was offered, and what each is held for. Pure: registrations and losses go in, assignments come out.
 //!
 //! Rules:
-//! * of two slots that claim the same [`SharedSlot`], the one where it came later is right, the other is stale and to be
+//! * of two slots that claim the same [`SharedSlot`], the one where it was deployed later is right, the other is stale and to be
 //!   released;
 //! * who gets which slot is decided by the [`scheduler`](super::scheduler); a slot keeps its allocation as long as what it holds
 //!   stays.
@@ -31,8 +31,6 @@ pub struct SlotAddress {
 pub struct Assigned {
     pub slot: SlotAddress,
     pub allocation: AllocationId,
-    /// Since when the slot is held for them.
-    pub since: AttemptId,
     /// On their previous allocation, still alive.
     pub previous: bool,
 }
@@ -152,15 +150,12 @@ impl SlotPool {
             // Who does not return has an allocation of its own; the copies of the one before are kept by the TaskManager for those who
             // restore from them.
             let kept = before.filter(|_| placement.reason == PlacementReason::Previous);
-            let held = HeldSlot {
-                allocation: kept.map_or_else(&mut fresh, |kept| kept.allocation),
-                shared,
-                since: kept.map_or(attempt, |kept| kept.since),
-            };
-            let HeldSlot { allocation, since, .. } = held;
+            let held =
+                HeldSlot { allocation: kept.map_or_else(&mut fresh, |kept| kept.allocation), shared, since: attempt };
+            let allocation = held.allocation;
             self.slots.insert(placement.slot.clone(), Some(held));
             let previous = kept.is_some() && !forget;
-            assigned.insert(shared, Assigned { slot: placement.slot, allocation, since, previous });
+            assigned.insert(shared, Assigned { slot: placement.slot, allocation, previous });
         }
         // Who moved is held for nowhere else.
         for (slot, held) in &mut self.slots {
@@ -244,12 +239,12 @@ mod tests {
         let first = assign(&mut pool, 2, 1, &mut ids).expect("enough slots");
         assert_eq!(first[&member(0, 2)].slot.task_manager, "tm-1");
         assert_eq!(first[&member(1, 2)].slot.task_manager, "tm-2");
-        assert!(first.values().all(|a| !a.previous && a.since == attempt(1)));
+        assert!(first.values().all(|a| !a.previous));
         let second = assign(&mut pool, 2, 2, &mut ids).expect("enough slots");
         for shared in wanted(2) {
             assert_eq!(second[&shared].slot, first[&shared].slot);
             assert_eq!(second[&shared].allocation, first[&shared].allocation);
-            assert!(second[&shared].previous && second[&shared].since == attempt(1));
+            assert!(second[&shared].previous);
         }
     }
 
@@ -318,7 +313,6 @@ mod tests {
         let assigned =
             pool.assign(&requests, strategy, attempt(2), &SabotageSet::default(), fresh).expect("enough slots");
         assert_eq!((assigned[&member(1, 2)].slot.index, assigned[&member(1, 2)].allocation.0), (2, 99));
-        assert_eq!(assigned[&member(1, 2)].since, attempt(2), "since then it is held for that");
         assert_eq!((assigned[&member(0, 2)].slot.index, assigned[&member(0, 2)].allocation.0), (3, 99));
         assert!(assigned.values().all(|assigned| !assigned.previous));
         assert_eq!(ids(&pool.release_outgrown(&wanted(2))), [30, 31]);
@@ -370,7 +364,7 @@ mod tests {
         let assigned =
             pool.assign(&requests, strategy, attempt(2), &SabotageSet::default(), || AllocationId(77)).expect("a slot");
         let only = &assigned[&member(0, 1)];
-        assert_eq!((only.allocation, only.since, only.previous), (AllocationId(77), attempt(2), false));
+        assert_eq!((only.allocation, only.previous), (AllocationId(77), false));
     }
 
     proptest! {

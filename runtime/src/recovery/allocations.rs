@@ -23,7 +23,7 @@ pub struct StoredAllocation {
     pub slot: u32,
     /// What it holds.
     pub shared: SharedSlot,
-    /// The attempt in which that was first deployed into it.
+    /// The attempt in which that was last deployed into it.
     pub since: AttemptId,
 }
 

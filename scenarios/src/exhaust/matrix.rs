@@ -9,7 +9,7 @@ use std::{
 };
 
 use reports::{RunRecord, Verdict};
-use runtime::{checkpoint::types::SubtaskKey, journal::Event};
+use runtime::checkpoint::types::SubtaskKey;
 
 use super::{
     ExhaustOptions, Output,
@@ -37,8 +37,11 @@ impl Observer for Listener {
     }
 }
 
+/// Why there is no matrix: a clean run that is not clean, with its record, or what such a run lacks.
+pub type NoMatrix = (Option<Box<(Plan, RunRecord)>>, String);
+
 /// Runs a plan in this process and gives its record and its events.
-fn told(plan: &Plan) -> Result<(RunRecord, Vec<(String, Event)>), String> {
+fn told(plan: &Plan) -> Result<(RunRecord, Vec<Told>), String> {
     let listener = Listener::default();
     let record = run_plan(plan, Box::new(listener.clone())).map_err(|error| error.to_string())?;
     let told = listener.0.lock().map(|mut told| std::mem::take(&mut *told)).unwrap_or_default();
@@ -49,7 +52,7 @@ fn told(plan: &Plan) -> Result<(RunRecord, Vec<(String, Event)>), String> {
 ///
 /// # Errors
 /// A clean run that is not clean, with its record; or what it lacks.
-pub fn local_cells(seed: u64) -> Result<Vec<Cell>, (Option<Box<(Plan, RunRecord)>>, String)> {
+pub fn local_cells(seed: u64) -> Result<Vec<Cell>, NoMatrix> {
     let mut all = Vec::new();
     for setup in Setup::ALL {
         let plan = base(seed, setup);

@@ -40,6 +40,8 @@ pub(super) struct Slots {
     places: BTreeMap<SharedSlot, String>,
     /// The slot that each was dealt last.
     last: BTreeMap<SharedSlot, Slot>,
+    /// Whether the job runs in the slots that were dealt out last.
+    runs: bool,
 }
 
 /// One distribution of slots.
@@ -127,6 +129,12 @@ impl Slots {
         living.retain(|slot, record| {
             self.last.get(&record.shared).is_none_or(|last| last == slot || !self.is_in_doubt(look, last))
         });
+        // What the leader itself has dealt it knows, also while the order is under way and the record still tells of an earlier one.
+        for (slot, record) in &mut living {
+            if self.last.get(&record.shared) == Some(slot) && self.places.get(&record.shared) == Some(&slot.0) {
+                record.since = self.attempt.map_or(record.since, |attempt| attempt.max(record.since));
+            }
+        }
         living
     }
 
@@ -243,7 +251,13 @@ impl Check for Slots {
                 self.offered.clear();
                 self.places.clear();
             }
-            Event::SlotReleased { task_manager, allocation, .. } => {
+            Event::SlotReleased { task_manager, slot, allocation } => {
+                let slot = (task_manager.clone(), *slot, *allocation);
+                let is_in_use = |deal: &Deal| deal.given.values().any(|given| *given == slot);
+                let is_its_place = self.places.values().any(|place| place == task_manager);
+                if self.runs && is_its_place && self.deal.as_ref().is_some_and(is_in_use) {
+                    out.report("slots", "released-in-use", format!("{slot:?}, in which the job runs, is released"));
+                }
                 self.void.insert((task_manager.clone(), *allocation));
             }
             Event::RestoreChosen { attempt, .. } => {
@@ -253,7 +267,12 @@ impl Check for Slots {
             Event::SlotAllocated { task_manager, slot, allocation, shared, .. } => {
                 self.allocated(look, *shared, (task_manager.clone(), *slot, *allocation), out);
             }
-            Event::JobStateChanged { to, .. } if to == "RUNNING" => self.judge_moves(out),
+            Event::JobStateChanged { to, .. } => {
+                self.runs = to == "RUNNING";
+                if self.runs {
+                    self.judge_moves(out);
+                }
+            }
             Event::TaskDeployed { subtask, attempt, task_manager, slot, allocation } => {
                 self.deployed(subtask, *attempt, &(task_manager.clone(), *slot, *allocation), out);
             }
@@ -373,6 +392,46 @@ mod tests {
             give(&mut story, 0, 2, 0);
             story.breaks("previous-slot", "previous-slot-not-used");
         }
+    }
+
+    /// The copies of a task that runs go with its slot. What was given back because the job runs elsewhere, or not at all, may go.
+    #[test]
+    fn a_slot_that_is_released_while_in_use_is_found() {
+        for (is_in_use, ends) in [(true, false), (true, true), (false, false)] {
+            let mut story = two_with_slots();
+            give(&mut story, 0, 1, 0);
+            give(&mut story, 1, 1, 1);
+            run(&mut story);
+            if ends {
+                let (job, from, to) = ("job".into(), "RUNNING".into(), "RESTARTING".into());
+                story.event("jobmanager", Event::JobStateChanged { job, from, to, reason: String::new() });
+            }
+            let machine = if is_in_use { 1 } else { 2 };
+            let (task_manager, allocation) = (format!("tm-{machine}"), allocation(machine, 0));
+            story.event(&task_manager.clone(), Event::SlotReleased { task_manager, slot: 0, allocation });
+            if is_in_use && !ends {
+                story.breaks("previous-slot", "released-in-use");
+            } else {
+                story.holds();
+            }
+        }
+    }
+
+    /// A leader deals a slot whose record tells of an earlier deployment; before the order arrives, somebody comes back who says to
+    /// hold the same since later. The leader knows better.
+    #[test]
+    fn what_was_dealt_last_is_later_than_any_record() {
+        let mut story = two_with_slots();
+        give(&mut story, 0, 1, 0);
+        give(&mut story, 1, 1, 1);
+        run(&mut story);
+        record(&mut story, 2, 0, 0, 2);
+        offer(&mut story, "tm-2");
+        story.restore(None, None);
+        give(&mut story, 0, 1, 0);
+        give(&mut story, 1, 1, 1);
+        run(&mut story);
+        story.holds();
     }
 
     /// Lost and not offered again, given back, damaged, or somewhere else since: any slot is right.

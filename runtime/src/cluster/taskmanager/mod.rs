@@ -268,8 +268,8 @@ impl TaskManager {
         self.heard_at = self.platform.clock.now();
         match message {
             ToTaskManager::Welcome { .. } | ToTaskManager::Heartbeat { .. } => {}
-            ToTaskManager::Deploy { slot, scaled_to, shared, since, spec, .. } => match self.scale_to(scaled_to) {
-                Ok(()) => self.deploy(slot, (shared, since), *spec).await,
+            ToTaskManager::Deploy { slot, scaled_to, shared, spec, .. } => match self.scale_to(scaled_to) {
+                Ok(()) => self.deploy(slot, shared, *spec).await,
                 Err(reason) => {
                     let failed = SubtaskReport::Failed(TaskFailure::Environment(reason));
                     self.report(spec.attempt, spec.subtask, failed);

@@ -41,7 +41,7 @@ impl TaskManager {
         Ok(())
     }
 
-    pub(super) async fn deploy(&mut self, slot: u32, to_hold: (SharedSlot, AttemptId), mut spec: SubtaskSpec) {
+    pub(super) async fn deploy(&mut self, slot: u32, shared: SharedSlot, mut spec: SubtaskSpec) {
         let (subtask, attempt) = (spec.subtask, spec.attempt);
         if attempt <= self.cancelled_up_to || self.tasks.contains_key(&(subtask, attempt)) {
             self.platform.journal.sometimes(Point::DeploymentCancelled, attempt <= self.cancelled_up_to);
@@ -60,11 +60,11 @@ impl TaskManager {
         {
             self.release(slot, held.allocation, true).await;
         }
-        let (allocation, (shared, since)) = (spec.allocation, to_hold);
-        let holds = HeldSlot { allocation, shared, since };
+        let allocation = spec.allocation;
+        let holds = HeldSlot { allocation, shared, since: attempt };
         self.slots[slot as usize] = Some(holds);
         if held != Some(holds) && self.config.cluster.task.local_recovery {
-            let record = StoredAllocation { allocation, slot, shared, since };
+            let record = StoredAllocation { allocation, slot, shared, since: attempt };
             // Without the record the slot is merely not recognised after a process restart.
             let _ = allocations::write_slot(&*self.platform.disk, record).await;
         }

@@ -208,7 +208,6 @@ fn output_must_descend_from_what_is_restored() {
     head.ledger.get_mut(&CheckpointId(4)).unwrap().previous = Some(CheckpointId(2));
     let choice = choose(&head, &condemned(&[4]), &ChoiceSettings::default()).unwrap();
     assert_eq!((choice.checkpoint, replayed(&choice)), (Some(CheckpointId(2)), vec![4]));
-    let mut head = head;
     head.ledger.get_mut(&CheckpointId(4)).unwrap().previous = None;
     let choice = choose(&head, &condemned(&[4]), &ChoiceSettings::default()).unwrap();
     assert_eq!(

@@ -39,7 +39,8 @@ fn only_what_keeps_the_job_manager_from_deleting_excuses() {
     let (own, other) = (fault("jobmanager"), fault("tm-1"));
     let nothing = |_: &mut Story| {};
     let died = |story: &mut Story| story.incarnation += 1;
-    let cases: [(&str, &dyn Fn(&mut Story), &dyn Fn(&mut Story), bool); 6] = [
+    type Step<'a> = &'a dyn Fn(&mut Story);
+    let cases: [(&str, Step, Step, bool); 6] = [
         ("fold[0]", &nothing, &nothing, false),
         ("fold[0]", &nothing, &own, true),
         ("fold[0]", &own, &nothing, false),

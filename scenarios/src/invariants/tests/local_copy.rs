@@ -109,7 +109,8 @@ fn a_copy_is_kept_for_the_newest_confirmation_of_its_keeper() {
         story.event("tm-1", Event::LocalCopyConfirmed { subtask: subtask(), checkpoint: CheckpointId(1) });
     };
     let disturbed = |story: &mut Story| story.fault(&FaultNotice::Disk { machine: "machine-2".into() });
-    let cases: [(&dyn Fn(&mut Story), bool); 9] = [
+    type Act<'a> = &'a dyn Fn(&mut Story);
+    let cases: [(Act, bool); 9] = [
         (&own, true),
         (&others, false),
         (&process, false),

@@ -296,7 +296,6 @@ impl Leader {
                 slot: slot.slot.index,
                 scaled_to: self.scaled_to,
                 shared,
-                since: slot.since,
                 spec: Box::new(spec),
             };
             self.peers.send(&slot.slot.task_manager, &message);
