@@ -205,9 +205,15 @@ events! {
     AlignmentAborted { subtask: Name, checkpoint: CheckpointId } on subtask,
     SnapshotSyncDone { subtask: Name, checkpoint: CheckpointId } on subtask,
     SnapshotAsyncStarted { subtask: Name, checkpoint: CheckpointId } on subtask,
+    /// One piece of a part that is uploaded in several is in the store. Nobody can see it yet.
+    PartPieceUploaded { subtask: Name, checkpoint: CheckpointId, object: String, piece: u32 } on subtask,
     PartUploaded { subtask: Name, checkpoint: CheckpointId, object: String, bytes: u64 } on subtask,
+    /// Its files are there, and nothing of them is in primary yet.
+    NativeCheckpointTaken { subtask: Name, checkpoint: CheckpointId, operator: Name } on subtask,
     NativeCheckpointWritten { subtask: Name, checkpoint: CheckpointId, files: u32, reused: u32 } on subtask,
     SnapshotAsyncDone { subtask: Name, checkpoint: CheckpointId } on subtask,
+    /// A flush or a compaction failed: the task fails with it.
+    DatabaseBroken { subtask: Name, reason: String } on subtask,
     SnapshotFailed { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
     TaskNotifiedComplete { subtask: Name, checkpoint: CheckpointId } on subtask,
     TaskNotifiedAborted { subtask: Name, checkpoint: CheckpointId } on subtask,
@@ -257,6 +263,8 @@ events! {
     SinkVoided { sink: Name, checkpoint: CheckpointId } on sink,
     ObjectCreated { object: String, bytes: u64 } on object,
     ObjectDeleted { object: String } on object,
+    /// What was left of an upload in pieces was removed.
+    UploadDiscarded { object: String } on object,
     OrphanSwept { object: String } on object,
     PrimaryRetried { object: String, operation: String, error: String } on object,
     // ---- deliberate faults (`crate::sabotage`)

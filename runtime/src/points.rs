@@ -96,6 +96,7 @@ points! {
     Sometimes CreateTaken = "create-taken": "a create found its name taken by other bytes",
     Reachable CreateStillInDoubt = "create-still-in-doubt": "a create's name exists and could not be read to see whose it is",
     Reachable CreateGivenUpInDoubt = "create-given-up-in-doubt": "a create was given up without its outcome being known",
+    Reachable UploadGivenUp = "upload-given-up": "an upload in pieces was given up in the middle",
     Sometimes MetadataRetried = "metadata-retried": "writing a checkpoint's metadata was tried again",
     Sometimes ManifestRetried = "manifest-retried": "writing a sink's manifest was tried again",
     Sometimes HeadEntryRetried = "head-entry-retried": "writing a head entry was tried again",

@@ -130,6 +130,7 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             max_concurrent: s.max_concurrent,
             retained: s.retained,
             tolerable_failures: s.tolerable_failures,
+            ..CheckpointConfig::default()
         },
         fallback_behind_commit: match s.fallback_behind_commit {
             FallbackBehindCommit::Replay => runtime::recovery::choice::FallbackBehindCommit::Replay,
@@ -149,6 +150,10 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             },
             store_operation_timeout: ms(s.store_operation_timeout_ms),
             store_total_timeout: ms(s.store_total_timeout_ms),
+            transfer_piece_bytes: match s.transfer_piece_bytes {
+                0 => TaskSettings::default().transfer_piece_bytes,
+                bytes => bytes,
+            },
             connect_timeout: ms(s.connect_timeout_ms),
             source_batch_records: s.source_batch_records,
             watermark_interval: TaskSettings::default().watermark_interval,

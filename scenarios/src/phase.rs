@@ -100,7 +100,10 @@ impl Phase {
             {
                 Phase::Align
             }
-            Event::SnapshotSyncDone { .. } | Event::SnapshotAsyncStarted { .. } | Event::PartUploaded { .. }
+            Event::SnapshotSyncDone { .. }
+            | Event::SnapshotAsyncStarted { .. }
+            | Event::PartPieceUploaded { .. }
+            | Event::PartUploaded { .. }
                 if running =>
             {
                 Phase::Snapshot

@@ -162,6 +162,10 @@ impl Verbs for Stage {
     fn objects(&self, prefix: &str) -> Vec<String> {
         self.objects.borrow().iter().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
+    fn needed_by(&self, _checkpoint: u64) -> Vec<String> {
+        Vec::new()
+    }
+    fn put_back(&self, _name: &str) {}
     fn lose_object(&self, name: &str) {
         self.objects.borrow_mut().retain(|object| object != name);
     }

@@ -15,7 +15,7 @@ use runtime::{
 use sim::{Direction, DiskFault, Echo, FaultId, LabelPattern, SimDisk, Slow, StoreFault, StoreFaultKind, World};
 
 use crate::{
-    invariants::{FaultNotice, Truth},
+    invariants::{FaultNotice, Formats, RuntimeFormats, Truth},
     nemesis::{Notice, Resume, StoreTrouble, Trouble, Verbs},
     plan::{
         Damage, DiskErrorKind, DiskOperation, ReadDamage, StoreErrorKind, StoreOperation,
@@ -35,6 +35,8 @@ pub struct WorldVerbs {
     cuts: RefCell<BTreeSet<(String, String)>>,
     armed: RefCell<BTreeMap<u64, FaultId>>,
     next_armed: Cell<u64>,
+    /// Objects as they were before they were lost or corrupted.
+    destroyed: RefCell<BTreeMap<String, Bytes>>,
     /// Of the job that processes are started with.
     parallelism: Rc<Cell<u32>>,
     wishes: Rc<Wishes>,
@@ -61,6 +63,7 @@ impl WorldVerbs {
             cuts: RefCell::default(),
             armed: RefCell::default(),
             next_armed: Cell::new(0),
+            destroyed: RefCell::default(),
             parallelism,
             wishes,
         }
@@ -95,6 +98,13 @@ impl WorldVerbs {
         }
     }
 
+    /// Keeps what is about to be destroyed.
+    fn remember(&self, name: &str, object: &ObjectName) {
+        if let Some(bytes) = self.world.store().peek(object) {
+            self.destroyed.borrow_mut().entry(name.to_string()).or_insert(bytes);
+        }
+    }
+
     fn arm(&self, fault: FaultId) -> u64 {
         let number = self.next_armed.get();
         self.next_armed.set(number + 1);
@@ -110,6 +120,7 @@ fn channel(name: &str) -> LabelPattern {
 fn store_operation(operation: StoreOperation) -> sim::StoreOperation {
     match operation {
         StoreOperation::Create => sim::StoreOperation::Create,
+        StoreOperation::Upload => sim::StoreOperation::Upload,
         StoreOperation::Read => sim::StoreOperation::Read,
         StoreOperation::List => sim::StoreOperation::List,
         StoreOperation::Delete => sim::StoreOperation::Delete,
@@ -131,6 +142,7 @@ impl Verbs for WorldVerbs {
             Notice::Object { name } => FaultNotice::Object { name },
             Notice::LocalFile { machine, path } => FaultNotice::LocalFile { machine, path },
             Notice::Disk { machine } => FaultNotice::Disk { machine },
+            Notice::NativeCode { process } => FaultNotice::NativeCode { process },
             Notice::Process { process } => FaultNotice::Process { process },
             Notice::Clock { process, wrong } => FaultNotice::Clock { process, wrong },
             Notice::Environment { what } => FaultNotice::Environment { what },
@@ -329,7 +341,13 @@ impl Verbs for WorldVerbs {
             DiskOperation::Remove => sim::DiskOperation::RemoveTree,
             DiskOperation::List => sim::DiskOperation::List,
             DiskOperation::SyncDirectory => sim::DiskOperation::SyncDir,
+            DiskOperation::NativeRead => sim::DiskOperation::NativeRead,
+            DiskOperation::NativeWrite => sim::DiskOperation::NativeWrite,
             DiskOperation::Adopt => sim::DiskOperation::Adopt,
+            DiskOperation::DatabaseOpen => sim::DiskOperation::DatabaseOpen,
+            DiskOperation::DatabaseFlush => sim::DiskOperation::DatabaseFlush,
+            DiskOperation::DatabaseCompact => sim::DiskOperation::DatabaseCompact,
+            DiskOperation::DatabaseCheckpoint => sim::DiskOperation::DatabaseCheckpoint,
         };
         let error = match error {
             DiskErrorKind::InputOutput => sim::DiskErrorKind::Io,
@@ -356,15 +374,35 @@ impl Verbs for WorldVerbs {
         self.world.store().list(prefix).into_iter().map(|meta| meta.name.as_str().to_string()).collect()
     }
 
+    fn needed_by(&self, checkpoint: u64) -> Vec<String> {
+        let store = self.world.store();
+        let suffix = format!("/chk-{checkpoint}/_metadata");
+        let metadata = store.list("checkpoints/").into_iter().find(|meta| meta.name.as_str().ends_with(&suffix));
+        let Some(bytes) = metadata.as_ref().and_then(|meta| store.peek(&meta.name)) else { return Vec::new() };
+        let Ok(snapshots) = RuntimeFormats.metadata(&bytes) else { return Vec::new() };
+        let parts = snapshots.values().flat_map(|snapshot| &snapshot.parts);
+        parts.filter_map(|part| Some(part.object()?.to_string())).collect()
+    }
+
+    fn put_back(&self, name: &str) {
+        if let Some(bytes) = self.destroyed.borrow_mut().remove(name)
+            && let Ok(name) = ObjectName::new(name)
+        {
+            self.world.store().put(&name, bytes);
+        }
+    }
+
     fn lose_object(&self, name: &str) {
-        if let Ok(name) = ObjectName::new(name) {
-            self.world.store().lose(&name);
+        if let Ok(object) = ObjectName::new(name) {
+            self.remember(name, &object);
+            self.world.store().lose(&object);
         }
     }
 
     fn corrupt_object(&self, name: &str) {
-        if let Ok(name) = ObjectName::new(name) {
-            self.world.store().corrupt(&name);
+        if let Ok(object) = ObjectName::new(name) {
+            self.remember(name, &object);
+            self.world.store().corrupt(&object);
         }
     }
 
@@ -426,6 +464,10 @@ impl Truth for WorldTruth<'_> {
 
     fn objects(&self, prefix: &str) -> Vec<(String, u64)> {
         self.0.store().list(prefix).into_iter().map(|meta| (meta.name.as_str().to_string(), meta.length)).collect()
+    }
+
+    fn unfinished(&self, prefix: &str) -> Vec<String> {
+        self.0.store().unfinished(prefix).into_iter().map(|name| name.as_str().to_string()).collect()
     }
 
     fn object(&self, name: &str) -> Option<Bytes> {

@@ -50,6 +50,11 @@ pub enum DiskOperation {
     /// Of a file of a native directory.
     NativeRead,
     NativeWrite,
+    /// What a database does to the device its scratch directory is on.
+    DatabaseOpen,
+    DatabaseFlush,
+    DatabaseCompact,
+    DatabaseCheckpoint,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -295,6 +300,30 @@ impl Disk {
         let mut state = self.state.borrow_mut();
         state.faults.push(Armed { fault, fired: 0 });
         FaultId(state.faults.len() - 1)
+    }
+
+    /// Whether a database finds this device broken, or full, as it says it itself. Its files take no room here, since nothing of
+    /// them outlives the process; but to a full device it can add nothing either.
+    pub fn database_error(&self, operation: DiskOperation) -> Option<String> {
+        let mut state = self.state.borrow_mut();
+        let is_full = state.used() >= state.config.capacity_bytes;
+        let scratch = RelPath::new("native").ok()?;
+        match state.take_fault(operation, &scratch) {
+            Some(DiskErrorKind::Io | DiskErrorKind::Vanished) => Some("IO error: Input/output error"),
+            Some(DiskErrorKind::Denied) => Some("IO error: Permission denied"),
+            Some(DiskErrorKind::NoSpace) => Some("IO error: No space left on device"),
+            None | Some(DiskErrorKind::Nothing) => is_full.then_some("IO error: No space left on device"),
+        }
+        .map(|error| {
+            error.to_string()
+                + match operation {
+                    DiskOperation::DatabaseOpen => ": While open a file for appending",
+                    DiskOperation::DatabaseFlush | DiskOperation::DatabaseCompact => {
+                        ": While appending to a table file"
+                    }
+                    _ => ": While link file to the native checkpoint",
+                }
+        })
     }
 
     pub fn fired(&self, fault: FaultId) -> u32 {

@@ -328,38 +328,61 @@ impl LocalDisk for SimLocalDisk {
         })
     }
 
-    fn read_native(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<Bytes, DiskError>> {
+    fn native_length(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<u64, DiskError>> {
+        let (path, keep) = (native_path(from, subdirectory).join(file), from.clone());
+        boxed(async move {
+            self.0.alive_or_never().await;
+            let length = std::fs::metadata(&path).map_err(|error| io(&self.scratch(), &error))?.len();
+            drop(keep);
+            Ok(length)
+        })
+    }
+
+    fn read_native(
+        &self,
+        from: &NativeDir,
+        subdirectory: &str,
+        file: &str,
+        range: Range<u64>,
+    ) -> Fut<'_, Result<Bytes, DiskError>> {
         let (path, keep) = (native_path(from, subdirectory).join(file), from.clone());
         boxed(async move {
             self.0.alive_or_never().await;
             let name = self.scratch();
-            let bytes = std::fs::read(&path).map_err(|error| io(&name, &error))?;
+            let bytes = Bytes::from(std::fs::read(&path).map_err(|error| io(&name, &error))?);
             drop(keep);
-            let total = bytes.len() as u64;
-            self.disk().operate(&self.0, DiskOperation::NativeRead, &name, total, |_, _| Ok(Bytes::from(bytes))).await
+            let length = bytes.len() as u64;
+            if range.start > range.end || range.end > length {
+                let detail = format!("the file has {length} bytes, {}..{} were wanted", range.start, range.end);
+                return Err(DiskError::Io { path: name, detail });
+            }
+            let wanted = bytes.slice(range.start as usize..range.end as usize);
+            let total = wanted.len() as u64;
+            self.disk().operate(&self.0, DiskOperation::NativeRead, &name, total, |_, _| Ok(wanted)).await
         })
     }
 
-    fn write_native(
+    fn create_native(
         &self,
         to: &NativeDir,
         subdirectory: &str,
         file: &str,
-        bytes: Bytes,
-    ) -> Fut<'_, Result<(), DiskError>> {
+    ) -> Fut<'_, Result<Box<dyn DiskFile>, DiskError>> {
         let (directory, file, keep) = (native_path(to, subdirectory), file.to_string(), to.clone());
         boxed(async move {
             let name = self.scratch();
-            let total = bytes.len() as u64;
-            self.disk().operate(&self.0, DiskOperation::NativeWrite, &name, total, |_, _| Ok(())).await?;
+            self.disk().operate(&self.0, DiskOperation::NativeWrite, &name, 0, |_, _| Ok(())).await?;
             std::fs::create_dir_all(&directory).map_err(|error| io(&name, &error))?;
             let path = directory.join(&file);
-            if path.exists() {
-                return Err(DiskError::Exists(name));
+            // What has a link to an older one keeps it.
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&name, &error)),
+                _ => {}
             }
-            std::fs::write(path, &bytes).map_err(|error| io(&name, &error))?;
-            drop(keep);
-            Ok(())
+            let open = std::fs::OpenOptions::new().append(true).create_new(true).open(&path);
+            let file =
+                NativeFile { owner: (*self.0).clone(), file: open.map_err(|error| io(&name, &error))?, _keep: keep };
+            Ok(Box::new(SimNativeFile(Local::new(file))) as Box<dyn DiskFile>)
         })
     }
 
@@ -391,6 +414,40 @@ struct OpenFile {
 impl OpenFile {
     fn gone(path: &RelPath) -> DiskError {
         DiskError::Io { path: path.clone(), detail: "the disk was wiped under the open file".to_string() }
+    }
+}
+
+/// A file of a native directory. It takes no room of the simulated disk, which holds what outlives a process, but nothing can be
+/// added to it while that disk is full.
+struct NativeFile {
+    owner: Rc<Incarnation>,
+    file: std::fs::File,
+    _keep: NativeDir,
+}
+
+struct SimNativeFile(Local<NativeFile>);
+
+impl DiskFile for SimNativeFile {
+    fn append(&mut self, bytes: Bytes) -> Fut<'_, Result<(), DiskError>> {
+        let file = &*self.0;
+        boxed(async move {
+            let name = RelPath::new("native").expect("a plain path");
+            let (length, subject) = (bytes.len() as u64, name.clone());
+            let disk = &file.owner.machine.disk;
+            disk.operate(&file.owner, DiskOperation::NativeWrite, &name, length, move |state, _| {
+                if state.used() + length > state.config.capacity_bytes {
+                    Err(DiskError::NoSpace(subject))
+                } else {
+                    Ok(())
+                }
+            })
+            .await?;
+            std::io::Write::write_all(&mut &file.file, &bytes).map_err(|error| io(&name, &error))
+        })
+    }
+
+    fn sync(&mut self) -> Fut<'_, Result<(), DiskError>> {
+        boxed(std::future::ready(Ok(())))
     }
 }
 

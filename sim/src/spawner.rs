@@ -7,6 +7,7 @@ use runtime::platform::{Fut, NativeError, NativeOp, Spawner, Task};
 
 use crate::{
     config::draw,
+    disk::DiskOperation,
     local::{Local, LocalFuture, boxed},
     process::Incarnation,
     run::panic_message,
@@ -25,6 +26,18 @@ fn cost(op: NativeOp) -> (Range<Duration>, Range<Duration>) {
         NativeOp::DatabaseCompact => (micros(500, 10_000), micros(500, 10_000)),
         NativeOp::DatabaseCheckpoint => (micros(200, 2_000), micros(200, 2_000)),
         NativeOp::DatabaseClose => (micros(100, 1_000), micros(100, 1_000)),
+    }
+}
+
+/// What a call does to the disk. RocksDB's own files lie in a directory of the real machine, which cannot be made to fail; so the
+/// simulated disk is asked in its place, and the call fails without having been made, as RocksDB's would.
+fn device_operation(op: NativeOp) -> Option<DiskOperation> {
+    match op {
+        NativeOp::Encode | NativeOp::DatabaseClose => None,
+        NativeOp::DatabaseOpen => Some(DiskOperation::DatabaseOpen),
+        NativeOp::DatabaseFlush => Some(DiskOperation::DatabaseFlush),
+        NativeOp::DatabaseCompact => Some(DiskOperation::DatabaseCompact),
+        NativeOp::DatabaseCheckpoint => Some(DiskOperation::DatabaseCheckpoint),
     }
 }
 
@@ -66,6 +79,11 @@ impl Spawner for SimSpawner {
                 owner.pause(before).await;
             }
             owner.alive_or_never().await;
+            if let Some(error) = device_operation(op).and_then(|op| owner.machine.disk.database_error(op)) {
+                owner.pause(after).await;
+                owner.alive_or_never().await;
+                return Err(NativeError::Device(error));
+            }
             let result = call.run(op);
             owner.pause(after).await;
             owner.alive_or_never().await;

@@ -35,15 +35,21 @@ pub struct FaultId(pub(crate) usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum StoreOperation {
+    /// Of an object at once, or of what was uploaded in pieces.
     Create,
+    /// Beginning an upload, one piece of it, giving it up.
+    Upload,
+    /// Of an object's bytes.
     Read,
+    /// Also of unfinished uploads.
     List,
+    /// Also of unfinished uploads.
     Delete,
 }
 
 impl StoreOperation {
     pub(crate) fn changes_something(self) -> bool {
-        matches!(self, StoreOperation::Create | StoreOperation::Delete)
+        matches!(self, StoreOperation::Create | StoreOperation::Upload | StoreOperation::Delete)
     }
 }
 
@@ -116,6 +122,10 @@ pub struct StoreEffect {
     pub effect: Effect,
 }
 
+fn no_upload() -> StoreError {
+    StoreError::Permanent("there is no such upload: it was given up, or discarded".to_string())
+}
+
 type Subscriber = Rc<dyn Fn(&World, &StoreEffect)>;
 
 pub(crate) struct Request {
@@ -130,10 +140,18 @@ struct Armed {
     fired: u32,
 }
 
+/// An object that is being uploaded in pieces.
+struct Unfinished {
+    name: ObjectName,
+    pieces: Vec<Bytes>,
+}
+
 pub(crate) struct StoreState {
     pub config: StoreConfig,
     pub rng: Stream,
     objects: BTreeMap<ObjectName, Bytes>,
+    uploads: BTreeMap<u64, Unfinished>,
+    next_upload: u64,
     log: Vec<StoreEffect>,
     /// Until when each process's link to the store is taken, in nanoseconds; true: what it sends.
     links: BTreeMap<(Arc<str>, bool), u64>,
@@ -164,6 +182,8 @@ impl StoreState {
             config,
             rng,
             objects: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+            next_upload: 0,
             log: Vec::new(),
             links: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -201,6 +221,13 @@ impl SimStore {
 
     pub fn peek(&self, name: &ObjectName) -> Option<Bytes> {
         self.state.borrow().objects.get(name).cloned()
+    }
+
+    /// Names that start with `prefix` of objects that were begun in pieces and neither finished nor given up, sorted, each once.
+    pub fn unfinished(&self, prefix: &str) -> Vec<ObjectName> {
+        let state = self.state.borrow();
+        let names: BTreeSet<_> = state.uploads.values().map(|u| &u.name).collect();
+        names.into_iter().filter(|name| name.as_str().starts_with(prefix)).cloned().collect()
     }
 
     /// Puts an object there, for a set-up; not logged. It replaces what was there.
@@ -337,6 +364,53 @@ impl SimStore {
         }
         self.note(Some(owner), name, length, if free { Effect::Created } else { Effect::Refused });
         if free { Ok(()) } else { Err(StoreError::Exists) }
+    }
+
+    /// Whether any upload in pieces was ever begun.
+    pub(crate) fn has_begun_uploads(&self) -> bool {
+        self.state.borrow().next_upload > 0
+    }
+
+    pub(crate) fn begin_upload(&self, name: &ObjectName) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let number = state.next_upload;
+        state.next_upload += 1;
+        state.uploads.insert(number, Unfinished { name: name.clone(), pieces: Vec::new() });
+        number
+    }
+
+    /// Stores a piece, in the place of the one that has its number.
+    pub(crate) fn put_piece(&self, upload: u64, number: u32, piece: Bytes) -> Result<(), StoreError> {
+        let mut state = self.state.borrow_mut();
+        let upload = state.uploads.get_mut(&upload).ok_or_else(no_upload)?;
+        let number = number as usize;
+        let have = upload.pieces.len();
+        match upload.pieces.get_mut(number) {
+            Some(present) => *present = piece,
+            None if number == have => upload.pieces.push(piece),
+            None => return Err(StoreError::Permanent(format!("piece {number} comes before piece {have}"))),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish_upload(&self, owner: &Incarnation, upload: u64, name: &ObjectName) -> Result<(), StoreError> {
+        let bytes = self.state.borrow().uploads.get(&upload).map(|upload| Bytes::from(upload.pieces.concat()));
+        let Some(bytes) = bytes else {
+            // Finished before, or discarded.
+            let taken = self.state.borrow().objects.contains_key(name);
+            return Err(if taken { StoreError::Exists } else { no_upload() });
+        };
+        self.create(owner, name, bytes)?;
+        self.abort_upload(upload);
+        Ok(())
+    }
+
+    pub(crate) fn abort_upload(&self, upload: u64) {
+        self.state.borrow_mut().uploads.remove(&upload);
+    }
+
+    pub(crate) fn discard_unfinished(&self, name: &ObjectName) {
+        self.state.borrow_mut().uploads.retain(|_, upload| upload.name != *name);
     }
 
     pub(crate) fn delete(&self, owner: &Incarnation, name: &ObjectName) {

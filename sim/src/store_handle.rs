@@ -4,7 +4,7 @@ use std::{ops::Range, rc::Rc};
 
 use bytes::Bytes;
 use rand::RngExt;
-use runtime::platform::{Fut, Mono, ObjectMeta, ObjectName, PrimaryStorage, StoreError};
+use runtime::platform::{Fut, Mono, ObjectMeta, ObjectName, PrimaryStorage, StoreError, Upload};
 
 use crate::{
     completion::Completion,
@@ -137,6 +137,53 @@ impl SimPrimary {
     }
 }
 
+/// An upload in pieces. What was stored of it stays in the store until it is finished, given up or discarded, whatever becomes of
+/// the process.
+struct SimUpload<'a> {
+    primary: &'a SimPrimary,
+    name: ObjectName,
+    number: u64,
+}
+
+impl SimUpload<'_> {
+    fn asked(&self, operation: StoreOperation, upload_bytes: u64, by: Mono) -> Asked {
+        Asked { operation, name: self.name.to_string(), upload_bytes, by }
+    }
+}
+
+impl Upload for SimUpload<'_> {
+    fn put(&mut self, number: u32, piece: Bytes, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        boxed(async move {
+            let upload = self.number;
+            let asked = self.asked(StoreOperation::Upload, piece.len() as u64, by);
+            let effect = move |_: &Rc<Incarnation>, store: &SimStore| (store.put_piece(upload, number, piece), 0);
+            self.primary.request(asked, effect, |_, value| value).await
+        })
+    }
+
+    fn finish(&mut self, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        boxed(async move {
+            let (upload, name) = (self.number, self.name.clone());
+            let asked = self.asked(StoreOperation::Create, 0, by);
+            let effect =
+                move |owner: &Rc<Incarnation>, store: &SimStore| (store.finish_upload(owner, upload, &name), 0);
+            self.primary.request(asked, effect, |_, value| value).await
+        })
+    }
+
+    fn abort(&mut self, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        boxed(async move {
+            let upload = self.number;
+            let asked = self.asked(StoreOperation::Upload, 0, by);
+            let effect = move |_: &Rc<Incarnation>, store: &SimStore| {
+                store.abort_upload(upload);
+                (Ok(()), 0)
+            };
+            self.primary.request(asked, effect, |_, value| value).await
+        })
+    }
+}
+
 impl PrimaryStorage for SimPrimary {
     fn create(&self, name: &ObjectName, parts: Vec<Bytes>, by: Mono) -> Fut<'_, Result<(), StoreError>> {
         let name = name.clone();
@@ -152,6 +199,48 @@ impl PrimaryStorage for SimPrimary {
                 by,
             };
             let effect = move |owner: &Rc<Incarnation>, store: &SimStore| (store.create(owner, &name, bytes), 0);
+            self.request(asked, effect, |_, value| value).await
+        })
+    }
+
+    fn upload<'a>(&'a self, name: &ObjectName, by: Mono) -> Fut<'a, Result<Box<dyn Upload + 'a>, StoreError>> {
+        let name = name.clone();
+        boxed(async move {
+            let asked = Asked { operation: StoreOperation::Upload, name: name.to_string(), upload_bytes: 0, by };
+            let begun = name.clone();
+            let effect = move |_: &Rc<Incarnation>, store: &SimStore| (Ok(store.begin_upload(&begun)), 0);
+            let number = self.request(asked, effect, |_, value| value).await?;
+            Ok(Box::new(SimUpload { primary: self, name, number }) as Box<dyn Upload + 'a>)
+        })
+    }
+
+    fn unfinished(&self, prefix: &str, by: Mono) -> Fut<'_, Result<Vec<ObjectName>, StoreError>> {
+        let prefix = prefix.to_string();
+        boxed(async move {
+            // Where nothing was ever begun, the question takes no time and draws no chance: a run in which nothing comes in pieces is
+            // the same run, whether anybody asks or not.
+            if !self.0.world.store().has_begun_uploads() {
+                self.0.alive_or_never().await;
+                return Ok(Vec::new());
+            }
+            let asked = Asked { operation: StoreOperation::List, name: prefix.clone(), upload_bytes: 0, by };
+            let effect = move |_: &Rc<Incarnation>, store: &SimStore| {
+                let found = store.unfinished(&prefix);
+                let length = found.len() as u64 * 100;
+                (Ok(found), length)
+            };
+            self.request(asked, effect, |_, value| value).await
+        })
+    }
+
+    fn discard_unfinished(&self, name: &ObjectName, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        let name = name.clone();
+        boxed(async move {
+            let asked = Asked { operation: StoreOperation::Delete, name: name.to_string(), upload_bytes: 0, by };
+            let effect = move |_: &Rc<Incarnation>, store: &SimStore| {
+                store.discard_unfinished(&name);
+                (Ok(()), 0)
+            };
             self.request(asked, effect, |_, value| value).await
         })
     }

@@ -16,7 +16,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use runtime::platform::{
-    Address, AdoptMethod, Platform, RelPath, TaskEnd,
+    Address, AdoptMethod, ObjectName, Platform, RelPath, TaskEnd,
     real::{RealConfig, RealWorld},
     timeout,
 };
@@ -96,7 +96,8 @@ mod real {
         let crosses = device(near.path()) != device(far.path());
         world.block_on(async {
             let native = disk.native_dir().await.expect("a directory");
-            disk.write_native(&native, "", "1.sst", "table".into()).await.expect("written");
+            let mut file = disk.create_native(&native, "", "1.sst").await.expect("begun");
+            file.append("table".into()).await.expect("written");
             for (name, place, copied) in [("root-0", &near, false), ("root-1", &far, crosses)] {
                 let copy = RelPath::new(format!("{name}/localState/chk_1")).expect("plain");
                 let linked = disk.adopt(&native, "", &["1.sst".to_string()], &copy).await.expect("adopted");
@@ -112,6 +113,37 @@ mod real {
                 assert!(disk.list(&copy).await.expect("listed").is_empty());
             }
             assert!(disk.list(&RelPath::new("localState").expect("plain")).await.expect("listed").is_empty());
+        });
+    }
+
+    /// Objects outside of the shared directory come in pieces too. What is left of one is found, and the directory of a savepoint goes
+    /// with the last of it, but none above.
+    #[test]
+    fn savepoints_elsewhere_come_in_pieces() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let away = tempfile::tempdir().expect("a temporary directory");
+        let world = RealWorld::new("here", RealConfig::below(root.path(), "here")).expect("the real world");
+        let Platform { primary, clock, .. } = world.platform();
+        let by = clock.now() + PATIENCE;
+        let directory = away.path().join("kept/savepoint-1");
+        let below = primary.locate(directory.to_str().expect("UTF-8")).expect("a place");
+        let name = |part: &str| ObjectName::new(format!("{below}/{part}")).expect("plain");
+        world.block_on(async {
+            let mut whole = primary.upload(&name("whole"), by).await.expect("begins");
+            whole.put(0, "one ".into(), by).await.expect("stores");
+            whole.put(1, "two".into(), by).await.expect("stores");
+            whole.finish(by).await.expect("finishes");
+            assert_eq!(std::fs::read(directory.join("whole")).expect("it is there"), b"one two");
+            assert_eq!(primary.read(&name("whole"), None, by).await.expect("reads"), "one two");
+            let mut left = primary.upload(&name("left"), by).await.expect("begins");
+            left.put(0, "one".into(), by).await.expect("stores");
+            let prefix = format!("{below}/");
+            assert_eq!(primary.unfinished(&prefix, by).await.expect("looks"), [name("left")]);
+            primary.delete(&name("whole"), by).await.expect("deletes");
+            assert!(directory.exists(), "what is left of the other is still in it");
+            primary.discard_unfinished(&name("left"), by).await.expect("discards");
+            assert!(primary.unfinished(&prefix, by).await.expect("looks").is_empty());
+            assert!(!directory.exists() && away.path().join("kept").exists());
         });
     }
 

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use runtime::journal::{Event, EventKind};
+use runtime::{
+    journal::{Event, EventKind},
+    state::BackendKind,
+};
 use scenarios::plan::{Plan, Settings};
 use weir_tests::tales::{Tale, calm, tell};
 
@@ -120,4 +123,77 @@ fn five_hundred_checkpoints_leave_nothing_behind() {
     let needed = stock.needed();
     assert!(stock.swept.iter().all(|object| !needed.contains(object)), "{:?}", stock.swept);
     assert!(stock.swept.len() as u64 <= parts, "{:?}", stock.swept);
+}
+
+/// What the store holds below the checkpoints of a job with databases, by its objects' lengths.
+#[derive(Default)]
+struct NativeStock {
+    live: BTreeMap<String, u64>,
+    completed: u64,
+    most_objects: usize,
+    most_bytes: u64,
+    written_bytes: u64,
+    /// Files of each native checkpoint, and how many of them an earlier one wrote.
+    files: Vec<(u32, u32)>,
+    /// Parts that each checkpoint uploaded.
+    uploaded: BTreeMap<u64, u64>,
+    swept: Vec<String>,
+}
+
+impl NativeStock {
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::ObjectCreated { object, bytes } if object.starts_with("checkpoints/") => {
+                self.live.insert(object.clone(), *bytes);
+                self.written_bytes += bytes;
+            }
+            Event::ObjectDeleted { object } => {
+                self.live.remove(object);
+            }
+            Event::PartUploaded { checkpoint, .. } => *self.uploaded.entry(checkpoint.0).or_default() += 1,
+            Event::NativeCheckpointWritten { files, reused, .. } => self.files.push((*files, *reused)),
+            // By now all that the completion before has dropped is gone.
+            Event::CheckpointTriggered { .. } => {
+                self.most_objects = self.most_objects.max(self.live.len());
+                self.most_bytes = self.most_bytes.max(self.live.values().sum());
+            }
+            Event::CheckpointCompleted { .. } => self.completed += 1,
+            Event::OrphanSwept { object } => self.swept.push(object.clone()),
+            _ => {}
+        }
+    }
+}
+
+/// Five hundred native checkpoints of RocksDB in a simulated hour: compaction folds old increments away, so that what is referred
+/// to stays bounded; and nothing is left that nobody refers to (that it is so at the end is an invariant of the run itself).
+#[test]
+fn five_hundred_native_checkpoints_fold_their_increments_away() {
+    let mut plan = an_hour();
+    plan.settings.backend = BackendKind::RocksDb;
+    plan.settings.transfer_piece_bytes = 700;
+    plan.workload.parallelism = 1;
+    let tale = tell(&plan);
+    tale.ends_well();
+    assert_eq!(tale.lines(&[EventKind::CheckpointAborted]), "");
+    let mut stock = NativeStock::default();
+    tale.events.iter().for_each(|told| stock.tell(&told.event));
+    assert!(stock.completed >= 500, "{} checkpoints", stock.completed);
+    let files = |range: std::ops::Range<usize>| stock.files[range].iter().map(|(files, _)| *files).max().unwrap_or(0);
+    let all = stock.files.len();
+    let (early, late) = (files(0..50), files(all - 50..all));
+    let reused = stock.files.iter().filter(|(_, reused)| *reused > 0).count();
+    println!(
+        "{} checkpoints, {} bytes written; at most {} objects with {} bytes referred to; at most {early} files in each of the \
+         first native checkpoints and {late} in each of the last, {reused} of {all} use files of earlier ones",
+        stock.completed, stock.written_bytes, stock.most_objects, stock.most_bytes
+    );
+    assert!(reused * 2 > all, "{reused} of {all} native checkpoints use files of earlier ones");
+    assert!(late <= early + 2, "{early} files at first, {late} in the end: increments do not fold away");
+    // A retained checkpoint refers to its files, its metadata, and at most as many other parts as one uploads.
+    let of_one = u64::from(files(0..all)) + stock.uploaded.values().max().copied().unwrap_or(0) + 1;
+    let bound = u64::from(plan.settings.retained) * of_one;
+    assert!(stock.most_objects as u64 <= bound, "{} objects at a time, {bound} are allowed", stock.most_objects);
+    assert!(stock.most_bytes * 20 < stock.written_bytes, "{} bytes stay", stock.most_bytes);
+    assert!(stock.swept.len() as u64 <= of_one, "{:?}", stock.swept);
+    assert!(tale.count(|told| matches!(told.event, Event::PartPieceUploaded { .. })) > 100, "some travel in pieces");
 }

@@ -386,7 +386,14 @@ impl Coordinator {
                     pending.acks.insert(subtask, ack);
                     out.push(Command::Journal(Event::CheckpointAcked { subtask: self.name(subtask), checkpoint }));
                     match known {
-                        Ok(()) => {}
+                        Ok(()) => {
+                            if let Some(reason) = self.beyond_budget() {
+                                let (subtask, reason_of) = (self.name(subtask), reason.clone());
+                                let event = Event::CheckpointDeclined { subtask, checkpoint, reason: reason_of };
+                                out.push(Command::Journal(event));
+                                self.abort(checkpoint, &reason, true, now, out);
+                            }
+                        }
                         Err(_) if self.config.sabotage.is(Sabotage::BasedOnUnconfirmed) => {
                             out.push(Command::Journal(Sabotage::BasedOnUnconfirmed.marker()));
                         }
@@ -401,6 +408,20 @@ impl Coordinator {
             }
             _ => self.discard_late(ack, out),
         }
+    }
+
+    /// Why the JobManager cannot hold what its checkpoints under way carry, if it cannot: all of it lies in its memory until their
+    /// metadata is written.
+    fn beyond_budget(&self) -> Option<String> {
+        let pending = self.pending.values().chain(self.finalizing.iter().map(|finalizing| &finalizing.pending));
+        let sum: u64 = pending.flat_map(|p| p.acks.values()).map(|ack| ack.snapshot.inline_bytes()).sum();
+        let budget = self.config.inline_state_budget_bytes;
+        (sum > budget).then(|| {
+            format!(
+                "the state that travels with acknowledgements has {sum} bytes together, and the JobManager takes at most {budget} \
+                 (state.backend.jobmanager.max-total-size): raise that, or keep state in files (state.backend: filesystem)"
+            )
+        })
     }
 
     /// Discards the objects of an acknowledgement that came too late, from the wrong execution or from nobody we know.

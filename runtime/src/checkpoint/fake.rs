@@ -1,6 +1,8 @@
 //! A small world in memory for the tests of this crate's shells: one thread, virtual time, a store and a disk with faults.
 //! Nothing in it is random.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "native code works in real directories")]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     future::Future,
@@ -358,6 +360,16 @@ impl PrimaryStorage for World {
             Ok(())
         })
     }
+    fn upload<'a>(&'a self, name: &ObjectName, _by: Mono) -> Fut<'a, Result<Box<dyn Upload + 'a>, StoreError>> {
+        let upload = KeptUpload { store: self, name: name.clone(), pieces: Vec::new() };
+        Box::pin(std::future::ready(Ok(Box::new(upload) as Box<dyn Upload + 'a>)))
+    }
+    fn unfinished(&self, _prefix: &str, _by: Mono) -> Fut<'_, Result<Vec<ObjectName>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    fn discard_unfinished(&self, _name: &ObjectName, _by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     fn read(&self, name: &ObjectName, range: Option<Range<u64>>, _by: Mono) -> Fut<'_, Result<Bytes, StoreError>> {
         let object = name.clone();
         self.store_operation("read", name.as_str(), move |s, fault| {
@@ -474,24 +486,79 @@ impl LocalDisk for World {
         self.disk_operation("device", path, |_| Ok(DeviceId(0)))
     }
     fn native_dir(&self) -> Fut<'_, Result<NativeDir, DiskError>> {
-        unreachable!("no native code here")
+        let directory = NativeDir(Arc::new(tempfile::tempdir().unwrap()));
+        Box::pin(std::future::ready(Ok(directory)))
     }
-    fn adopt(&self, _: &NativeDir, _: &str, _: &[String], _: &RelPath) -> Fut<'_, Result<Vec<Linked>, DiskError>> {
-        unreachable!("no native code here")
+    fn adopt(
+        &self,
+        from: &NativeDir,
+        subdirectory: &str,
+        files: &[String],
+        to: &RelPath,
+    ) -> Fut<'_, Result<Vec<Linked>, DiskError>> {
+        let source = from.path().join(subdirectory);
+        let (files, target) = (files.to_vec(), to.clone());
+        self.disk_operation("adopt", to, move |s| {
+            let mut linked = Vec::new();
+            for name in files {
+                let bytes = std::fs::read(source.join(&name)).unwrap();
+                let (length, method) = (bytes.len() as u64, AdoptMethod::Copy);
+                s.files.insert(target.join(&name), bytes);
+                linked.push(Linked { name, length, method });
+            }
+            Ok(linked)
+        })
     }
     fn materialize(&self, _: &RelPath, _: &[String], _: &NativeDir, _: &str) -> Fut<'_, Result<(), DiskError>> {
-        unreachable!("no native code here")
+        unreachable!("not needed here")
     }
-    fn list_native(&self, _: &NativeDir, _: &str) -> Fut<'_, Result<Vec<String>, DiskError>> {
-        unreachable!("no native code here")
+    fn list_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<Vec<String>, DiskError>> {
+        let entries = std::fs::read_dir(from.path().join(subdirectory)).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        Box::pin(std::future::ready(Ok(names)))
     }
-    fn read_native(&self, _: &NativeDir, _: &str, _: &str) -> Fut<'_, Result<Bytes, DiskError>> {
-        unreachable!("no native code here")
+    fn native_length(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<u64, DiskError>> {
+        let length = std::fs::metadata(from.path().join(subdirectory).join(file)).unwrap().len();
+        Box::pin(std::future::ready(Ok(length)))
     }
-    fn write_native(&self, _: &NativeDir, _: &str, _: &str, _: Bytes) -> Fut<'_, Result<(), DiskError>> {
-        unreachable!("no native code here")
+    fn read_native(
+        &self,
+        from: &NativeDir,
+        subdirectory: &str,
+        file: &str,
+        range: Range<u64>,
+    ) -> Fut<'_, Result<Bytes, DiskError>> {
+        let bytes = Bytes::from(std::fs::read(from.path().join(subdirectory).join(file)).unwrap());
+        Box::pin(std::future::ready(Ok(bytes.slice(range.start as usize..range.end as usize))))
     }
-    fn remove_native(&self, _: &NativeDir, _: &str) -> Fut<'_, Result<(), DiskError>> {
-        unreachable!("no native code here")
+    fn create_native(
+        &self,
+        to: &NativeDir,
+        subdirectory: &str,
+        file: &str,
+    ) -> Fut<'_, Result<Box<dyn DiskFile>, DiskError>> {
+        let directory = to.path().join(subdirectory);
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = std::fs::File::create(directory.join(file)).unwrap();
+        Box::pin(std::future::ready(Ok(Box::new(NativeFile(file)) as Box<dyn DiskFile>)))
+    }
+    fn remove_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<(), DiskError>> {
+        // What was never made is gone as well.
+        let _ = std::fs::remove_dir_all(from.path().join(subdirectory));
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// A file for native code, which is a real one.
+struct NativeFile(std::fs::File);
+
+impl DiskFile for NativeFile {
+    fn append(&mut self, bytes: Bytes) -> Fut<'_, Result<(), DiskError>> {
+        std::io::Write::write_all(&mut self.0, &bytes).unwrap();
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn sync(&mut self) -> Fut<'_, Result<(), DiskError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -4,9 +4,13 @@
 //! It must never report an object as created that holds other bytes, nor report "definitely not created" after an attempt
 //! whose outcome stayed unknown.
 
-use std::{future::Future, time::Duration};
+mod pieces;
+
+use std::{future::Future, ops::Range, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+
+pub use pieces::{PiecesError, UploadError};
 
 use crate::{
     journal::Event,
@@ -68,7 +72,12 @@ impl Readings {
 
     /// Takes in the bytes of a bad reading.
     pub fn bad(&mut self, bytes: &[u8]) -> BadReading {
-        self.note(u64::from(crc32c::crc32c(bytes)) << 32 | (bytes.len() as u64 & 0xffff_ffff))
+        self.bad_checksum(crc32c::crc32c(bytes), bytes.len() as u64)
+    }
+
+    /// The same for bytes that are not at hand any more.
+    pub fn bad_checksum(&mut self, crc32c: u32, length: u64) -> BadReading {
+        self.note(u64::from(crc32c) << 32 | (length & 0xffff_ffff))
     }
 
     /// Takes in that the object has not the length it should have.
@@ -276,7 +285,7 @@ impl Primary {
             Ok(length) => length.unwrap_or_default(),
             Err(error) => return Err(error),
         };
-        match self.read_once(name, length).await {
+        match self.read_once(name, 0..length, length).await {
             Err(ReadError::Store(error)) if error.is_retryable() => Err(error),
             _ => Ok(()),
         }
@@ -294,7 +303,7 @@ impl Primary {
         }
         let mut other: Option<Bytes> = None;
         loop {
-            let found = match self.read_once(name, length).await {
+            let found = match self.read_once(name, 0..length, length).await {
                 Ok(found) => found,
                 Err(ReadError::Store(error)) => return Err(error),
                 Err(ReadError::Length { .. }) => return Err(StoreError::Ambiguous),
@@ -315,17 +324,18 @@ impl Primary {
         Ok(found.into_iter().find(|m| m.name == *name).map(|m| m.length))
     }
 
-    /// Exactly `length` bytes, continuing after short reads.
-    async fn read_once(&self, name: &ObjectName, length: u64) -> Result<Bytes, ReadError> {
+    /// Exactly the bytes of `range` of an object of so many bytes, continuing after short reads.
+    async fn read_once(&self, name: &ObjectName, range: Range<u64>, length: u64) -> Result<Bytes, ReadError> {
+        let wanted = range.end.saturating_sub(range.start);
         let mut collected = BytesMut::new();
         loop {
             let have = collected.len() as u64;
             let by = self.by();
-            if have < length {
-                let read = self.platform.primary.read(name, Some(have..length), by);
+            if have < wanted {
+                let read = self.platform.primary.read(name, Some(range.start + have..range.end), by);
                 match self.attempt(by, read).await {
                     Ok(bytes) if !bytes.is_empty() => {
-                        let room = usize::try_from(length - have).unwrap_or(usize::MAX);
+                        let room = usize::try_from(wanted - have).unwrap_or(usize::MAX);
                         if have == 0 && bytes.len() == room {
                             return Ok(bytes);
                         }
@@ -343,7 +353,7 @@ impl Primary {
                     Err(error) => return Err(error.into()),
                 }
             }
-            if length == 0 && self.length_once(name, by).await?.is_none() {
+            if wanted == 0 && self.length_once(name, by).await?.is_none() {
                 return Err(StoreError::Absent.into());
             }
             return Ok(collected.freeze());
@@ -355,9 +365,17 @@ impl Primary {
     /// # Errors
     /// [`ReadError`]; lost ones ([`ReadError::is_lost`]) are definite, retryable ones persisted for the whole total time.
     pub async fn read_exact(&self, name: &ObjectName, length: u64) -> Result<Bytes, ReadError> {
+        self.read_range(name, 0..length, length).await
+    }
+
+    /// Reads exactly the bytes of `range` of an object of so many bytes.
+    ///
+    /// # Errors
+    /// As [`Self::read_exact`].
+    pub async fn read_range(&self, name: &ObjectName, range: Range<u64>, length: u64) -> Result<Bytes, ReadError> {
         let mut attempts = self.attempts(name.as_str(), "read");
         loop {
-            match self.read_once(name, length).await {
+            match self.read_once(name, range.clone(), length).await {
                 Err(ReadError::Store(error)) if error.is_retryable() => {
                     if !attempts.again(&error).await {
                         return Err(error.into());
@@ -391,6 +409,25 @@ impl Primary {
     /// [`StoreError`] that persisted for the whole total time.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         self.retried(prefix, "list", |by| self.attempt(by, self.platform.primary.list(prefix, by))).await
+    }
+
+    /// Names that start with `prefix` of objects whose upload in pieces was begun and neither finished nor given up.
+    ///
+    /// # Errors
+    /// [`StoreError`] that persisted for the whole total time.
+    pub async fn unfinished(&self, prefix: &str) -> Result<Vec<ObjectName>, StoreError> {
+        self.retried(prefix, "list", |by| self.attempt(by, self.platform.primary.unfinished(prefix, by))).await
+    }
+
+    /// Removes what is stored of unfinished uploads of `name`; fine if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] that persisted for the whole total time.
+    pub async fn discard_unfinished(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let discard = |by| self.attempt(by, self.platform.primary.discard_unfinished(name, by));
+        self.retried(name.as_str(), "delete", discard).await?;
+        self.platform.journal.emit(Event::UploadDiscarded { object: name.to_string() });
+        Ok(())
     }
 
     /// Deletes; fine if there is none.

@@ -72,6 +72,7 @@ pub async fn sweep(
     let keep = referenced(head);
     let listed = primary.list(&layout.checkpoints_prefix()).await?;
     delete_unreferenced(primary, layout, head, listed.into_iter().map(|m| m.name), &keep, &mut report).await;
+    discard_unfinished(primary, layout, head, &mut report).await;
     for directory in &head.unfinished_savepoints {
         // No other savepoint ever has the directory, and this one can never be completed.
         for found in primary.list(&directory.prefix()).await? {
@@ -100,6 +101,29 @@ pub async fn sweep(
         delete_unreferenced(primary, layout, head, listed.into_iter().map(|m| m.name), &keep, &mut report).await;
     }
     Ok(report)
+}
+
+/// Removes what uploads in pieces have left that were never finished: of tasks that died in the middle.
+async fn discard_unfinished(primary: &Primary, layout: Layout, head: &HeadState, report: &mut SweepReport) {
+    // What cannot be listed now, the next sweep looks for again.
+    for name in primary.unfinished(&layout.checkpoints_prefix()).await.unwrap_or_default() {
+        if is_not_newer(layout, head, &name) {
+            discard(primary, name, report).await;
+        } else {
+            report.left.push(name);
+        }
+    }
+    for directory in &head.unfinished_savepoints {
+        for name in primary.unfinished(&directory.prefix()).await.unwrap_or_default() {
+            discard(primary, name, report).await;
+        }
+    }
+}
+
+async fn discard(primary: &Primary, name: ObjectName, report: &mut SweepReport) {
+    if let Err(error) = primary.discard_unfinished(&name).await {
+        report.failed.push((name, error));
+    }
 }
 
 async fn delete_unreferenced(

@@ -25,6 +25,8 @@ pub struct CheckpointConfig {
     pub retained: u32,
     /// `execution.checkpointing.tolerable-failed-checkpoints`; None: any number.
     pub tolerable_failures: Option<u32>,
+    /// `state.backend.jobmanager.max-total-size`.
+    pub inline_state_budget_bytes: u64,
 }
 
 impl Default for CheckpointConfig {
@@ -36,6 +38,7 @@ impl Default for CheckpointConfig {
             max_concurrent: 1,
             retained: 1,
             tolerable_failures: None,
+            inline_state_budget_bytes: 1 << 30,
         }
     }
 }
@@ -52,6 +55,7 @@ impl CheckpointConfig {
             max_concurrent: self.max_concurrent,
             retained: self.retained,
             tolerable_failures: self.tolerable_failures,
+            inline_state_budget_bytes: self.inline_state_budget_bytes,
             sabotage,
         }
     }

@@ -116,9 +116,11 @@ pub struct NativeSnapshot {
     /// Where the files will be.
     pub directory: NativeDir,
     pub subdirectory: String,
-    /// Waits until the state is in files, and makes them.
+    /// Waits until the state is in files. Its error is one of the store itself, which is broken then.
+    pub flush: Box<dyn FnOnce() -> Result<(), String> + Send>,
+    /// Makes the files of the checkpoint.
     pub take: Box<dyn FnOnce() -> Result<(), String> + Send>,
-    /// After that: makes few files of many. Not part of the snapshot.
+    /// After that: makes few files of many. Not part of the snapshot. Its error is one of the store itself.
     pub compact: Option<Box<dyn FnOnce() -> Result<(), String> + Send>>,
     /// What need not be written again; as it was at the barrier.
     pub base: SharedFiles,

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
-    task::Context,
+    task::{Context, Poll},
 };
 
 use futures::{FutureExt, channel::oneshot};
@@ -17,7 +17,7 @@ use super::{
     bases::{Bases, Contents},
     chain::ChainSnapshot,
     sink_log::SinkSnapshot,
-    task::{SubtaskReport, SubtaskSpec},
+    task::{SubtaskReport, SubtaskSpec, TaskFailure},
     task_set::TaskSet,
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     platform::{Held, MAX_FRAME_BYTES, Platform},
     recovery::{
         local_store::LocalStateStore,
-        native_io::write_native,
+        native_io::{NativeFailure, write_native},
         snapshot_writing::{SnapshotContext, write_snapshot},
     },
     sabotage::Sabotage,
@@ -55,6 +55,8 @@ pub struct Snapshotter {
     savepoints: BTreeSet<CheckpointId>,
     /// Synchronous snapshots that are being written: the stream waits for them.
     awaited: Vec<oneshot::Receiver<()>>,
+    /// What an asynchronous part found that the subtask cannot live with.
+    failures: mpsc::UnboundedReceiver<TaskFailure>,
 }
 
 struct Shared {
@@ -63,6 +65,7 @@ struct Shared {
     name: String,
     local: Arc<LocalStateStore>,
     reports: mpsc::UnboundedSender<SubtaskReport>,
+    failures: mpsc::UnboundedSender<TaskFailure>,
     /// The subtask's state, as large as its last snapshot was.
     state: Mutex<Held>,
     /// What the next snapshot may be based on, if checkpoints are incremental.
@@ -81,12 +84,14 @@ impl Snapshotter {
         reports: mpsc::UnboundedSender<SubtaskReport>,
     ) -> Snapshotter {
         let state = Mutex::new(Held::new(&platform.memory, 0));
+        let (failed, failures) = mpsc::unbounded_channel();
         let shared = Shared {
             platform,
             spec,
             name,
             local,
             reports,
+            failures: failed,
             state,
             bases: Mutex::default(),
             #[cfg(feature = "sabotage")]
@@ -97,6 +102,15 @@ impl Snapshotter {
             tasks: TaskSet::default(),
             savepoints: BTreeSet::new(),
             awaited: Vec::new(),
+            failures,
+        }
+    }
+
+    /// Why the subtask cannot go on, if an asynchronous part has found that; else the subtask is woken when one does.
+    pub fn poll_failure(&mut self, cx: &mut Context<'_>) -> Option<TaskFailure> {
+        match self.failures.poll_recv(cx) {
+            Poll::Ready(failure) => failure,
+            Poll::Pending => None,
         }
     }
 
@@ -183,16 +197,22 @@ impl Shared {
                 self.remember_unconfirmed(&ack);
                 SubtaskReport::Ack(Box::new(ack))
             }
-            Err(reason) => {
+            Err(failure) => {
+                let (NativeFailure::Snapshot(reason) | NativeFailure::Database(reason)) = &failure;
                 journal.emit(Event::SnapshotFailed { subtask: subtask(), checkpoint, reason: reason.clone() });
-                SubtaskReport::Decline { checkpoint, reason }
+                if let NativeFailure::Database(reason) = &failure {
+                    journal.emit(Event::DatabaseBroken { subtask: subtask(), reason: reason.clone() });
+                    // The subtask may have ended meanwhile.
+                    let _ = self.failures.send(TaskFailure::Environment(reason.clone()));
+                }
+                SubtaskReport::Decline { checkpoint, reason: reason.clone() }
             }
         };
         // Nobody listens once the TaskManager has given the subtask up.
         let _ = self.reports.send(report);
     }
 
-    async fn write(&self, parts: SnapshotParts) -> Result<CheckpointAck, String> {
+    async fn write(&self, parts: SnapshotParts) -> Result<CheckpointAck, NativeFailure> {
         let SnapshotParts { checkpoint, savepoint, chain, merges, sinks, exhausted } = parts;
         let is_checkpoint = savepoint.is_none();
         let context = SnapshotContext {
@@ -213,11 +233,12 @@ impl Shared {
         };
         let state = async {
             let (mut state, local) = write_native(&self.platform, &context, settings, chain.native, local).await?;
-            state.extend(write_snapshot(&self.platform, &context, settings, parts, base, local).await?);
-            Ok::<_, String>(state)
+            let written = write_snapshot(&self.platform, &context, settings, parts, base, local).await;
+            state.extend(written.map_err(NativeFailure::Snapshot)?);
+            Ok::<_, NativeFailure>(state)
         };
         let (state, sinks) = futures::future::join(state, sinks.complete()).await;
-        let (state, sinks) = (state?, sinks?);
+        let (state, sinks) = (state?, sinks.map_err(NativeFailure::Snapshot)?);
         if is_base {
             self.bases(|bases| {
                 bases.wrote(checkpoint, &contents, &state);
@@ -248,7 +269,7 @@ impl Shared {
             merges,
             exhausted,
         };
-        fits_a_message(&ack, settings.frame_bytes)?;
+        fits_a_message(&ack, settings.frame_bytes).map_err(NativeFailure::Snapshot)?;
         Ok(ack)
     }
 

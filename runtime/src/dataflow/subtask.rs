@@ -266,6 +266,9 @@ impl Subtask {
                     }
                     self.obey(command)?;
                 }
+                if let Some(failure) = self.snapshotter.poll_failure(cx) {
+                    return Err(failure);
+                }
                 self.refuse_late_channels(cx);
                 self.sinks.poll(cx);
             }

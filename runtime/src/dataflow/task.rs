@@ -49,6 +49,9 @@ pub struct TaskSettings {
     pub store_operation_timeout: Duration,
     /// All attempts of one primary storage operation.
     pub store_total_timeout: Duration,
+    /// State travels to primary storage and back in pieces of so many bytes at most, of which each transfer thread has one in
+    /// memory.
+    pub transfer_piece_bytes: u64,
     /// Connecting a channel.
     pub connect_timeout: Duration,
     /// Records a source reads between two looks at its commands.
@@ -63,6 +66,9 @@ pub struct TaskSettings {
     pub sabotage: SabotageSet,
 }
 
+/// More than the 5 MiB that S3 asks of all pieces but the last, and little enough for many transfers at once.
+pub const TRANSFER_PIECE_BYTES: u64 = 8 << 20;
+
 impl Default for TaskSettings {
     fn default() -> Self {
         TaskSettings {
@@ -75,6 +81,7 @@ impl Default for TaskSettings {
             local_copies: CopyFormat::Files,
             store_operation_timeout: Duration::from_secs(10),
             store_total_timeout: Duration::from_secs(60),
+            transfer_piece_bytes: TRANSFER_PIECE_BYTES,
             connect_timeout: Duration::from_secs(10),
             source_batch_records: 1024,
             frame_bytes: 10_485_760,

@@ -193,16 +193,24 @@ pub trait LocalDisk: Send + Sync {
     ) -> Fut<'_, Result<(), DiskError>>;
     /// Names of the files directly inside a subdirectory of a native directory, sorted.
     fn list_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<Vec<String>, DiskError>>;
-    /// The bytes of a file of a native directory, below `subdirectory`.
-    fn read_native(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<Bytes, DiskError>>;
-    /// Writes a file of a native directory, which must not exist, and the directories it is in.
-    fn write_native(
+    /// The length of a file of a native directory, below `subdirectory`.
+    fn native_length(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<u64, DiskError>>;
+    /// Bytes of a file of a native directory, below `subdirectory`. Fails with `Io` if the file ends before `range.end`.
+    fn read_native(
+        &self,
+        from: &NativeDir,
+        subdirectory: &str,
+        file: &str,
+        range: Range<u64>,
+    ) -> Fut<'_, Result<Bytes, DiskError>>;
+    /// Begins a file of a native directory, and the directories it is in; a file of that name is replaced. It need not be
+    /// synced: nothing there outlives the process.
+    fn create_native(
         &self,
         to: &NativeDir,
         subdirectory: &str,
         file: &str,
-        bytes: Bytes,
-    ) -> Fut<'_, Result<(), DiskError>>;
+    ) -> Fut<'_, Result<Box<dyn DiskFile>, DiskError>>;
     /// Removes a subdirectory of a native directory with all it holds; fine if there is none.
     fn remove_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<(), DiskError>>;
 }

@@ -29,7 +29,9 @@ pub use entropy::Entropy;
 pub use input::InputFiles;
 pub use memory::{Held, Memory, MemoryMeter};
 pub use spawner::{NativeError, NativeOp, Spawner, Task, TaskBody, TaskEnd};
-pub use store::{ObjectMeta, ObjectName, ObjectNameError, PrimaryStorage, StoreError};
+#[cfg(test)]
+pub(crate) use store::KeptUpload;
+pub use store::{ObjectMeta, ObjectName, ObjectNameError, PrimaryStorage, StoreError, Upload};
 pub use transport::{
     Address, Connection, FrameReceiver, FrameSender, Listener, MAX_FRAME_BYTES, NetError, Transport, recv, send,
 };

@@ -123,6 +123,10 @@ pub enum NativeError {
     Panicked(String),
     #[error("native call was given up because its process died")]
     Dead,
+    /// The device under it failed, in the words of the native code. Only the simulated world says so of its own; in the real one the
+    /// call itself gives its error.
+    #[error("{0}")]
+    Device(String),
 }
 
 /// Runs things. See the crate documentation for what runs where.

@@ -88,9 +88,30 @@ impl StoreError {
     }
 }
 
+/// An object that is being written in pieces. Nobody sees anything of it before it is finished. Dropping it gives it up; what it
+/// leaves behind is found by [`PrimaryStorage::unfinished`].
+pub trait Upload: Send {
+    /// Stores piece `number`, counted from 0, each in its turn. Storing the last one again, with bytes of the same length, replaces
+    /// it: so an error that [is retryable](StoreError::is_retryable) is answered by trying the same piece again.
+    fn put(&mut self, number: u32, piece: Bytes, by: Mono) -> Fut<'_, Result<(), StoreError>>;
+    /// Makes the object of the pieces stored, durable on return. `Exists` if the name is taken: after an ambiguous attempt
+    /// perhaps by this very upload.
+    fn finish(&mut self, by: Mono) -> Fut<'_, Result<(), StoreError>>;
+    /// Gives it up, and removes what is stored of it.
+    fn abort(&mut self, by: Mono) -> Fut<'_, Result<(), StoreError>>;
+}
+
 pub trait PrimaryStorage: Send + Sync {
     /// Creates `name` with the concatenation of `parts`, durable on return; atomic: nobody ever sees a part of it.
     fn create(&self, name: &ObjectName, parts: Vec<Bytes>, by: Mono) -> Fut<'_, Result<(), StoreError>>;
+    /// Begins an object that comes in pieces, for what is too large to be held in memory.
+    fn upload<'a>(&'a self, name: &ObjectName, by: Mono) -> Fut<'a, Result<Box<dyn Upload + 'a>, StoreError>>;
+    /// Names that start with `prefix` of objects that were begun and neither finished nor given up, sorted, each once. Whoever
+    /// began them may still be at it.
+    fn unfinished(&self, prefix: &str, by: Mono) -> Fut<'_, Result<Vec<ObjectName>, StoreError>>;
+    /// Removes what is stored of all unfinished uploads of `name`, by whomever; they cannot be finished any more. Fine if there
+    /// is none.
+    fn discard_unfinished(&self, name: &ObjectName, by: Mono) -> Fut<'_, Result<(), StoreError>>;
     /// The bytes of `range` (all for None). The store may return fewer (short read); callers check lengths.
     fn read(&self, name: &ObjectName, range: Option<Range<u64>>, by: Mono) -> Fut<'_, Result<Bytes, StoreError>>;
     /// All objects whose name starts with `prefix` (a plain string prefix), sorted by name.
@@ -110,5 +131,29 @@ pub trait PrimaryStorage: Send + Sync {
     /// `name` as a person would write it; [`Self::locate`] understands it.
     fn describe(&self, name: &ObjectName) -> String {
         name.to_string()
+    }
+}
+
+/// An upload for stores of tests that have no faults between pieces: keeps the pieces, and creates the object at the end.
+#[cfg(test)]
+pub(crate) struct KeptUpload<'a> {
+    pub store: &'a dyn PrimaryStorage,
+    pub name: ObjectName,
+    pub pieces: Vec<Bytes>,
+}
+
+#[cfg(test)]
+impl Upload for KeptUpload<'_> {
+    fn put(&mut self, number: u32, piece: Bytes, _by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        self.pieces.truncate(number as usize);
+        self.pieces.push(piece);
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn finish(&mut self, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        self.store.create(&self.name, self.pieces.clone(), by)
+    }
+    fn abort(&mut self, _by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        self.pieces.clear();
+        Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -24,4 +24,6 @@ mod integrity_tests;
 #[cfg(test)]
 mod local_tests;
 #[cfg(test)]
+mod native_integrity_tests;
+#[cfg(test)]
 mod tests;

@@ -1,14 +1,14 @@
 //! Files of native checkpoints between a database's scratch directory and the two stores: taken, uploaded as far as the base does
 //! not have them, linked into the local copy.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::{
     local_writer::LocalWriter,
-    snapshot_writing::{LOCAL_GRACE, SnapshotContext, upload_one},
+    snapshot_writing::{LOCAL_GRACE, SnapshotContext, not_uploaded, part_uploaded, piece_uploaded, upload_one},
 };
 use crate::{
     checkpoint::{
@@ -23,10 +23,27 @@ use crate::{
     ids::{BackendId, CheckpointId, OperatorUid},
     journal::Event,
     layout::Layout,
-    platform::{Fut, Held, NativeDir, NativeOp, Platform, RelPath, timeout},
+    platform::{DiskError, DiskFile, Fut, Held, NativeDir, NativeOp, Platform, RelPath, timeout},
     points::Point,
     state::plain_name,
 };
+
+/// Why native checkpoints could not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NativeFailure {
+    /// There is no snapshot. The database works on.
+    Snapshot(String),
+    /// A flush or a compaction failed. RocksDB takes no more writes then, and its checkpoints would lack what was to be flushed.
+    Database(String),
+}
+
+impl NativeFailure {
+    fn reason(&self) -> &str {
+        match self {
+            NativeFailure::Snapshot(reason) | NativeFailure::Database(reason) => reason,
+        }
+    }
+}
 
 /// Takes native checkpoints and writes what is new of them. Gives the parts of all, and the local copy to go on with.
 ///
@@ -38,7 +55,7 @@ pub async fn write_native(
     settings: &TaskSettings,
     snapshots: Vec<NativeSnapshot>,
     mut local: Option<LocalWriter>,
-) -> Result<(Vec<StatePart>, Option<LocalWriter>), String> {
+) -> Result<(Vec<StatePart>, Option<LocalWriter>), NativeFailure> {
     let mut parts = Vec::new();
     for snapshot in snapshots {
         let (directory, subdirectory) = (snapshot.directory.clone(), snapshot.subdirectory.clone());
@@ -50,7 +67,7 @@ pub async fn write_native(
             Ok(more) => parts.extend(more),
             Err(reason) => {
                 if let Some(store) = store {
-                    store.give_up(context.checkpoint, &reason);
+                    store.give_up(context.checkpoint, reason.reason());
                 }
                 return Err(reason);
             }
@@ -65,13 +82,30 @@ async fn write_one(
     settings: &TaskSettings,
     snapshot: NativeSnapshot,
     local: &mut Option<LocalWriter>,
-) -> Result<Vec<StatePart>, String> {
-    let NativeSnapshot { operator, key_groups, backend, directory, subdirectory, take, compact, base, increments } =
-        snapshot;
-    let of_operator = |what: String| format!("{operator}: {what}");
+) -> Result<Vec<StatePart>, NativeFailure> {
+    let NativeSnapshot {
+        operator,
+        key_groups,
+        backend,
+        directory,
+        subdirectory,
+        flush,
+        take,
+        compact,
+        base,
+        increments,
+    } = snapshot;
+    let of_operator = |what: String| NativeFailure::Snapshot(format!("{operator}: {what}"));
+    let broken = |what: String| NativeFailure::Database(format!("{operator}: its database is broken: {what}"));
+    run(platform, NativeOp::DatabaseFlush, flush).await.map_err(broken)?;
     run(platform, NativeOp::DatabaseCheckpoint, take).await.map_err(of_operator)?;
+    platform.journal.emit(Event::NativeCheckpointTaken {
+        subtask: context.name.clone(),
+        checkpoint: context.checkpoint,
+        operator: operator.0.clone(),
+    });
     if let Some(compact) = compact {
-        run(platform, NativeOp::DatabaseCompact, compact).await.map_err(of_operator)?;
+        run(platform, NativeOp::DatabaseCompact, compact).await.map_err(broken)?;
     }
     let files = platform.disk.list_native(&directory, &subdirectory).await;
     let mut files = files.map_err(|error| of_operator(error.to_string()))?;
@@ -106,12 +140,8 @@ async fn write_one(
             Some(part) => Box::pin(std::future::ready(Ok(part.clone()))),
             None => {
                 let part = new_part(file);
-                let (directory, subdirectory, primary) = (&directory, &subdirectory, &primary);
-                Box::pin(async move {
-                    let bytes = platform.disk.read_native(directory, subdirectory, file).await;
-                    let bytes = bytes.map_err(|error| format!("file {file} of the native checkpoint: {error}"))?;
-                    upload(platform, context, settings, primary, part, bytes).await
-                })
+                let source = NativeFile { platform, directory: &directory, subdirectory: &subdirectory, file };
+                Box::pin(upload(context, settings, &primary, part, source))
             }
         };
         upload
@@ -140,7 +170,8 @@ async fn write_one(
         }
     }
     let shared: SharedFiles = parts.iter().filter_map(|part| Some((shared_file(part)?, part.clone()))).collect();
-    increments.lock().map_err(|_| "increments: a holder panicked".to_string())?.written(context.checkpoint, shared);
+    let mut increments = increments.lock().map_err(|_| of_operator("increments: a holder panicked".to_string()))?;
+    increments.written(context.checkpoint, shared);
     Ok(parts)
 }
 
@@ -174,24 +205,64 @@ async fn run(
     platform.spawner.native_value(op, call).await.map_err(|error| error.to_string())?
 }
 
+/// A file of a native checkpoint.
+#[derive(Clone, Copy)]
+struct NativeFile<'a> {
+    platform: &'a Platform,
+    directory: &'a NativeDir,
+    subdirectory: &'a str,
+    file: &'a str,
+}
+
+impl<'a> NativeFile<'a> {
+    fn of_file(self, error: &DiskError) -> String {
+        format!("file {} of the native checkpoint: {error}", self.file)
+    }
+
+    async fn length(self) -> Result<u64, String> {
+        let length = self.platform.disk.native_length(self.directory, self.subdirectory, self.file).await;
+        length.map_err(|error| self.of_file(&error))
+    }
+
+    fn read(self, range: Range<u64>) -> Fut<'a, Result<Bytes, String>> {
+        Box::pin(async move {
+            let bytes = self.platform.disk.read_native(self.directory, self.subdirectory, self.file, range).await;
+            bytes.map_err(|error| self.of_file(&error))
+        })
+    }
+}
+
 async fn upload(
-    platform: &Platform,
     context: &SnapshotContext,
     settings: &TaskSettings,
     primary: &Primary,
     mut part: StatePart,
-    bytes: Bytes,
+    source: NativeFile<'_>,
 ) -> Result<StatePart, String> {
-    part.length = bytes.len() as u64;
-    part.crc32c = crc32c::crc32c(&bytes);
+    let platform = source.platform;
+    let piece_bytes = settings.transfer_piece_bytes;
+    part.length = source.length().await?;
     // A shared file stays a file, so that others can refer to it.
-    if matches!(part.kind, PartKind::Private { .. }) && settings.backend.is_inline(part.length) {
-        platform.journal.reached(Point::PartInline);
-        part.location = PartLocation::Inline(bytes);
+    let is_inline = matches!(part.kind, PartKind::Private { .. }) && settings.backend.is_inline(part.length);
+    if is_inline || part.length <= piece_bytes {
+        let bytes = source.read(0..part.length).await?;
+        part.crc32c = crc32c::crc32c(&bytes);
+        if is_inline {
+            platform.journal.reached(Point::PartInline);
+            part.location = PartLocation::Inline(bytes);
+            return Ok(part);
+        }
+        let _held = Held::new(&platform.memory, part.length);
+        upload_one(platform, context, settings, primary, &part, &bytes).await?;
         return Ok(part);
     }
-    let _held = Held::new(&platform.memory, part.length);
-    upload_one(platform, context, primary, &part, &bytes).await?;
+    if let PartLocation::Object(object) = &part.location {
+        let read = |range| source.read(range);
+        let stored = |piece| piece_uploaded(platform, context, object, piece);
+        let uploaded = primary.upload(object, part.length, piece_bytes, read, stored).await;
+        part.crc32c = uploaded.map_err(|error| not_uploaded(&part, object, &error.to_string()))?;
+        part_uploaded(platform, context, &part);
+    }
     Ok(part)
 }
 
@@ -200,6 +271,13 @@ pub(super) struct Place {
     pub directory: NativeDir,
     pub subdirectory: String,
     pub file: String,
+}
+
+impl Place {
+    /// The file there, empty, whatever there was.
+    pub(super) async fn create(&self, platform: &Platform) -> Result<Box<dyn DiskFile>, DiskError> {
+        platform.disk.create_native(&self.directory, &self.subdirectory, &self.file).await
+    }
 }
 
 /// Gives each file of a native checkpoint its place in the scratch directory of its operator's database: one subdirectory for

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        primary::{BadReading, Primary, ReadError, Readings, damaged_on_the_way},
+        primary::{BadReading, PiecesError, Primary, ReadError, Readings, damaged_on_the_way},
         types::{PartLocation, RestorePart, StatePart},
     },
     dataflow::{
@@ -26,7 +26,7 @@ use crate::{
     ids::{CheckpointId, OperatorUid},
     journal::Event,
     layout::Layout,
-    platform::{Fut, Platform, StoreError, timeout},
+    platform::{DiskError, Fut, ObjectName, Platform, StoreError, timeout},
     points::Point,
     sabotage::Sabotage,
 };
@@ -73,10 +73,12 @@ pub async fn restore_parts(
     let reads = order.parts.iter().zip(&places).map(|(part, place)| {
         let reader = &reader;
         let read: Fut<'_, _> = Box::pin(async move {
-            let (bytes, origin) = reader.read(&part.part, part.from == spec.subtask.index).await?;
-            let Some(Place { directory, subdirectory, file }) = place else { return Ok((Some(bytes), origin)) };
-            let written = platform.disk.write_native(directory, subdirectory, file, bytes).await;
-            written.map_err(|error| TaskFailure::Environment(format!("part {}: {error}", part.part.name)))?;
+            let own = part.from == spec.subtask.index;
+            let (found, origin) = reader.read(&part.part, own, place.as_ref()).await?;
+            let (Some(place), Some(bytes)) = (place, &found) else { return Ok((found, origin)) };
+            // Small, or from the local copy.
+            let written = async { place.create(platform).await?.append(bytes.clone()).await };
+            written.await.map_err(|error| TaskFailure::Environment(format!("part {}: {error}", part.part.name)))?;
             Ok((None, origin))
         });
         read
@@ -190,8 +192,13 @@ struct PartReader<'a> {
 }
 
 impl PartReader<'_> {
-    /// The part's bytes, and where they are from. `own`: this subtask wrote it.
-    async fn read(&self, part: &StatePart, own: bool) -> Result<(Bytes, PartOrigin), TaskFailure> {
+    /// The part's bytes, and where they are from. None if they are in `place` already. `own`: this subtask wrote it.
+    async fn read(
+        &self,
+        part: &StatePart,
+        own: bool,
+        place: Option<&Place>,
+    ) -> Result<(Option<Bytes>, PartOrigin), TaskFailure> {
         let checkpoint = self.checkpoint;
         let journal = &self.platform.journal;
         let (subtask, name) = (self.name.to_string(), part.name.clone());
@@ -200,7 +207,7 @@ impl PartReader<'_> {
             Ok(FoundLocally { bytes, own }) => {
                 let length = bytes.len() as u64;
                 journal.emit(Event::PartRestoredLocally { subtask, checkpoint, part: name, bytes: length });
-                return Ok((bytes, if own { PartOrigin::OwnCopy } else { PartOrigin::OtherCopy }));
+                return Ok((Some(bytes), if own { PartOrigin::OwnCopy } else { PartOrigin::OtherCopy }));
             }
             Err(reason) => reason,
         };
@@ -209,7 +216,12 @@ impl PartReader<'_> {
             let (subtask, reason) = (subtask.clone(), not_local.to_string());
             journal.emit(Event::LocalPartRejected { subtask, checkpoint, part: name.clone(), reason });
         }
-        match self.read_primary(part).await {
+        let in_pieces = place.filter(|_| part.length > self.settings.transfer_piece_bytes);
+        let read = match (part.object(), in_pieces) {
+            (Some(object), Some(place)) => self.fetch(part, object, place).await.map(|()| None),
+            _ => self.read_primary(part).await.map(Some),
+        };
+        match read {
             Ok(bytes) => {
                 journal.emit(Event::PartRestoredFromPrimary { subtask, checkpoint, part: name, bytes: part.length });
                 let origin = if part.object().is_some() { PartOrigin::Primary(not_local) } else { PartOrigin::Inline };
@@ -225,6 +237,7 @@ impl PartReader<'_> {
                 "part {name} of checkpoint {checkpoint} cannot be read now: {tried}primary: {}: {error}",
                 part.location
             ))),
+            Err(PrimaryFailure::Disk(error)) => Err(TaskFailure::Environment(format!("part {name}: {error}"))),
         }
     }
 
@@ -235,6 +248,34 @@ impl PartReader<'_> {
             return Err(NotLocal::NoCopy);
         }
         Ok(found)
+    }
+
+    /// Brings a part from primary to its place, a piece at a time.
+    async fn fetch(&self, part: &StatePart, object: &ObjectName, place: &Place) -> Result<(), PrimaryFailure> {
+        let mut readings = Readings::new(2);
+        loop {
+            // Anew after each bad reading: nothing of that one may stay.
+            let mut file = place.create(self.platform).await.map_err(PrimaryFailure::Disk)?;
+            let piece_bytes = self.settings.transfer_piece_bytes;
+            let read = self.primary.read_into(object, part.length, piece_bytes, Some(file.as_mut())).await;
+            let (reason, meaning) = match read {
+                Ok(crc32c) if crc32c == part.crc32c => return Ok(()),
+                Ok(crc32c) => (NotLocal::Checksum.to_string(), readings.bad_checksum(crc32c, part.length)),
+                Err(PiecesError::Read(error @ ReadError::Length { .. })) => {
+                    (error.to_string(), readings.wrong_length(&error))
+                }
+                Err(PiecesError::Read(ReadError::Store(StoreError::Absent))) => {
+                    return Err(PrimaryFailure::Lost(StoreError::Absent.to_string()));
+                }
+                Err(PiecesError::Read(ReadError::Store(error))) => return Err(PrimaryFailure::Unavailable(error)),
+                Err(PiecesError::Disk(error)) => return Err(PrimaryFailure::Disk(error)),
+            };
+            match meaning {
+                BadReading::Again => {}
+                BadReading::AtRest => return Err(PrimaryFailure::Lost(reason)),
+                BadReading::OnTheWay => return Err(PrimaryFailure::Unavailable(damaged_on_the_way())),
+            }
+        }
     }
 
     async fn read_primary(&self, part: &StatePart) -> Result<Bytes, PrimaryFailure> {
@@ -281,4 +322,6 @@ fn inline_bytes(part: &StatePart, bytes: &Bytes) -> Result<Bytes, PrimaryFailure
 enum PrimaryFailure {
     Lost(String),
     Unavailable(StoreError),
+    /// What was read could not be kept.
+    Disk(DiskError),
 }

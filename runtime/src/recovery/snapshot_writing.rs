@@ -3,7 +3,7 @@
 //! Primary is the truth: a snapshot is written when primary has every part, and not before; the local copy may be missing,
 //! partial or given up, and neither fails the snapshot nor delays it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, future::Either, stream};
@@ -249,7 +249,7 @@ async fn upload_all(
         usize::from(!parts.is_empty() && settings.sabotage.runs(Sabotage::AckWithoutUpload, &platform.journal));
     // Boxed before they are streamed: what a closure makes inside a stream is not known to be `Send`.
     let uploads = parts.into_iter().skip(skipped).map(|(part, bytes)| {
-        let upload: Fut<'_, _> = Box::pin(upload_one(platform, context, &primary, part, bytes));
+        let upload: Fut<'_, _> = Box::pin(upload_one(platform, context, settings, &primary, part, bytes));
         upload
     });
     let uploads: Vec<_> = uploads.collect();
@@ -263,22 +263,50 @@ async fn upload_all(
 pub(super) async fn upload_one(
     platform: &Platform,
     context: &SnapshotContext,
+    settings: &TaskSettings,
     primary: &Primary,
     part: &StatePart,
     bytes: &Bytes,
 ) -> Result<(), String> {
     let Some(object) = part.object() else { return Ok(()) };
-    primary
-        .create(object, vec![bytes.clone()])
-        .await
-        .map_err(|error| format!("part {} could not be written to {object}: {error}", part.name))?;
-    platform.journal.emit(Event::PartUploaded {
+    let piece_bytes = settings.transfer_piece_bytes;
+    let result = if part.length <= piece_bytes {
+        primary.create(object, vec![bytes.clone()]).await.map_err(|error| error.to_string())
+    } else {
+        let read = |range: Range<u64>| -> Fut<'_, Result<Bytes, String>> {
+            // Of bytes that are in memory, so that their length fits.
+            let piece = bytes.slice(range.start as usize..range.end as usize);
+            Box::pin(std::future::ready(Ok(piece)))
+        };
+        let stored = |piece| piece_uploaded(platform, context, object, piece);
+        let uploaded = primary.upload(object, part.length, piece_bytes, read, stored).await;
+        uploaded.map(drop).map_err(|error| error.to_string())
+    };
+    result.map_err(|error| not_uploaded(part, object, &error))?;
+    part_uploaded(platform, context, part);
+    Ok(())
+}
+
+pub(super) fn not_uploaded(part: &StatePart, object: &ObjectName, error: &str) -> String {
+    format!("part {} could not be written to {object}: {error}", part.name)
+}
+
+pub(super) fn piece_uploaded(platform: &Platform, context: &SnapshotContext, object: &ObjectName, piece: u32) {
+    platform.journal.emit(Event::PartPieceUploaded {
         subtask: context.name.clone(),
         checkpoint: context.checkpoint,
         object: object.to_string(),
+        piece,
+    });
+}
+
+pub(super) fn part_uploaded(platform: &Platform, context: &SnapshotContext, part: &StatePart) {
+    platform.journal.emit(Event::PartUploaded {
+        subtask: context.name.clone(),
+        checkpoint: context.checkpoint,
+        object: part.location.to_string(),
         bytes: part.length,
     });
-    Ok(())
 }
 
 /// Whether the copy is there, or part of it.

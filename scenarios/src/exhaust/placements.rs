@@ -200,6 +200,10 @@ mod tests {
             FaultClass::DiskDenied,
             FaultClass::DiskSlow,
             FaultClass::DiskStall,
+            FaultClass::UploadError,
+            FaultClass::DatabaseError,
+            FaultClass::DatabaseFull,
+            FaultClass::NativeFileError,
         ];
         let expected: BTreeSet<_> = FaultClass::ALL.iter().copied().filter(|c| !needs_disk.contains(c)).collect();
         assert_eq!(classes, expected, "no event of this story comes before a use of the disk");

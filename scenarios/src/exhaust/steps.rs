@@ -119,6 +119,7 @@ fn role(event: &Event) -> String {
         }
         Event::ObjectCreated { object, .. }
         | Event::ObjectDeleted { object }
+        | Event::UploadDiscarded { object }
         | Event::OrphanSwept { object }
         | Event::PrimaryRetried { object, .. } => return object_class(object).to_string(),
         _ => {}
@@ -137,6 +138,8 @@ const DISK_USE: &[EventKind] = &[
     EventKind::TaskDeployed,
     EventKind::RestoreStarted,
     EventKind::SnapshotAsyncStarted,
+    EventKind::NativeCheckpointTaken,
+    EventKind::PartPieceUploaded,
     EventKind::LocalPartStored,
     EventKind::LocalCopyStored,
     EventKind::TaskNotifiedComplete,

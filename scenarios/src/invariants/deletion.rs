@@ -3,7 +3,7 @@
 //! Rule: an object that a retained checkpoint references, a data object of a commit manifest, a data object that a
 //! completed checkpoint still has to commit, a manifest, a head entry: none of these is deleted by the system. What a late
 //! acknowledgement names is gone soon after it was heard, without waiting for a sweep. After quiescence and one sweep, every
-//! object below the checkpoints and below the sinks' data is referenced.
+//! object below the checkpoints and below the sinks' data is referenced, and no upload in pieces is unfinished.
 //!
 //! Truth: the head log at the instant of the deletion (an entry that drops a checkpoint must be durable before its
 //! files go), the metadata as it was when the checkpoint completed, the store's own list.
@@ -131,6 +131,9 @@ impl Check for Deletion {
                 out.report(object, "left-behind", "no retained checkpoint references it");
             }
         }
+        for object in look.truth.unfinished(&ground.layout.checkpoints_prefix()) {
+            out.report(object, "upload-left-behind", "nobody finishes this upload any more");
+        }
         for sink in &ground.sinks {
             for (object, _) in look.truth.objects(&ground.layout.sink_data_prefix(sink)) {
                 if !ground.committed_objects.contains(&object) {
@@ -242,6 +245,17 @@ mod tests {
         story.truth.remove(&prepared.metadata_name());
         story.sweep_and_end();
         story.breaks("file-lifetime", "output-left-behind");
+    }
+
+    /// A task died in the middle of an upload, and the sweep did not see what it left.
+    #[test]
+    fn an_upload_left_behind_is_found() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[10, 10]).commit(1);
+        let part = story.layout().checkpoint_prefix(CheckpointId(2)) + "part";
+        story.truth.begin_upload(&part);
+        story.sweep_and_end();
+        story.breaks("file-lifetime", "upload-left-behind");
     }
 
     /// After the sweep the files of a dropped checkpoint are still there.

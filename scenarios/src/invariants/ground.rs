@@ -107,6 +107,8 @@ pub struct Damage {
     pub objects: BTreeMap<String, Duration>,
     pub files: BTreeMap<(String, String), Duration>,
     pub disks: BTreeMap<String, Duration>,
+    /// Processes whose native code may fail.
+    pub native: BTreeSet<String>,
     pub processes: Vec<(Duration, String)>,
     /// Whose clock ran wrong, from when to when; None: still.
     pub clocks: Vec<(String, Duration, Option<Duration>)>,
@@ -128,6 +130,9 @@ impl Damage {
             }
             FaultNotice::Disk { machine } => {
                 self.disks.insert(machine.clone(), at);
+            }
+            FaultNotice::NativeCode { process } => {
+                self.native.insert(process.clone());
             }
             FaultNotice::Process { process } => self.processes.push((at, process.clone())),
             FaultNotice::Clock { process, wrong: true } => self.clocks.push((process.clone(), at, None)),

@@ -10,7 +10,7 @@
 //! Copies in memory are no files, and there is nothing to look at: only the last rule is for them.
 //!
 //! Excuse: a disk or a file of that machine that the plan disturbed, for the first two; any fault of the store so far, or
-//! one on the process or its clock, for the last.
+//! one on the process, its clock or what its native code does, for the last: a database that cannot flush has no snapshot.
 
 use std::collections::BTreeMap;
 
@@ -104,7 +104,8 @@ impl Check for LocalCopies {
             Event::SlotReleased { task_manager, .. } => self.forget(|(process, _)| process == task_manager),
             Event::SnapshotFailed { subtask, checkpoint, reason } => {
                 let damage = &look.ground.damage;
-                let hit = damage.processes.iter().any(|(_, who)| who == seen.process)
+                let hit = damage.native.contains(seen.process)
+                    || damage.processes.iter().any(|(_, who)| who == seen.process)
                     || damage.clocks.iter().any(|(who, ..)| who == seen.process);
                 if !damage.store_was_hit() && !hit {
                     let message = format!("checkpoint {checkpoint}, though nothing befell the store: {reason}");
@@ -201,6 +202,9 @@ mod tests {
             (Some(FaultNotice::Environment { what: "store".into() }), true),
             (Some(FaultNotice::Process { process: "tm-1".into() }), true),
             (Some(FaultNotice::Process { process: "tm-2".into() }), false),
+            (Some(FaultNotice::NativeCode { process: "tm-1".into() }), true),
+            (Some(FaultNotice::NativeCode { process: "tm-2".into() }), false),
+            (Some(FaultNotice::Disk { machine: "machine-1".into() }), false),
             (Some(FaultNotice::Environment { what: "read[0]->fold[0]".into() }), false),
         ];
         for (notice, excused) in notices {

@@ -72,9 +72,14 @@ pub struct MemoryTruth {
     objects: RefCell<BTreeMap<String, Bytes>>,
     files: RefCell<BTreeMap<(String, String), Bytes>>,
     channels: RefCell<BTreeMap<String, u64>>,
+    unfinished: RefCell<Vec<String>>,
 }
 
 impl MemoryTruth {
+    pub fn begin_upload(&self, object: &str) {
+        self.unfinished.borrow_mut().push(object.to_string());
+    }
+
     pub fn set_now(&self, now: Duration) {
         self.now.set(now);
     }
@@ -122,6 +127,10 @@ impl Truth for MemoryTruth {
     fn objects(&self, prefix: &str) -> Vec<(String, u64)> {
         let objects = self.objects.borrow();
         objects.iter().filter(|(n, _)| n.starts_with(prefix)).map(|(n, b)| (n.clone(), b.len() as u64)).collect()
+    }
+
+    fn unfinished(&self, prefix: &str) -> Vec<String> {
+        self.unfinished.borrow().iter().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 
     fn object(&self, name: &str) -> Option<Bytes> {

@@ -19,6 +19,8 @@ pub trait Truth {
     fn now(&self) -> Duration;
     /// Objects in primary storage whose names start with `prefix`, with lengths, in order of names.
     fn objects(&self, prefix: &str) -> Vec<(String, u64)>;
+    /// Names of objects whose upload in pieces was begun and neither finished nor given up, that start with `prefix`.
+    fn unfinished(&self, prefix: &str) -> Vec<String>;
     /// An object's bytes as they lie in the store now (after loss and bit rot).
     fn object(&self, name: &str) -> Option<Bytes>;
     fn machines(&self) -> Vec<String>;
@@ -71,6 +73,8 @@ pub enum FaultNotice {
     LocalFile { machine: String, path: String },
     /// The whole disk of a machine was wiped, or any operation on it may fail.
     Disk { machine: String },
+    /// What a process does with native files may fail, and its databases with it: excuses snapshots that fail by that.
+    NativeCode { process: String },
     /// A process was crashed, frozen, cut off or slowed, or its clock was moved. Excuses timings and lost slots only.
     Process { process: String },
     /// The monotonic clock of a process runs wrong from now on, or right again. Excuses timings in between.

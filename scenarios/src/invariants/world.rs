@@ -20,6 +20,10 @@ impl Truth for World {
         self.store().list(prefix).into_iter().map(|meta| (meta.name.into(), meta.length)).collect()
     }
 
+    fn unfinished(&self, prefix: &str) -> Vec<String> {
+        self.store().unfinished(prefix).into_iter().map(String::from).collect()
+    }
+
     fn object(&self, name: &str) -> Option<Bytes> {
         self.store().peek(&ObjectName::new(name).ok()?)
     }

@@ -1,6 +1,9 @@
 //! Each kind of fault, carried out. Gives what it hit, or why there was nothing to hit.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Ambush, Condition, Due, Nemesis, Notice};
 use crate::plan::{
@@ -83,26 +86,22 @@ impl Nemesis {
             FaultKind::LocalFiles { damage, files, newest_only } => {
                 let machine = machine_of(&target);
                 let victims = self.local_victims(&machine, *newest_only);
-                if victims.is_empty() {
-                    return Err("no local copy there".to_string());
-                }
-                let mut draw = Draw::new(self.0.seed, &format!("nemesis/{}", due.index));
-                let mut victims = victims;
-                for _ in 0..*files {
-                    if victims.is_empty() {
-                        break;
-                    }
-                    let last = victims.len() as u64 - 1;
-                    let chosen = usize::try_from(draw.within(0, last)).expect("an index");
-                    let path = victims.swap_remove(chosen);
-                    verbs.notice(Notice::LocalFile { machine: machine.clone(), path: path.clone() });
-                    let _ = verbs.damage_file(&machine, &path, *damage);
-                }
+                self.damage_local(victims, &machine, *damage, *files, due)?;
+                Ok(target.into())
+            }
+            FaultKind::LocalTables { damage, files } => {
+                let machine = machine_of(&target);
+                let mut victims = self.local_victims(&machine, true);
+                victims.retain(|path| path.ends_with(".sst"));
+                self.damage_local(victims, &machine, *damage, *files, due)?;
                 Ok(target.into())
             }
             FaultKind::DiskFull {} => {
                 let machine = machine_of(&target);
                 verbs.notice(Notice::Disk { machine: machine.clone() });
+                if self.0.databases {
+                    verbs.notice(Notice::NativeCode { process: target.clone() });
+                }
                 self.begin(Condition::Full(machine), for_a_while);
                 Ok(target.into())
             }
@@ -116,6 +115,9 @@ impl Nemesis {
             FaultKind::DiskErrors { operation, error, count } => {
                 let machine = machine_of(&target);
                 verbs.notice(Notice::Disk { machine: machine.clone() });
+                if operation.is_native() {
+                    verbs.notice(Notice::NativeCode { process: target.clone() });
+                }
                 // What vanishes are files of local copies.
                 let contains = if *error == DiskErrorKind::Vanished { "/chk_" } else { "" };
                 let number = verbs.arm_disk_errors(&machine, contains, *operation, *error, *count);
@@ -203,8 +205,90 @@ impl Nemesis {
         files
     }
 
+    /// Damages up to `files` of `victims`.
+    fn damage_local(
+        &self,
+        mut victims: Vec<String>,
+        machine: &str,
+        damage: Damage,
+        files: u32,
+        due: &Due,
+    ) -> Result<(), String> {
+        if victims.is_empty() {
+            return Err("no local copy there".to_string());
+        }
+        let mut draw = Draw::new(self.0.seed, &format!("nemesis/{}", due.index));
+        for _ in 0..files {
+            if victims.is_empty() {
+                break;
+            }
+            let last = victims.len() as u64 - 1;
+            let chosen = usize::try_from(draw.within(0, last)).expect("an index");
+            let path = victims.swap_remove(chosen);
+            self.0.verbs.notice(Notice::LocalFile { machine: machine.to_string(), path: path.clone() });
+            let _ = self.0.verbs.damage_file(machine, &path, damage);
+        }
+        Ok(())
+    }
+
+    /// A shared object that the newest completed checkpoint refers to, of which the loss leaves a whole checkpoint to go back to.
+    /// All that refer to it are ruined.
+    fn shared_object(&self, index: u32) -> Result<String, String> {
+        let verbs = &self.0.verbs;
+        let (retained, ruined) = {
+            let state = self.0.state.borrow();
+            (state.retained.clone(), state.ruined.clone())
+        };
+        let newest = *retained.last().ok_or("no completed checkpoint")?;
+        let shared = |name: &String| name.contains("/shared/");
+        let needed: BTreeMap<u64, BTreeSet<String>> =
+            retained.iter().map(|id| (*id, verbs.needed_by(*id).into_iter().filter(shared).collect())).collect();
+        let candidates: Vec<&String> = needed[&newest].iter().collect();
+        if candidates.is_empty() {
+            return Err("the checkpoint has no such object".to_string());
+        }
+        // From the one asked for on, the first that may go.
+        let first = index as usize % candidates.len();
+        let ruins = |object: &String| -> BTreeSet<u64> {
+            needed.iter().filter(|(_, objects)| objects.contains(object)).map(|(id, _)| *id).collect()
+        };
+        let chosen = (0..candidates.len()).map(|n| candidates[(first + n) % candidates.len()]).find(|object| {
+            let lost = ruins(object);
+            retained.iter().any(|id| !ruined.contains(id) && !lost.contains(id))
+        });
+        let chosen = chosen.ok_or("it would have destroyed the last whole checkpoint")?.clone();
+        let mut state = self.0.state.borrow_mut();
+        state.ruined.extend(ruins(&chosen));
+        state.destroyed_shared.insert(chosen.clone());
+        Ok(chosen)
+    }
+
+    /// A checkpoint has completed that may refer to shared objects which were destroyed: it is no whole one then. The subtasks cannot
+    /// know, and would go on until none is whole any more: before that, the objects are put back.
+    pub(super) fn completed_with_damage(&self, completed: u64) {
+        let verbs = &self.0.verbs;
+        let needed = verbs.needed_by(completed);
+        let mut state = self.0.state.borrow_mut();
+        let state = &mut *state;
+        let lost: Vec<&String> = needed.iter().filter(|name| state.destroyed_shared.contains(*name)).collect();
+        if lost.is_empty() {
+            return;
+        }
+        state.ruined.insert(completed);
+        if state.retained.iter().all(|id| state.ruined.contains(id)) {
+            for name in lost {
+                verbs.put_back(name);
+                state.destroyed_shared.remove(name);
+            }
+            state.ruined.remove(&completed);
+        }
+    }
+
     /// An object of the newest completed checkpoint, if another whole checkpoint is left to go back to.
     fn checkpoint_object(&self, object: ObjectChoice, index: u32) -> Result<String, String> {
+        if object == ObjectChoice::Shared {
+            return self.shared_object(index);
+        }
         let newest = {
             let state = self.0.state.borrow();
             let newest = *state.retained.last().ok_or("no completed checkpoint")?;

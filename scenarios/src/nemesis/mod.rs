@@ -20,7 +20,7 @@ use std::{
 };
 
 use reports::{FiredFault, Unfired};
-use runtime::journal::Event;
+use runtime::{journal::Event, state::BackendKind};
 
 pub use verbs::{Notice, Resume, StoreTrouble, Trouble, Verbs};
 
@@ -97,6 +97,8 @@ struct State {
     retained: BTreeSet<u64>,
     ruined: BTreeSet<u64>,
     savepoints: BTreeSet<u64>,
+    /// Objects that were destroyed although several checkpoints may refer to them, and later ones may come to.
+    destroyed_shared: BTreeSet<String>,
     /// Faults that killed somebody for his need of memory.
     killed: BTreeSet<u64>,
     healed: bool,
@@ -107,6 +109,8 @@ struct Inner {
     healed_by_ms: u64,
     /// How many completed checkpoints the job keeps.
     retained: usize,
+    /// The job's working state is in databases, which take room on the disk.
+    databases: bool,
     faults: Vec<FaultSpec>,
     /// All processes of the plan.
     processes: Vec<String>,
@@ -126,6 +130,7 @@ impl Nemesis {
             seed: plan.seed,
             healed_by_ms: plan.healed_by_ms,
             retained: plan.settings.retained as usize,
+            databases: plan.settings.backend == BackendKind::RocksDb,
             faults: plan.faults.clone(),
             processes: plan.cluster.process_names().collect(),
             verbs,
@@ -154,6 +159,7 @@ impl Nemesis {
     /// To be called for every event, inside its emit.
     pub fn on_event(&self, process: &str, event: &Event) {
         let mut due = Vec::new();
+        let mut completed = None;
         {
             let mut state = self.0.state.borrow_mut();
             state.events += 1;
@@ -170,6 +176,7 @@ impl Nemesis {
                 Event::CheckpointCompleted { checkpoint, .. } if state.savepoints.contains(&checkpoint.0) => {}
                 Event::CheckpointCompleted { checkpoint, .. } => {
                     state.retained.insert(checkpoint.0);
+                    completed = (!state.destroyed_shared.is_empty()).then_some(checkpoint.0);
                     // The entry that completes a checkpoint drops the oldest: what the event of that says comes later.
                     while state.retained.len() > self.0.retained {
                         state.retained.pop_first();
@@ -200,6 +207,9 @@ impl Nemesis {
                     due.push((*delay_ms, Due { index, emitter, entity: Some(actual.clone()) }));
                 }
             }
+        }
+        if let Some(completed) = completed {
+            self.completed_with_damage(completed);
         }
         for (delay_ms, due) in due {
             if delay_ms == 0 {

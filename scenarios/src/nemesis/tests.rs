@@ -189,6 +189,14 @@ impl Verbs for Notebook {
     fn objects(&self, _prefix: &str) -> Vec<String> {
         ["checkpoints/j/chk-1/p", "checkpoints/j/chk-2/_metadata-x", "checkpoints/j/chk-2/p"].map(String::from).to_vec()
     }
+    fn needed_by(&self, checkpoint: u64) -> Vec<String> {
+        // Of each checkpoint an object of its own, one that it shares with the one before, and one that all share.
+        let shared = [checkpoint, checkpoint.saturating_sub(1), 0].map(|n| format!("checkpoints/j/shared/{n}-part"));
+        shared.into()
+    }
+    fn put_back(&self, name: &str) {
+        self.write(format!("put back {name}"));
+    }
     fn lose_object(&self, name: &str) {
         self.write(format!("lose {name}"));
     }
@@ -330,6 +338,40 @@ fn where_one_checkpoint_is_retained_nothing_is_destroyed() {
     nemesis.on_event("jobmanager", &completed(2));
     assert!(notebook.log().is_empty());
     assert!(nemesis.account().1[0].reason.contains("last whole checkpoint"));
+}
+
+/// Of the shared objects that the newest refers to, the first may go whose loss leaves a whole checkpoint; all that refer to it are
+/// ruined by it. Before a completion leaves none that is whole, what was destroyed is put back.
+#[test]
+fn a_shared_object_ruins_all_that_refer_to_it_and_never_the_last() {
+    let lose = |ordinal| {
+        let object = FaultKind::LoseObject { object: ObjectChoice::Shared, index: 0 };
+        fault("store", on(EventKind::CheckpointCompleted, None, ordinal), 0, object)
+    };
+    let (notebook, nemesis) = with_retained(vec![lose(1), lose(2), lose(4)], 2);
+    nemesis.on_event("jobmanager", &completed(1));
+    assert!(nemesis.account().1[0].reason.contains("last whole checkpoint"));
+    nemesis.on_event("jobmanager", &completed(2));
+    let lost = "lose checkpoints/j/shared/2-part";
+    assert_eq!(notebook.log(), [lost], "what 1 refers to as well is left alone");
+    // It refers to what was destroyed, and only 2 and 3 are retained now.
+    nemesis.on_event("jobmanager", &completed(3));
+    let put_back = "put back checkpoints/j/shared/2-part";
+    assert_eq!(notebook.log(), [lost, put_back]);
+    // Whole again: 3. Of 4 there may go what 3 does not refer to.
+    nemesis.on_event("jobmanager", &completed(4));
+    assert_eq!(notebook.log(), [lost, put_back, "lose checkpoints/j/shared/4-part"]);
+}
+
+/// Tables of databases are damaged, and nothing else of the copy.
+#[test]
+fn damage_to_tables_hits_tables_only() {
+    let damage = FaultKind::LocalTables { damage: Damage::Corrupt, files: 9 };
+    let (notebook, nemesis) = with(vec![fault("tm-1", Trigger::AtMs(5), 0, damage)]);
+    notebook.advance_to(5);
+    // The copies of the notebook have none.
+    assert!(notebook.log().is_empty());
+    assert!(nemesis.account().1[0].reason.contains("no local copy"));
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub enum Notice {
     LocalFile { machine: String, path: String },
     /// The disk was wiped, or operations on it may fail.
     Disk { machine: String },
+    /// What a process does with native files may fail, and its databases with it.
+    NativeCode { process: String },
     /// A process was crashed, frozen, cut off or slowed.
     Process { process: String },
     /// The monotonic clock of a process runs wrong from now on, or right again.
@@ -147,6 +149,10 @@ pub trait Verbs {
     fn disarm_disk_errors(&self, machine: &str, armed: u64);
 
     fn objects(&self, prefix: &str) -> Vec<String>;
+    /// All objects that a completed checkpoint refers to; none if its metadata cannot be read.
+    fn needed_by(&self, checkpoint: u64) -> Vec<String>;
+    /// An object that was lost or corrupted is what it was, as in a store that keeps versions.
+    fn put_back(&self, name: &str);
     fn lose_object(&self, name: &str);
     fn corrupt_object(&self, name: &str);
     fn arm_store_errors(&self, operation: StoreOperation, contains: &str, error: StoreErrorKind, count: u32) -> u64;

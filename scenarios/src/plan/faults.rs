@@ -87,8 +87,40 @@ pub enum DiskOperation {
     Remove,
     List,
     SyncDirectory,
+    /// Of a file that native code has written, on its way to primary storage.
+    NativeRead,
+    /// Of a file for native code, on its way back.
+    NativeWrite,
     /// Files of a native checkpoint are linked, or copied, into a local copy.
     Adopt,
+    DatabaseOpen,
+    DatabaseFlush,
+    DatabaseCompact,
+    DatabaseCheckpoint,
+}
+
+impl DiskOperation {
+    /// Without it there is no snapshot of a database, or no database.
+    pub fn is_native(self) -> bool {
+        match self {
+            DiskOperation::NativeRead
+            | DiskOperation::NativeWrite
+            | DiskOperation::DatabaseOpen
+            | DiskOperation::DatabaseFlush
+            | DiskOperation::DatabaseCompact
+            | DiskOperation::DatabaseCheckpoint => true,
+            // Adopted files are a local copy's.
+            DiskOperation::Adopt
+            | DiskOperation::Create
+            | DiskOperation::Write
+            | DiskOperation::Sync
+            | DiskOperation::Read
+            | DiskOperation::Rename
+            | DiskOperation::Remove
+            | DiskOperation::List
+            | DiskOperation::SyncDirectory => false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +138,8 @@ pub enum DiskErrorKind {
 #[serde(rename_all = "kebab-case")]
 pub enum StoreOperation {
     Create,
+    /// A piece of an object that is uploaded in pieces, and the beginning of that.
+    Upload,
     Read,
     List,
     Delete,
@@ -141,6 +175,8 @@ pub enum ObjectChoice {
     /// A state part; the `index`-th of the fault, modulo how many there are.
     Part,
     Metadata,
+    /// One that later checkpoints refer to as well, perhaps, and earlier ones. Whatever refers to it is lost with it.
+    Shared,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,6 +269,8 @@ pub enum FaultKind {
     LocalFile { copy: String, file: String, damage: Damage },
     /// The next `count` operations on what has this in its path fail, on the disk of the target's machine.
     LocalFileErrors { path_contains: String, operation: DiskOperation, error: DiskErrorKind, count: u32 },
+    /// Table files (SST) of databases in local copies are damaged, of the newest checkpoint there.
+    LocalTables { damage: Damage, files: u32 },
     /// No byte can be added to the disk of the target's machine for the duration.
     DiskFull {},
     /// The next `count` operations on the disk of the target's machine fail.
@@ -326,6 +364,13 @@ pub enum FaultClass {
     Savepoint,
     StopAndResume,
     Rescale,
+    UploadError,
+    LostShared,
+    CorruptShared,
+    DatabaseError,
+    DatabaseFull,
+    NativeFileError,
+    LocalTable,
 }
 
 impl FaultClass {
@@ -383,13 +428,31 @@ impl FaultClass {
         FaultClass::Savepoint,
         FaultClass::StopAndResume,
         FaultClass::Rescale,
+        FaultClass::UploadError,
+        FaultClass::LostShared,
+        FaultClass::CorruptShared,
+        FaultClass::DatabaseError,
+        FaultClass::DatabaseFull,
+        FaultClass::NativeFileError,
+        FaultClass::LocalTable,
     ];
 
-    /// All but the change of parallelism. An epoch can only be replayed at the parallelism that recorded it: beside the loss of
-    /// checkpoints, a change of it makes recoveries impossible that would be possible without.
+    /// All but the change of parallelism, and what only databases, shared objects and uploads in pieces meet. An epoch can only be
+    /// replayed at the parallelism that recorded it: beside the loss of checkpoints, a change of it makes recoveries impossible that
+    /// would be possible without.
     pub const OF_ONE_SHAPE: &'static [FaultClass] = match Self::ALL {
-        [rest @ .., FaultClass::Rescale] => rest,
-        _ => panic!("the change of parallelism is the last class"),
+        [
+            rest @ ..,
+            FaultClass::Rescale,
+            FaultClass::UploadError,
+            FaultClass::LostShared,
+            FaultClass::CorruptShared,
+            FaultClass::DatabaseError,
+            FaultClass::DatabaseFull,
+            FaultClass::NativeFileError,
+            FaultClass::LocalTable,
+        ] => rest,
+        _ => panic!("the classes for few profiles are the last ones"),
     };
 
     /// Whether it is an act of the job's owner. Those are drawn beside the faults, so that a seed has the same faults with them and
@@ -453,6 +516,13 @@ impl FaultClass {
             FaultClass::Savepoint => "savepoint",
             FaultClass::StopAndResume => "stop-and-resume",
             FaultClass::Rescale => "rescale",
+            FaultClass::UploadError => "upload-error",
+            FaultClass::LostShared => "lost-shared-object",
+            FaultClass::CorruptShared => "corrupt-shared-object",
+            FaultClass::DatabaseError => "database-error",
+            FaultClass::DatabaseFull => "database-full",
+            FaultClass::NativeFileError => "native-file-error",
+            FaultClass::LocalTable => "local-table",
         }
     }
 }
@@ -494,6 +564,23 @@ impl FaultSpec {
                 Damage::Foreign => FaultClass::LocalForeign,
             },
             FaultKind::DiskFull {} => FaultClass::DiskFull,
+            FaultKind::LocalTables { .. } => FaultClass::LocalTable,
+            FaultKind::DiskErrors {
+                operation:
+                    DiskOperation::DatabaseOpen
+                    | DiskOperation::DatabaseFlush
+                    | DiskOperation::DatabaseCompact
+                    | DiskOperation::DatabaseCheckpoint,
+                error,
+                ..
+            } => match error {
+                DiskErrorKind::NoSpace => FaultClass::DatabaseFull,
+                _ => FaultClass::DatabaseError,
+            },
+            FaultKind::DiskErrors {
+                operation: DiskOperation::NativeRead | DiskOperation::NativeWrite | DiskOperation::Adopt,
+                ..
+            } => FaultClass::NativeFileError,
             FaultKind::DiskErrors { error, .. } | FaultKind::LocalFileErrors { error, .. } => match error {
                 DiskErrorKind::Denied => FaultClass::DiskDenied,
                 DiskErrorKind::Vanished => FaultClass::DiskVanished,
@@ -510,10 +597,13 @@ impl FaultSpec {
             FaultKind::ClockJump { .. } => FaultClass::ClockJump,
             FaultKind::ClockSkew { .. } => FaultClass::ClockSkew,
             FaultKind::ClockDrift { .. } => FaultClass::ClockDrift,
+            FaultKind::StoreErrors { operation: StoreOperation::Upload, .. } => FaultClass::UploadError,
             FaultKind::StoreErrors { error: StoreErrorKind::ErrorBefore, .. } => FaultClass::StoreErrorBefore,
             FaultKind::StoreErrors { error: StoreErrorKind::ErrorAfter, .. } => FaultClass::StoreErrorAfter,
             FaultKind::StoreErrors { .. } => FaultClass::StoreTimeout,
             FaultKind::StoreOutage {} => FaultClass::StoreOutage,
+            FaultKind::LoseObject { object: ObjectChoice::Shared, .. } => FaultClass::LostShared,
+            FaultKind::CorruptObject { object: ObjectChoice::Shared, .. } => FaultClass::CorruptShared,
             FaultKind::LoseObject { .. } => FaultClass::LostObject,
             FaultKind::CorruptObject { .. } => FaultClass::CorruptObject,
         }

@@ -180,6 +180,7 @@ fn settings(profile: &str, seed: u64, swarm: &Swarm) -> Settings {
         backend: backend.kind,
         incremental: backend.incremental,
         small_state_threshold_bytes: backend.small_state_threshold_bytes,
+        transfer_piece_bytes: transfer_piece_bytes(profile, seed),
         compression: backend.compression,
         spread_out_slots,
         reactive,
@@ -209,6 +210,16 @@ impl LocalShape {
             roots: if is_about_them && several { roots } else { 0 },
             memory_bytes: if is_about_them && in_memory { memory_bytes } else { 0 },
         }
+    }
+}
+
+/// Where the store is what goes wrong, or its objects are what counts, most parts of a snapshot are larger than a piece.
+fn transfer_piece_bytes(profile: &str, seed: u64) -> u64 {
+    let mut draw = Draw::new(seed, "settings/transfer-pieces");
+    match profile {
+        "store" | "incremental" => *draw.weighted(&[(40, 0u64), (25, 60), (20, 150), (15, 500)]),
+        "rocksdb" => *draw.weighted(&[(30, 0u64), (35, 600), (20, 1_500), (15, 5_000)]),
+        _ => 0,
     }
 }
 

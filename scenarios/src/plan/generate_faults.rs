@@ -1,6 +1,6 @@
 //! Draws the faults of a plan. Each class has its own stream. Permanent losses never take the last slot the job needs.
 
-use runtime::journal::EventKind;
+use runtime::{journal::EventKind, state::BackendKind};
 
 use super::{
     draw::Draw,
@@ -87,6 +87,9 @@ pub fn faults(plan: &Plan, swarm: &Swarm, workload_ms: u64) -> Vec<FaultSpec> {
         for _ in 0..draw.within(1, 2) {
             maker.add(*class, &mut draw);
         }
+    }
+    if plan.settings.backend == BackendKind::RocksDb && plan.profile == "rocksdb" {
+        maker.add_kill_between_native_steps();
     }
     maker.faults
 }
@@ -217,6 +220,13 @@ impl Maker<'_> {
             FaultClass::LostObject | FaultClass::CorruptObject => self.destroy_and_restore(class, draw),
             // Switches of the workload, not of the world.
             FaultClass::UserPanic | FaultClass::UserError => {}
+            FaultClass::UploadError
+            | FaultClass::LostShared
+            | FaultClass::CorruptShared
+            | FaultClass::DatabaseError
+            | FaultClass::DatabaseFull
+            | FaultClass::NativeFileError
+            | FaultClass::LocalTable => self.add_native(class, draw),
             _ => self.add_to_world(class, draw),
         }
     }

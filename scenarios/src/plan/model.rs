@@ -140,6 +140,9 @@ pub struct Settings {
     /// Parts of at most so many bytes travel with the acknowledgement. 0: none does.
     #[serde(default, skip_serializing_if = "is_default")]
     pub small_state_threshold_bytes: u64,
+    /// State is uploaded and downloaded in pieces of so many bytes. 0: of as many as in production, which none of this is as large as.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub transfer_piece_bytes: u64,
     /// Key groups of full snapshots are compressed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub compression: bool,

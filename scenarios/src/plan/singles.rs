@@ -8,7 +8,7 @@ use super::{
         Side, StoreErrorKind, StoreOperation, Trigger,
     },
     model::{JOB_MANAGER, Plan, USER_ERROR_AT, USER_PANIC_AT},
-    singles_world,
+    singles_native, singles_world,
 };
 
 /// At which steps of a run a fault is placed.
@@ -279,6 +279,13 @@ pub fn of_class(class: FaultClass, plan: &Plan) -> Vec<SingleFault> {
         | FaultClass::Savepoint
         | FaultClass::StopAndResume
         | FaultClass::Rescale => singles_world::of_class(class, plan),
+        FaultClass::UploadError
+        | FaultClass::LostShared
+        | FaultClass::CorruptShared
+        | FaultClass::DatabaseError
+        | FaultClass::DatabaseFull
+        | FaultClass::NativeFileError
+        | FaultClass::LocalTable => singles_native::of_class(class),
         FaultClass::UserPanic => vec![user(class, USER_PANIC_AT)],
         FaultClass::UserError => vec![user(class, USER_ERROR_AT)],
     }
@@ -334,6 +341,7 @@ fn store_errors(class: FaultClass, errors: &[(&str, StoreErrorKind)]) -> Vec<Sin
         for (operation, name_contains) in &operations {
             let what = match operation {
                 StoreOperation::Create => format!("create {name_contains}"),
+                StoreOperation::Upload => "upload".to_string(),
                 StoreOperation::Read => "read".to_string(),
                 StoreOperation::List => "list".to_string(),
                 StoreOperation::Delete => "delete".to_string(),
@@ -358,7 +366,7 @@ fn store_errors(class: FaultClass, errors: &[(&str, StoreErrorKind)]) -> Vec<Sin
 }
 
 /// How many parts of a checkpoint are destroyed in turn.
-const PARTS: u32 = 8;
+pub(super) const PARTS: u32 = 8;
 
 fn destroyed(class: FaultClass, fault: impl Fn(ObjectChoice, u32) -> FaultKind) -> Vec<SingleFault> {
     let single = |variant: String, object, index, witness| SingleFault {

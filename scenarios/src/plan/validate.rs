@@ -1,7 +1,7 @@
 //! Whether a plan makes sense. A plan comes from people too, so each rule names the field it is about.
 
 use super::{
-    faults::{DiskErrorKind, DiskOperation, EMITTER, ENTITY, FaultKind, FaultSpec, STORE, Trigger},
+    faults::{Damage, DiskErrorKind, DiskOperation, EMITTER, ENTITY, FaultKind, FaultSpec, STORE, Trigger},
     model::{JOB_MANAGER, PLAN_VERSION, Plan, Span},
     profile::Profile,
 };
@@ -110,6 +110,7 @@ impl Plan {
         within("settings", "local_roots", s.local_roots.into(), 0, crate::world_verbs::MOST_LOCAL_ROOTS.into())?;
         within("settings", "local_memory_bytes", s.local_memory_bytes, 0, 1 << 50)?;
         within("settings", "buffer_bytes", s.buffer_bytes.into(), 1, 1 << 24)?;
+        within("settings", "transfer_piece_bytes", s.transfer_piece_bytes, 0, 1 << 40)?;
         within("settings", "channel_window_bytes", s.channel_window_bytes.into(), 1, 1 << 30)?;
         within("settings", "source_batch_records", s.source_batch_records.into(), 1, 1 << 20)
     }
@@ -204,6 +205,12 @@ impl Plan {
                     );
                 }
                 process("local-file-errors")
+            }
+            FaultKind::LocalTables { damage, .. } => {
+                if !matches!(damage, Damage::Missing | Damage::Torn | Damage::Corrupt) {
+                    return complain("faults", "fault", "local-tables: tables are missing, torn or corrupt");
+                }
+                process("local-tables")
             }
             FaultKind::DiskFull {} => process("disk-full"),
             FaultKind::DiskErrors { operation, error, .. } => {

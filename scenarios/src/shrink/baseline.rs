@@ -37,6 +37,7 @@ pub fn baseline() -> Plan {
         backend: BackendKind::default(),
         incremental: false,
         small_state_threshold_bytes: 0,
+        transfer_piece_bytes: 0,
         compression: false,
         spread_out_slots: false,
         reactive: false,

@@ -51,6 +51,7 @@ fn object(choice: ObjectChoice) -> &'static str {
     match choice {
         ObjectChoice::Part => "a state part",
         ObjectChoice::Metadata => "the metadata",
+        ObjectChoice::Shared => "a shared object",
     }
 }
 
@@ -108,6 +109,14 @@ fn what(fault: &FaultSpec) -> String {
             let operation = format!("{operation:?}").to_lowercase();
             format!("the next {count} {operation} of {path_contains} on the disk of {target} fails")
         }
+        FaultKind::LocalTables { damage, files } => {
+            let damage = match damage {
+                Damage::Missing => "vanish",
+                Damage::Torn => "are torn",
+                _ => "rot",
+            };
+            format!("up to {files} table files of the newest local copy on {target}'s disk {damage}")
+        }
         FaultKind::DiskFull {} => format!("the disk of {target} is full for {lasting} ms"),
         FaultKind::DiskErrors { operation, count, .. } => {
             let operation = match operation {
@@ -118,6 +127,13 @@ fn what(fault: &FaultSpec) -> String {
                 DiskOperation::Rename => "rename",
                 DiskOperation::Remove => "removal of a file",
                 DiskOperation::List => "listing",
+                DiskOperation::NativeRead => "read of a native file",
+                DiskOperation::NativeWrite => "write of a native file",
+                DiskOperation::Adopt => "adoption of native files",
+                DiskOperation::DatabaseOpen => "opening of a database",
+                DiskOperation::DatabaseFlush => "flush of a database",
+                DiskOperation::DatabaseCompact => "compaction of a database",
+                DiskOperation::DatabaseCheckpoint => "native checkpoint of a database",
                 other => &format!("{other:?} operation").to_lowercase(),
             };
             format!("the next {count} {operation} on the disk of {target} fails")
@@ -125,6 +141,7 @@ fn what(fault: &FaultSpec) -> String {
         FaultKind::StoreErrors { operation, name_contains, error, count } => {
             let operation = match operation {
                 StoreOperation::Create => "create",
+                StoreOperation::Upload => "upload of a piece",
                 StoreOperation::Read => "read",
                 StoreOperation::List => "list",
                 StoreOperation::Delete => "delete",

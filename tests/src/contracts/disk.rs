@@ -162,3 +162,30 @@ pub async fn a_failed_adoption_leaves_nothing(stage: Stage) {
     let outside = disk.adopt(&native, "", &["../a".to_string()], &path("failed/chk_2")).await;
     assert!(outside.is_err(), "a name that leads out of the directory is refused");
 }
+
+pub async fn native_files_are_read_and_written_in_pieces(stage: Stage) {
+    let disk = &*stage.here.disk;
+    let native = disk.native_dir().await.expect("a native directory");
+    for again in [false, true] {
+        let mut file = disk.create_native(&native, "restored-0", "000007.sst").await.expect("begins");
+        file.append(Bytes::from_static(b"one ")).await.expect("appends");
+        if again {
+            file.append(Bytes::from_static(b"and two")).await.expect("appends");
+        } else {
+            // What has a link to it keeps it when another file takes its place.
+            let of = |name| native.path().join("restored-0").join(name);
+            std::fs::hard_link(of("000007.sst"), of("linked")).expect("native code links");
+        }
+    }
+    let read = async |file, range| disk.read_native(&native, "restored-0", file, range).await;
+    assert_eq!(disk.native_length(&native, "restored-0", "000007.sst").await, Ok(11));
+    assert_eq!(read("000007.sst", 0..11).await.as_deref(), Ok(&b"one and two"[..]));
+    assert_eq!(read("000007.sst", 4..7).await.as_deref(), Ok(&b"and"[..]));
+    assert_eq!(read("000007.sst", 11..11).await.as_deref(), Ok(&b""[..]));
+    assert!(read("000007.sst", 4..12).await.is_err(), "the file ends before");
+    assert_eq!(read("linked", 0..4).await.as_deref(), Ok(&b"one "[..]));
+    assert_eq!(disk.native_length(&native, "restored-0", "linked").await, Ok(4));
+    assert!(disk.native_length(&native, "restored-0", "none").await.is_err());
+    let names = disk.list_native(&native, "restored-0").await;
+    assert_eq!(names, Ok(vec!["000007.sst".to_string(), "linked".to_string()]));
+}

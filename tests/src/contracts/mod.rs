@@ -69,6 +69,7 @@ macro_rules! every_contract {
             disk::machines_do_not_share_a_disk,
             disk::native_files_are_adopted_and_come_back,
             disk::a_failed_adoption_leaves_nothing,
+            disk::native_files_are_read_and_written_in_pieces,
             store::an_object_is_created_once,
             store::parts_are_concatenated,
             store::ranges_are_cut_off_at_the_end,
@@ -77,6 +78,9 @@ macro_rules! every_contract {
             store::deleting_is_idempotent,
             store::of_racing_creates_one_wins,
             store::all_processes_see_one_store,
+            store::an_upload_in_pieces_appears_whole,
+            store::an_upload_in_pieces_only_creates,
+            store::an_unfinished_upload_can_be_discarded,
             input::inputs_are_read_by_range,
             entropy::draws_differ,
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use runtime::platform::{Mono, ObjectMeta, ObjectName, Platform, PrimaryStorage, StoreError};
+use runtime::platform::{Mono, ObjectMeta, ObjectName, Platform, PrimaryStorage, StoreError, Upload};
 
 use super::Stage;
 
@@ -136,4 +136,100 @@ pub async fn all_processes_see_one_store(stage: Stage) {
     create(&stage.here, "shared/object", b"from here").await.expect("creates");
     assert_eq!(read(&stage.there, "shared/object").await, Ok(Bytes::from_static(b"from here")));
     assert_eq!(create(&stage.there, "shared/object", b"from there").await, Err(StoreError::Exists));
+}
+
+async fn begin<'a>(platform: &'a Platform, at: &str) -> Box<dyn Upload + 'a> {
+    platform.primary.upload(&name(at), by(platform)).await.expect("begins")
+}
+
+async fn unfinished(platform: &Platform, prefix: &str) -> Vec<String> {
+    let found = platform.primary.unfinished(prefix, by(platform)).await.expect("looks");
+    found.into_iter().map(|name| name.to_string()).collect()
+}
+
+/// Nobody sees anything of an upload in pieces before it is finished, and then all of it. A piece stored twice counts once.
+pub async fn an_upload_in_pieces_appears_whole(stage: Stage) {
+    let pieces: Vec<Bytes> = (0..5_u8).map(|n| Bytes::from(vec![n; 70_000 - usize::from(n) * 13_000])).collect();
+    let mut upload = begin(&stage.here, "pieces/deep/whole").await;
+    for (number, piece) in (0..).zip(&pieces) {
+        upload.put(number, piece.clone(), by(&stage.here)).await.expect("stores");
+        // What came in doubt is sent again.
+        upload.put(number, piece.clone(), by(&stage.here)).await.expect("stores again");
+        assert_eq!(read(&stage.there, "pieces/deep/whole").await, Err(StoreError::Absent));
+        assert!(listed(&*stage.there.primary, "pieces/", by(&stage.there)).await.is_empty());
+        assert_eq!(unfinished(&stage.there, "pieces/").await, ["pieces/deep/whole"]);
+    }
+    upload.finish(by(&stage.here)).await.expect("finishes");
+    drop(upload);
+    let whole = pieces.concat();
+    assert_eq!(read(&stage.there, "pieces/deep/whole").await.as_deref(), Ok(&whole[..]));
+    let length = whole.len() as u64;
+    let seen = listed(&*stage.there.primary, "pieces/", by(&stage.there)).await;
+    assert_eq!(seen, [("pieces/deep/whole".to_string(), length)]);
+    assert!(unfinished(&stage.there, "pieces/").await.is_empty());
+
+    // Without a piece it is an empty object.
+    let mut upload = begin(&stage.here, "pieces/empty").await;
+    upload.finish(by(&stage.here)).await.expect("finishes");
+    assert_eq!(read(&stage.here, "pieces/empty").await, Ok(Bytes::new()));
+    // A piece that comes before its turn has no place.
+    let mut upload = begin(&stage.here, "pieces/gap").await;
+    let early = upload.put(1, Bytes::from_static(b"second"), by(&stage.here)).await;
+    assert!(matches!(early, Err(StoreError::Permanent(_))), "{early:?}");
+    upload.abort(by(&stage.here)).await.expect("gives up");
+}
+
+/// An upload in pieces creates, and never overwrites: neither what was there, nor what came while it was under way; of two of one
+/// name one wins. Finishing again says that the name is taken.
+pub async fn an_upload_in_pieces_only_creates(stage: Stage) {
+    create(&stage.here, "taken/before", b"first").await.expect("creates");
+    for object in ["taken/before", "taken/meanwhile"] {
+        let mut upload = begin(&stage.here, object).await;
+        upload.put(0, Bytes::from_static(b"second"), by(&stage.here)).await.expect("stores");
+        if object == "taken/meanwhile" {
+            create(&stage.there, object, b"first").await.expect("creates");
+        }
+        assert_eq!(upload.finish(by(&stage.here)).await, Err(StoreError::Exists), "{object}");
+        upload.abort(by(&stage.here)).await.expect("gives up");
+        assert_eq!(read(&stage.here, object).await, Ok(Bytes::from_static(b"first")));
+    }
+    let (mut one, mut other) = (begin(&stage.here, "taken/race").await, begin(&stage.there, "taken/race").await);
+    one.put(0, Bytes::from_static(b"one"), by(&stage.here)).await.expect("stores");
+    other.put(0, Bytes::from_static(b"other"), by(&stage.there)).await.expect("stores");
+    let (of_one, of_other) = futures::future::join(one.finish(by(&stage.here)), other.finish(by(&stage.there))).await;
+    let winner: &[u8] = match (of_one, of_other) {
+        (Ok(()), Err(StoreError::Exists)) => b"one",
+        (Err(StoreError::Exists), Ok(())) => b"other",
+        both => panic!("one wins: {both:?}"),
+    };
+    assert_eq!(read(&stage.here, "taken/race").await.as_deref(), Ok(winner));
+    assert_eq!(one.finish(by(&stage.here)).await, Err(StoreError::Exists), "finished before, by whomever");
+    one.abort(by(&stage.here)).await.expect("gives up");
+    other.abort(by(&stage.there)).await.expect("gives up");
+    assert!(unfinished(&stage.here, "taken/").await.is_empty());
+}
+
+/// What is left of an upload is found by its name, and can be removed by somebody else; it cannot be finished then.
+pub async fn an_unfinished_upload_can_be_discarded(stage: Stage) {
+    create(&stage.here, "left/chk-1/done", b"done").await.expect("creates");
+    let mut given_up = begin(&stage.here, "left/chk-1/given-up").await;
+    given_up.put(0, Bytes::from_static(b"piece"), by(&stage.here)).await.expect("stores");
+    given_up.abort(by(&stage.here)).await.expect("gives up");
+    let mut late = begin(&stage.here, "left/chk-2/late").await;
+    late.put(0, Bytes::from_static(b"piece"), by(&stage.here)).await.expect("stores");
+    let other = begin(&stage.here, "left/chk-10/other").await;
+    assert_eq!(unfinished(&stage.there, "left/").await, ["left/chk-10/other", "left/chk-2/late"]);
+    assert_eq!(unfinished(&stage.there, "left/chk-2/").await, ["left/chk-2/late"]);
+    assert!(unfinished(&stage.there, "left/chk-1/").await.is_empty());
+    for object in ["left/chk-2/late", "left/chk-2/late", "left/never/was"] {
+        stage.there.primary.discard_unfinished(&name(object), by(&stage.there)).await.expect("discards");
+    }
+    assert_eq!(unfinished(&stage.there, "left/").await, ["left/chk-10/other"]);
+    let finished = late.finish(by(&stage.here)).await;
+    assert!(matches!(finished, Err(StoreError::Permanent(_))), "{finished:?}");
+    assert_eq!(read(&stage.there, "left/chk-2/late").await, Err(StoreError::Absent));
+    drop(other);
+    stage.there.primary.discard_unfinished(&name("left/chk-10/other"), by(&stage.there)).await.expect("discards");
+    assert!(unfinished(&stage.there, "left/").await.is_empty());
+    assert_eq!(read(&stage.here, "left/chk-1/done").await, Ok(Bytes::from_static(b"done")));
 }

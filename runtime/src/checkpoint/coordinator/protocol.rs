@@ -35,6 +35,9 @@ pub struct CoordinatorConfig {
     pub retained: u32,
     /// So many checkpoints may fail in a row; one more fails the job. None: any number.
     pub tolerable_failures: Option<u32>,
+    /// State that travels with the acknowledgements of all checkpoints under way may have so many bytes together; one of which more
+    /// comes is given up.
+    pub inline_state_budget_bytes: u64,
     pub sabotage: SabotageSet,
 }
 

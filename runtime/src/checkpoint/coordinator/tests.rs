@@ -48,6 +48,7 @@ fn config() -> CoordinatorConfig {
         max_concurrent: 1,
         retained: 1,
         tolerable_failures: None,
+        inline_state_budget_bytes: 1 << 30,
         sabotage: SabotageSet::default(),
     }
 }

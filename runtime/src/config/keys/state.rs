@@ -99,7 +99,7 @@ pub(super) const KEYS: &[Key] = &[
         default: Some("4 kb"),
         meaning: "buffer of a stream of state",
         kind: Kind::Size { at_least: 1, at_most: u64::MAX, set: |_, _| {} },
-        standing: Standing::NoMeaning("a part of a snapshot is written in one piece"),
+        standing: Standing::NoMeaning("state is uploaded in pieces of 8 mb"),
         test: EACH,
     },
     Key {
@@ -114,6 +114,20 @@ pub(super) const KEYS: &[Key] = &[
         },
         standing: Standing::Works,
         test: EACH,
+    },
+    Key {
+        name: "state.backend.jobmanager.max-total-size",
+        older: &[],
+        default: Some("1 gb"),
+        meaning: "Weir's own: so much state may travel with the acknowledgements of all checkpoints under way together, and lie in the \
+                  JobManager's memory; a checkpoint with which it is more is declined",
+        kind: Kind::Size {
+            at_least: 1,
+            at_most: u64::MAX,
+            set: |settings, bytes| settings.cluster.checkpoint.inline_state_budget_bytes = bytes,
+        },
+        standing: Standing::Works,
+        test: "inline_state_beyond_the_budget_declines_the_checkpoint",
     },
     Key {
         name: "execution.checkpointing.snapshot-compression",

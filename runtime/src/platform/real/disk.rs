@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Write},
     ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
@@ -236,6 +236,17 @@ impl DiskFile for RealFile {
     }
 }
 
+fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if range.end > length {
+        return Err(io::Error::other(format!("bytes {range:?} wanted, but the file ends at {length}")));
+    }
+    let mut buffer = vec![0; usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?];
+    file.read_exact_at(&mut buffer, range.start)?;
+    Ok(Bytes::from(buffer))
+}
+
 /// Sorted; none if there is no such directory.
 fn names_in(directory: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
@@ -272,23 +283,9 @@ impl LocalDisk for RealDisk {
 
     fn read(&self, path: &RelPath, range: Option<Range<u64>>) -> Fut<'_, Result<Bytes, DiskError>> {
         let absolute = self.absolute(path);
-        self.run(path, move || {
-            let mut file = File::open(&absolute)?;
-            let length = file.metadata()?.len();
-            let mut buffer = Vec::new();
-            match range {
-                None => {
-                    file.read_to_end(&mut buffer)?;
-                }
-                Some(range) if range.end > length => {
-                    return Err(io::Error::other(format!("bytes {range:?} wanted, but the file ends at {length}")));
-                }
-                Some(range) => {
-                    buffer.resize(usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?, 0);
-                    file.read_exact_at(&mut buffer, range.start)?;
-                }
-            }
-            Ok(Bytes::from(buffer))
+        self.run(path, move || match range {
+            None => fs::read(&absolute).map(Bytes::from),
+            Some(range) => read_range(&absolute, range),
         })
     }
 
@@ -413,28 +410,49 @@ impl LocalDisk for RealDisk {
         })
     }
 
-    fn read_native(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<Bytes, DiskError>> {
+    fn native_length(&self, from: &NativeDir, subdirectory: &str, file: &str) -> Fut<'_, Result<u64, DiskError>> {
         let (from, subdirectory, file) = (from.clone(), subdirectory.to_string(), file.to_string());
         self.run(&native_name(), move || {
             check_names(&subdirectory, std::slice::from_ref(&file))?;
-            fs::read(from.path().join(&subdirectory).join(&file)).map(Bytes::from)
+            Ok(fs::metadata(from.path().join(&subdirectory).join(&file))?.len())
         })
     }
 
-    fn write_native(
+    fn read_native(
+        &self,
+        from: &NativeDir,
+        subdirectory: &str,
+        file: &str,
+        range: Range<u64>,
+    ) -> Fut<'_, Result<Bytes, DiskError>> {
+        let (from, subdirectory, file) = (from.clone(), subdirectory.to_string(), file.to_string());
+        self.run(&native_name(), move || {
+            check_names(&subdirectory, std::slice::from_ref(&file))?;
+            read_range(&from.path().join(&subdirectory).join(&file), range)
+        })
+    }
+
+    fn create_native(
         &self,
         to: &NativeDir,
         subdirectory: &str,
         file: &str,
-        bytes: Bytes,
-    ) -> Fut<'_, Result<(), DiskError>> {
+    ) -> Fut<'_, Result<Box<dyn DiskFile>, DiskError>> {
         let (to, subdirectory, file) = (to.clone(), subdirectory.to_string(), file.to_string());
-        self.run(&native_name(), move || {
+        let created = self.run(&native_name(), move || {
             check_names(&subdirectory, std::slice::from_ref(&file))?;
             let target = to.path().join(&subdirectory);
             fs::create_dir_all(&target)?;
-            let mut created = OpenOptions::new().write(true).create_new(true).open(target.join(&file))?;
-            io::copy(&mut bytes.as_ref(), &mut created).map(drop)
+            // Another one in its place: what has a link to the old one keeps it.
+            match fs::remove_file(target.join(&file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => OpenOptions::new().append(true).create_new(true).open(target.join(&file)),
+            }
+        });
+        Box::pin(async move {
+            let file = Arc::new(created.await?);
+            let path = native_name();
+            Ok(Box::new(RealFile { reactor: self.reactor.clone(), path, file, usable: true }) as Box<dyn DiskFile>)
         })
     }
 

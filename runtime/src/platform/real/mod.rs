@@ -17,6 +17,7 @@ mod reactor;
 mod spawner;
 mod store;
 mod transport;
+mod upload;
 
 use std::{
     future::Future,

@@ -22,11 +22,12 @@ use object_store::{
 };
 
 use super::{
-    super::{Fut, Mono, ObjectMeta, ObjectName, PrimaryStorage, StoreError, clock::timeout},
+    super::{Fut, Mono, ObjectMeta, ObjectName, PrimaryStorage, StoreError, Upload, clock::timeout},
     RealError,
     clock::RealClock,
     disk::sync_up_to,
     reactor::Reactor,
+    upload::{self, FileUpload},
 };
 
 pub(super) struct FileStore {
@@ -68,6 +69,22 @@ impl FileStore {
         Ok((store, path))
     }
 
+    /// The directory that names are relative to, and `name` relative to it.
+    fn root_of<'a>(&self, name: &'a str) -> (PathBuf, &'a str) {
+        match name.strip_prefix(ELSEWHERE) {
+            Some(name) => (PathBuf::from("/"), name),
+            None => (self.root.clone(), name),
+        }
+    }
+
+    /// The directory below which directories of the object may be new.
+    fn known_above(&self, absolute: &FilePath) -> PathBuf {
+        match absolute.starts_with(&self.root) {
+            true => self.root.clone(),
+            false => absolute.ancestors().take(NEW_DIRECTORIES).last().unwrap_or(absolute).to_path_buf(),
+        }
+    }
+
     /// Runs `operation` until `by`.
     fn bounded<'a, T: Send + 'a>(
         &'a self,
@@ -103,10 +120,7 @@ impl FileStore {
 
     async fn make_names_durable(&self, store: &LocalFileSystem, path: &Path) -> Result<(), StoreError> {
         let absolute = store.path_to_filesystem(path).map_err(|e| StoreError::Permanent(e.to_string()))?;
-        let root = match absolute.starts_with(&self.root) {
-            true => self.root.clone(),
-            false => absolute.ancestors().take(NEW_DIRECTORIES).last().unwrap_or(&absolute).to_path_buf(),
-        };
+        let root = self.known_above(&absolute);
         let synced = self.reactor.blocking(move || match absolute.parent() {
             Some(parent) => sync_up_to(&root, parent),
             None => Ok(()),
@@ -162,6 +176,14 @@ fn canonical(path: &FilePath) -> PathBuf {
     }
 }
 
+/// Removes the directory of a savepoint, if nothing is in it any more. Others belong to others.
+fn remove_savepoint_directory(directory: &FilePath) {
+    if directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with("savepoint-")) {
+        // It fails as long as something is in it.
+        let _ = std::fs::remove_dir(directory);
+    }
+}
+
 fn io_kind(error: &Error) -> Option<io::ErrorKind> {
     let mut cause = error.source();
     while let Some(current) = cause {
@@ -195,6 +217,44 @@ impl PrimaryStorage for FileStore {
         self.bounded(by, StoreError::Ambiguous, async move { self.create_object(&name, parts).await })
     }
 
+    fn upload<'a>(&'a self, name: &ObjectName, by: Mono) -> Fut<'a, Result<Box<dyn Upload + 'a>, StoreError>> {
+        let name = name.clone();
+        self.bounded(by, StoreError::Ambiguous, async move {
+            let (store, path) = self.place(name.as_str())?;
+            let target = store.path_to_filesystem(&path).map_err(|e| StoreError::Permanent(e.to_string()))?;
+            let (reactor, clock) = (self.reactor.clone(), self.clock.clone());
+            let upload = FileUpload::begin(reactor, clock, self.known_above(&target), target).await?;
+            Ok(Box::new(upload) as Box<dyn Upload + 'a>)
+        })
+    }
+
+    fn unfinished(&self, prefix: &str, by: Mono) -> Fut<'_, Result<Vec<ObjectName>, StoreError>> {
+        let elsewhere = if prefix.starts_with(ELSEWHERE) { ELSEWHERE } else { "" };
+        let (root, prefix) = self.root_of(prefix);
+        let prefix = prefix.to_string();
+        let late = StoreError::Unavailable(format!("looking for unfinished uploads below {prefix} took too long"));
+        self.bounded(by, late, async move {
+            let call = self.reactor.blocking(move || Ok(upload::unfinished(&root, &prefix)));
+            let found = call.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+            Ok(found.into_iter().filter_map(|name| ObjectName::new(format!("{elsewhere}{name}")).ok()).collect())
+        })
+    }
+
+    fn discard_unfinished(&self, name: &ObjectName, by: Mono) -> Fut<'_, Result<(), StoreError>> {
+        let is_elsewhere = name.as_str().starts_with(ELSEWHERE);
+        let (root, name) = self.root_of(name.as_str());
+        let name = name.to_string();
+        self.bounded(by, StoreError::Ambiguous, async move {
+            let call = self.reactor.blocking(move || {
+                Ok(upload::discard_unfinished(&root, &name).map(|directory| match is_elsewhere {
+                    true => remove_savepoint_directory(&directory),
+                    false => upload::remove_emptied(&root, &directory),
+                }))
+            });
+            call.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+        })
+    }
+
     fn read(&self, name: &ObjectName, range: Option<Range<u64>>, by: Mono) -> Fut<'_, Result<Bytes, StoreError>> {
         let name = name.clone();
         let late = StoreError::Unavailable(format!("reading {name} took too long"));
@@ -219,12 +279,12 @@ impl PrimaryStorage for FileStore {
             }
             let emptied =
                 store.path_to_filesystem(&path).ok().and_then(|path| path.parent().map(FilePath::to_path_buf));
-            let of_savepoint = |directory: &FilePath| {
-                directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with("savepoint-"))
-            };
-            if let Some(directory) = emptied.filter(|d| name.as_str().starts_with(ELSEWHERE) && of_savepoint(d)) {
-                // It fails as long as something is in it.
-                let _ = self.reactor.blocking(move || std::fs::remove_dir(directory)).await;
+            if let Some(directory) = emptied.filter(|_| name.as_str().starts_with(ELSEWHERE)) {
+                let removed = self.reactor.blocking(move || {
+                    remove_savepoint_directory(&directory);
+                    Ok(())
+                });
+                let _ = removed.await;
             }
             Ok(())
         })

@@ -125,7 +125,10 @@ impl NativeCheckpoint {
     }
 
     /// Until no closed memtable is left.
-    fn wait_for_flush(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// If the database had an error in the background: it takes no more writes then.
+    pub fn wait_for_flush(&self) -> Result<(), String> {
         let database = self.database.rocksdb();
         let mut options = WaitForCompactOptions::default();
         // Compactions may take long, and need not be waited for.
@@ -135,7 +138,7 @@ impl NativeCheckpoint {
             for family in families(&self.database) {
                 closed += number(database, family, properties::NUM_IMMUTABLE_MEM_TABLE)?;
                 if number(database, family, properties::BACKGROUND_ERRORS)? > 0 {
-                    return Err("the database cannot flush: it had an error in the background".to_string());
+                    return Err("it cannot flush: a flush or compaction failed in the background".to_string());
                 }
             }
             if closed == 0 {
@@ -178,6 +181,10 @@ pub fn compact(database: &Database, many: u64) -> Result<(), String> {
     for family in families(database) {
         if number(database.rocksdb(), family, &properties::num_files_at_level(0))? >= many {
             database.rocksdb().compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+            // The call itself tells of no error.
+            if number(database.rocksdb(), family, properties::BACKGROUND_ERRORS)? > 0 {
+                return Err("a compaction failed in the background".to_string());
+            }
         }
     }
     drop(waiting);

@@ -285,6 +285,7 @@ impl RocksStore {
         let Opened { database, backend, increments, .. } = self.opened()?;
         let subdirectory = format!("chk-{checkpoint}");
         let begun = NativeCheckpoint::begin(database, subdirectory.clone()).map_err(|e| database_error("", &e))?;
+        let flushed = begun.clone();
         let base = increments.lock().expect("increments: a holder panicked").base();
         let compacted = database.clone();
         let compact = move || compact(&compacted, MANY_FILES);
@@ -294,6 +295,7 @@ impl RocksStore {
             backend: *backend,
             directory: database.directory().clone(),
             subdirectory,
+            flush: Box::new(move || flushed.wait_for_flush()),
             take: Box::new(move || begun.take()),
             compact: (!self.settings.auto_compaction).then(|| Box::new(compact) as _),
             base,

@@ -229,3 +229,41 @@ mod sabotage {
         two_executions_of_two_checkpoints(Sabotage::CommitEarly);
     }
 }
+
+/// R86: state that travels with the acknowledgements has to fit into the JobManager's memory together; a checkpoint with which it does
+/// not is declined with sum and budget, what was completed before stays, and the next one that fits completes.
+#[test]
+fn inline_state_beyond_the_budget_declines_the_checkpoint() {
+    let mut cluster = running(CoordinatorConfig { inline_state_budget_bytes: 100, ..config() });
+    cluster.wait(100 * MS);
+    cluster.complete_one();
+    cluster.wait(100 * MS);
+    let all = subtasks();
+    let acknowledge = |cluster: &mut Cluster, checkpoint, subtask, bytes| {
+        let attempt = cluster.attempt();
+        let mut ack = cluster.make_ack(checkpoint, subtask, attempt);
+        ack.snapshot.inline.insert(OperatorUid("op".into()), vec![0; bytes]);
+        cluster.acks.push(ack.clone());
+        cluster.send(Input::Ack(Box::new(ack)))
+    };
+    let fits = acknowledge(&mut cluster, CheckpointId(2), all[0], 60);
+    assert!(!aborts(&fits), "{fits:?}");
+    let exactly = acknowledge(&mut cluster, CheckpointId(2), all[1], 40);
+    assert!(!aborts(&exactly), "{exactly:?}");
+    let beyond = acknowledge(&mut cluster, CheckpointId(2), all[2], 1);
+    let reason = beyond.iter().find_map(|command| match command {
+        CoordinatorCommand::Journal(Event::CheckpointDeclined { reason, .. }) => Some(reason.as_str()),
+        _ => None,
+    });
+    let reason = reason.unwrap_or_else(|| panic!("{beyond:?}"));
+    assert!(reason.contains("101 bytes") && reason.contains("at most 100"), "{reason}");
+    assert!(aborts(&beyond));
+    assert_eq!(cluster.head.newest, Some(CheckpointId(1)), "the one before stays");
+    cluster.wait(100 * MS);
+    cluster.complete_one();
+    assert_eq!(cluster.head.newest, Some(CheckpointId(3)));
+}
+
+fn aborts(commands: &[CoordinatorCommand]) -> bool {
+    commands.iter().any(|command| matches!(command, CoordinatorCommand::Journal(Event::CheckpointAborted { .. })))
+}

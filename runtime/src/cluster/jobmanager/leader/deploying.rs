@@ -12,12 +12,14 @@ use crate::{
         types::{ReplayPlan, RestoreOrder, SubtaskKey},
     },
     cluster::{
+        rpc,
         scheduler::{SchedulingStrategy, requests},
         slots::Assigned,
     },
     dataflow::task::{ChannelTarget, SubtaskSpec},
     graph::ExecutionGraph,
     ids::{AllocationId, Execution, SharedSlot},
+    platform::MAX_FRAME_BYTES,
     points::Point,
     recovery::{
         assignment::assign_as_allowed,
@@ -279,6 +281,7 @@ impl Leader {
         let execution = ExecutionState::new(&graph, attempt, assigned, (*choice).clone());
         // Consumers first, so that producers find them.
         let subtasks: Vec<_> = execution.subtasks().collect();
+        let mut too_long = None;
         for subtask in subtasks.into_iter().rev() {
             let Some((shared, slot)) = execution.slot(subtask) else { continue };
             let spec = SubtaskSpec {
@@ -298,7 +301,12 @@ impl Leader {
                 shared,
                 spec: Box::new(spec),
             };
-            self.peers.send(&slot.slot.task_manager, &message);
+            match fits_a_message(&message, self.config.task.frame_bytes) {
+                Ok(()) => self.peers.send(&slot.slot.task_manager, &message),
+                Err(sizes) => {
+                    too_long.get_or_insert_with(|| format!("{}: {sizes}", graph.subtask_name(subtask)));
+                }
+            }
         }
         let (checkpoint, now) = (execution.choice.checkpoint, self.now());
         if let Some(recovery) = &mut self.recovery {
@@ -307,6 +315,9 @@ impl Leader {
         self.deployed_at = now;
         self.enter(Phase::Deployed(Box::new(execution)), "all slots assigned");
         self.elasticity.running(self.scaled_to.unwrap_or_default(), now);
+        if let Some(reason) = too_long {
+            self.fail_over(&reason, super::stopping::Cause::Other, None);
+        }
     }
 
     fn replay_plan(&self, choice: &RestoreChoice, subtask: SubtaskId) -> ReplayPlan {
@@ -336,4 +347,25 @@ impl Leader {
             .map(|edge| graph.downstream(edge, subtask).into_iter().filter_map(target).collect())
             .collect()
     }
+}
+
+/// A deployment that no message can carry must not be sent: the connection would not survive it. Only state that travels with it
+/// makes one long.
+///
+/// # Errors
+/// Which sizes do not fit together, and what to do.
+fn fits_a_message(message: &ToTaskManager, frame_bytes: u64) -> Result<(), String> {
+    let ToTaskManager::Deploy { spec, .. } = message else { return Ok(()) };
+    let Some(order) = &spec.restore else { return Ok(()) };
+    let frame_bytes = frame_bytes.min(MAX_FRAME_BYTES as u64);
+    let whole = rpc::encode(message).len() as u64;
+    if whole <= frame_bytes {
+        return Ok(());
+    }
+    let of_parts = order.parts.iter().filter(|part| part.part.object().is_none()).map(|part| part.part.length);
+    let inline = of_parts.sum::<u64>() + order.inline.iter().map(|state| state.bytes.len() as u64).sum::<u64>();
+    Err(format!(
+        "its deployment has {whole} bytes, {inline} of them state that it restores, and a message at most {frame_bytes} \
+         (akka.framesize): raise that; what keeps state in files (state.backend: filesystem) does not meet this"
+    ))
 }
