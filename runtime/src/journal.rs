@@ -215,6 +215,8 @@ events! {
     /// A flush or a compaction failed: the task fails with it.
     DatabaseBroken { subtask: Name, reason: String } on subtask,
     SnapshotFailed { subtask: Name, checkpoint: CheckpointId, reason: String } on subtask,
+    /// The checkpoint was aborted before its asynchronous part was done: that stops, and deletes what it has stored.
+    SnapshotGivenUp { subtask: Name, checkpoint: CheckpointId } on subtask,
     TaskNotifiedComplete { subtask: Name, checkpoint: CheckpointId } on subtask,
     TaskNotifiedAborted { subtask: Name, checkpoint: CheckpointId } on subtask,
     // ---- task-local state

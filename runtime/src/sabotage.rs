@@ -186,7 +186,7 @@ defects! {
         "B95", "", "A local copy that cannot be written fails the snapshot.", ["local-copy", "liveness"]
     }
     LocalRangeIgnored {
-        "B93", "", "After a change of parallelism the own local copy is taken for what others wrote, whatever its key groups.",
+        "B93", "", "After a change of parallelism a local copy is taken for what others wrote, whatever its key groups.",
         ["restored-state", "liveness"] in "rescale"
     }
     PrimaryThoughLocal {

@@ -186,8 +186,10 @@ impl Cluster {
             &["--job-manager", &address, "--name", "tm", "--slots", "2", "--quiet"][..],
         ]
         .concat();
-        let task_manager = spawn(&task_manager, Stdio::null());
-        let mut lines = BufReader::new(job_manager.stderr.take().expect("piped"));
+        let lines = job_manager.stderr.take().expect("piped");
+        // From here on both are killed, whatever happens.
+        let cluster = Cluster { job_manager, task_manager: spawn(&task_manager, Stdio::null()), address };
+        let mut lines = BufReader::new(lines);
         let started = Instant::now();
         let mut heard = String::new();
         while !heard.contains("ExecutionRunning") {
@@ -196,7 +198,7 @@ impl Cluster {
         }
         // Whoever writes into a closed pipe dies of it.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Cluster { job_manager, task_manager, address }
+        cluster
     }
 
     fn ask(&self, arguments: &[&str]) -> Output {

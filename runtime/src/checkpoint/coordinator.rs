@@ -58,6 +58,8 @@ use crate::{
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Outcomes of so many past checkpoints are remembered, to recognise repeated acknowledgements.
 const REMEMBERED: usize = 256;
+/// Why there will be no savepoint after the last checkpoint.
+const ENDS: &str = "the job has processed all its input and ends";
 
 use CoordinatorCommand as Command;
 use CoordinatorEvent as Input;
@@ -314,7 +316,7 @@ impl Coordinator {
     fn savepoint_wanted(&mut self, order: SavepointOrder, now: Mono, out: &mut Vec<Command>) {
         let refused = match self.running {
             None => Some("not all subtasks run: try again when the job is running"),
-            Some(_) if self.finished => Some("the job has processed all its input and ends"),
+            Some(_) if self.finished => Some(ENDS),
             Some(_) if self.stopping => Some("a savepoint is being taken with which the job ends"),
             Some(_) => None,
         };

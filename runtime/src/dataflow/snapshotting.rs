@@ -21,7 +21,10 @@ use super::{
     task_set::TaskSet,
 };
 use crate::{
-    checkpoint::types::{CheckpointAck, MergeStep, SubtaskSnapshot},
+    checkpoint::{
+        primary::Primary,
+        types::{CheckpointAck, MergeStep, SubtaskSnapshot},
+    },
     ids::CheckpointId,
     journal::Event,
     layout::SavepointDirectory,
@@ -30,6 +33,7 @@ use crate::{
         local_store::LocalStateStore,
         native_io::{NativeFailure, write_native},
         snapshot_writing::{SnapshotContext, write_snapshot},
+        transfer::Transfer,
     },
     sabotage::Sabotage,
     state::BackendKind,
@@ -53,6 +57,8 @@ pub struct Snapshotter {
     /// Of the snapshots that nothing was heard of yet: those that are savepoints. No checkpoint is based on one (FLINK-23949), and no
     /// local copies are made of them, as little as in Flink of RocksDB's.
     savepoints: BTreeSet<CheckpointId>,
+    /// Of the snapshots that nothing was heard of yet.
+    transfers: BTreeMap<CheckpointId, Transfer>,
     /// Synchronous snapshots that are being written: the stream waits for them.
     awaited: Vec<oneshot::Receiver<()>>,
     /// What an asynchronous part found that the subtask cannot live with.
@@ -101,6 +107,7 @@ impl Snapshotter {
             shared: Arc::new(shared),
             tasks: TaskSet::default(),
             savepoints: BTreeSet::new(),
+            transfers: BTreeMap::new(),
             awaited: Vec::new(),
             failures,
         }
@@ -119,6 +126,8 @@ impl Snapshotter {
         if parts.savepoint.is_some() {
             self.savepoints.insert(parts.checkpoint);
         }
+        let transfer = Transfer::default();
+        self.transfers.insert(parts.checkpoint, transfer.clone());
         let shared = Arc::clone(&self.shared);
         let name = format!("snapshot {} of {}", parts.checkpoint, shared.name);
         let backend = &shared.spec.settings.backend;
@@ -129,7 +138,7 @@ impl Snapshotter {
             written
         });
         self.run(&name, async move {
-            shared.run(parts).await;
+            shared.run(parts, transfer).await;
             // However it ended, the stream goes on.
             drop(written);
         });
@@ -145,6 +154,7 @@ impl Snapshotter {
     pub fn completed(&mut self, checkpoint: CheckpointId) {
         #[cfg(feature = "sabotage")]
         self.shared.forget_unconfirmed(checkpoint);
+        self.transfers = self.transfers.split_off(&checkpoint.next());
         let is_savepoint = self.savepoints.remove(&checkpoint);
         self.savepoints = self.savepoints.split_off(&checkpoint);
         if is_savepoint {
@@ -158,9 +168,12 @@ impl Snapshotter {
         }
     }
 
-    /// The checkpoint was given up, and with it its local copy. Its asynchronous part, if it still runs, goes on: the late
-    /// acknowledgement names the objects that the coordinator then deletes.
+    /// The checkpoint was given up, and with it its local copy and its asynchronous part, if that still runs. Where it has just
+    /// ended, the late acknowledgement names the objects that the coordinator then deletes.
     pub fn aborted(&mut self, checkpoint: CheckpointId) {
+        if let Some(transfer) = self.transfers.remove(&checkpoint) {
+            transfer.give_up();
+        }
         if self.savepoints.remove(&checkpoint) {
             return;
         }
@@ -185,17 +198,21 @@ impl Snapshotter {
 }
 
 impl Shared {
-    async fn run(&self, parts: SnapshotParts) {
+    async fn run(&self, parts: SnapshotParts, transfer: Transfer) {
         let checkpoint = parts.checkpoint;
         let subtask = || self.name.clone();
         let journal = &self.platform.journal;
         journal.emit(Event::SnapshotAsyncStarted { subtask: subtask(), checkpoint });
-        let report = match self.write(parts).await {
+        let report = match self.write(parts, transfer.clone()).await {
             Ok(ack) => {
                 journal.emit(Event::SnapshotAsyncDone { subtask: subtask(), checkpoint });
                 #[cfg(feature = "sabotage")]
                 self.remember_unconfirmed(&ack);
                 SubtaskReport::Ack(Box::new(ack))
+            }
+            Err(NativeFailure::Snapshot(_)) if transfer.is_given_up() => {
+                journal.emit(Event::SnapshotGivenUp { subtask: subtask(), checkpoint });
+                return self.take_back(&transfer).await;
             }
             Err(failure) => {
                 let (NativeFailure::Snapshot(reason) | NativeFailure::Database(reason)) = &failure;
@@ -208,11 +225,25 @@ impl Shared {
                 SubtaskReport::Decline { checkpoint, reason: reason.clone() }
             }
         };
+        let is_declined = matches!(report, SubtaskReport::Decline { .. });
         // Nobody listens once the TaskManager has given the subtask up.
         let _ = self.reports.send(report);
+        if is_declined {
+            self.take_back(&transfer).await;
+        }
     }
 
-    async fn write(&self, parts: SnapshotParts) -> Result<CheckpointAck, NativeFailure> {
+    /// Deletes what a snapshot has stored that nobody will ever refer to. What cannot be deleted is found by the orphan sweep.
+    async fn take_back(&self, transfer: &Transfer) {
+        let objects = transfer.take_back();
+        if !objects.is_empty() {
+            let settings = &self.spec.settings;
+            let (operation, total) = (settings.store_operation_timeout, settings.store_total_timeout);
+            let _ = Primary::new(&self.platform, operation, total).delete_all(&objects).await;
+        }
+    }
+
+    async fn write(&self, parts: SnapshotParts, transfer: Transfer) -> Result<CheckpointAck, NativeFailure> {
         let SnapshotParts { checkpoint, savepoint, chain, merges, sinks, exhausted } = parts;
         let is_checkpoint = savepoint.is_none();
         let context = SnapshotContext {
@@ -222,6 +253,7 @@ impl Shared {
             attempt: self.spec.attempt,
             checkpoint,
             savepoint,
+            transfer,
         };
         let settings = &self.spec.settings;
         let local = (settings.local_recovery && is_checkpoint).then(|| self.local.begin(checkpoint));
@@ -323,7 +355,7 @@ impl Shared {
         let objects: Vec<_> = self.unconfirmed(std::mem::take).into_values().flatten().collect();
         if !objects.is_empty() && settings.sabotage.runs(Sabotage::CloseDeletesAcked, &self.platform.journal) {
             let (operation, total) = (settings.store_operation_timeout, settings.store_total_timeout);
-            let primary = crate::checkpoint::primary::Primary::new(&self.platform, operation, total);
+            let primary = Primary::new(&self.platform, operation, total);
             let _ = primary.delete_all(&objects).await;
         }
     }

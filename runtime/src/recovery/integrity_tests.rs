@@ -88,7 +88,15 @@ impl Checkpoints {
         let checkpoint = CheckpointId(id);
         let attempt = AttemptId { leader: LeaderEpoch(1), execution: Execution(1) };
         let name = "count[0]".to_string();
-        let context = SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt, checkpoint, savepoint: None };
+        let context = SnapshotContext {
+            job: JOB,
+            subtask: SUBTASK,
+            name,
+            attempt,
+            checkpoint,
+            savepoint: None,
+            transfer: Default::default(),
+        };
         let mut sources = self.state.snapshot().unwrap();
         for source in &mut sources {
             if let Some(part) = self.base.get(&source.name).filter(|part| unchanged(&part.name)) {

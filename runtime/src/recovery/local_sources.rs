@@ -130,16 +130,17 @@ impl<'a> LocalSources<'a> {
         result
     }
 
-    /// A planted bug: after a change of parallelism the own copy is taken for what others wrote, whatever its range.
+    /// A planted bug: after a change of parallelism any copy here is taken for what others wrote, whatever its range.
     #[cfg(feature = "sabotage")]
     async fn of_a_wrong_range(&self, part: &StatePart, own: bool) -> Option<Bytes> {
         if own || !self.settings.sabotage.is(Sabotage::LocalRangeIgnored) {
             return None;
         }
-        let copy = self.own.as_ref().ok()?;
-        let taken = copy.manifest().parts.iter().find(|held| {
-            held.operator == part.operator && held.key_groups != part.key_groups && held.object.contains("/chk-")
-        })?;
+        let copies = self.own.as_ref().ok().into_iter().chain(&self.others);
+        let (copy, taken) =
+            copies.flat_map(|copy| copy.manifest().parts.iter().map(move |held| (copy, held))).find(|(_, held)| {
+                held.operator == part.operator && held.key_groups != part.key_groups && held.object.contains("/chk-")
+            })?;
         let other = StatePart { name: taken.name.clone(), ..part.clone() };
         let bytes = copy.read(&other, true).await.ok()?;
         self.platform.journal.emit(Sabotage::LocalRangeIgnored.marker());

@@ -94,8 +94,15 @@ fn snapshot(
 ) -> Vec<StatePart> {
     let checkpoint = CheckpointId(checkpoint);
     let name = format!("count[{index}]");
-    let context =
-        SnapshotContext { job: JOB, subtask: subtask(index), name, attempt: attempt(), checkpoint, savepoint: None };
+    let context = SnapshotContext {
+        job: JOB,
+        subtask: subtask(index),
+        name,
+        attempt: attempt(),
+        checkpoint,
+        savepoint: None,
+        transfer: Default::default(),
+    };
     let writer = Some(local.begin(checkpoint));
     world.run(write_snapshot(platform, &context, &settings(), sources(index), None, writer)).expect("it is written")
 }
@@ -385,6 +392,7 @@ fn primary_and_local_copies_live_apart() {
         attempt: attempt(),
         checkpoint: CheckpointId(4),
         savepoint: None,
+        transfer: Default::default(),
     };
     let without = bare.run(write_snapshot(&bare.platform("tm-1"), &context, &settings(), sources(0), None, None));
     // But for the nonces in the names of the objects.

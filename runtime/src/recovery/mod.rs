@@ -18,6 +18,7 @@ mod planted_state;
 pub mod restore_report;
 pub mod snapshot_reading;
 pub mod snapshot_writing;
+pub mod transfer;
 
 #[cfg(test)]
 mod integrity_tests;

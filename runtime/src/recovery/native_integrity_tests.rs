@@ -123,8 +123,15 @@ impl Checkpoints {
             let from = id as u32 * 10;
             fill(&mut state, from..from + 10);
             let (checkpoint, name) = (CheckpointId(id), "count[0]".to_string());
-            let context =
-                SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt: attempt(), checkpoint, savepoint: None };
+            let context = SnapshotContext {
+                job: JOB,
+                subtask: SUBTASK,
+                name,
+                attempt: attempt(),
+                checkpoint,
+                savepoint: None,
+                transfer: Default::default(),
+            };
             let native = vec![state.native_snapshot(checkpoint).unwrap().expect("checkpoints are incremental")];
             let writer = Some(local.begin(checkpoint));
             let (written, writer) = world.run(write_native(&platform, &context, &settings(), native, writer)).unwrap();

@@ -97,6 +97,7 @@ async fn write_one(
     } = snapshot;
     let of_operator = |what: String| NativeFailure::Snapshot(format!("{operator}: {what}"));
     let broken = |what: String| NativeFailure::Database(format!("{operator}: its database is broken: {what}"));
+    context.transfer.go_on().map_err(of_operator)?;
     run(platform, NativeOp::DatabaseFlush, flush).await.map_err(broken)?;
     run(platform, NativeOp::DatabaseCheckpoint, take).await.map_err(of_operator)?;
     platform.journal.emit(Event::NativeCheckpointTaken {
@@ -241,6 +242,7 @@ async fn upload(
 ) -> Result<StatePart, String> {
     let platform = source.platform;
     let piece_bytes = settings.transfer_piece_bytes;
+    context.transfer.go_on()?;
     part.length = source.length().await?;
     // A shared file stays a file, so that others can refer to it.
     let is_inline = matches!(part.kind, PartKind::Private { .. }) && settings.backend.is_inline(part.length);
@@ -257,7 +259,13 @@ async fn upload(
         return Ok(part);
     }
     if let PartLocation::Object(object) = &part.location {
-        let read = |range| source.read(range);
+        context.transfer.begin(object)?;
+        let read = |range| -> Fut<'_, Result<Bytes, String>> {
+            match context.transfer.go_on() {
+                Ok(()) => source.read(range),
+                Err(reason) => Box::pin(std::future::ready(Err(reason))),
+            }
+        };
         let stored = |piece| piece_uploaded(platform, context, object, piece);
         let uploaded = primary.upload(object, part.length, piece_bytes, read, stored).await;
         part.crc32c = uploaded.map_err(|error| not_uploaded(&part, object, &error.to_string()))?;

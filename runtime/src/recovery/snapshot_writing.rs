@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt, future::Either, stream};
 
-use super::{local_copy::NotLocal, local_writer::LocalWriter};
+use super::{local_copy::NotLocal, local_writer::LocalWriter, transfer::Transfer};
 use crate::{
     checkpoint::{
         primary::Primary,
@@ -42,7 +42,7 @@ pub(super) fn at_once(settings: &TaskSettings) -> usize {
 pub(super) const LOCAL_GRACE: Duration = Duration::from_millis(100);
 
 /// Whose snapshot it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SnapshotContext {
     pub job: JobId,
     pub subtask: SubtaskId,
@@ -52,6 +52,7 @@ pub struct SnapshotContext {
     pub checkpoint: CheckpointId,
     /// It is a savepoint: everything it has lies in this directory.
     pub savepoint: Option<SavepointDirectory>,
+    pub transfer: Transfer,
 }
 
 impl SnapshotContext {
@@ -133,6 +134,7 @@ async fn encode(
     part: PartSource,
 ) -> Result<Piece, String> {
     let PartSource { operator, key_groups, name, kind, backend, data } = part;
+    context.transfer.go_on()?;
     let (encode, may_be_shared) = match data {
         PartData::Encode(encode) => (encode, false),
         PartData::EncodeUnlessKnown { encode, .. } => (encode, settings.backend.is_incremental()),
@@ -269,6 +271,7 @@ pub(super) async fn upload_one(
     bytes: &Bytes,
 ) -> Result<(), String> {
     let Some(object) = part.object() else { return Ok(()) };
+    context.transfer.begin(object)?;
     let piece_bytes = settings.transfer_piece_bytes;
     let result = if part.length <= piece_bytes {
         primary.create(object, vec![bytes.clone()]).await.map_err(|error| error.to_string())
@@ -276,7 +279,7 @@ pub(super) async fn upload_one(
         let read = |range: Range<u64>| -> Fut<'_, Result<Bytes, String>> {
             // Of bytes that are in memory, so that their length fits.
             let piece = bytes.slice(range.start as usize..range.end as usize);
-            Box::pin(std::future::ready(Ok(piece)))
+            Box::pin(std::future::ready(context.transfer.go_on().map(|()| piece)))
         };
         let stored = |piece| piece_uploaded(platform, context, object, piece);
         let uploaded = primary.upload(object, part.length, piece_bytes, read, stored).await;

@@ -68,7 +68,15 @@ fn sources(checkpoint: u64) -> Vec<PartSource> {
 fn context(checkpoint: u64) -> SnapshotContext {
     let name = "count[0]".to_string();
     let checkpoint = CheckpointId(checkpoint);
-    SnapshotContext { job: JOB, subtask: SUBTASK, name, attempt: attempt(), checkpoint, savepoint: None }
+    SnapshotContext {
+        job: JOB,
+        subtask: SUBTASK,
+        name,
+        attempt: attempt(),
+        checkpoint,
+        savepoint: None,
+        transfer: Default::default(),
+    }
 }
 
 fn snapshot(world: &World, checkpoint: u64, local: &LocalStateStore) -> Result<Vec<StatePart>, String> {

@@ -27,6 +27,9 @@ pub const DEFAULT_WORKLOAD: &str = "audit";
 /// Of the runs of most profiles, those with the job that has every kind of state.
 const STATES_PERCENT: u64 = 15;
 
+/// About what one record of the input is in the output.
+const BYTES_PER_RECORD: u64 = 64;
+
 /// What the swarm has turned on for one seed.
 pub struct Swarm {
     pub classes: Vec<FaultClass>,
@@ -88,6 +91,9 @@ pub fn generate(profile: &Profile, seed: u64) -> Plan {
         workload,
         faults: Vec::new(),
     };
+    // A store that cannot take the whole output within the time of a request would prove only that such a job is hopeless.
+    let most_bytes = plan.workload.records * BYTES_PER_RECORD * 1_000 / plan.settings.store_operation_timeout_ms;
+    plan.store.bytes_per_second = plan.store.bytes_per_second.max(2 * most_bytes);
     with_every_state(&mut plan, profile, seed);
     if Draw::new(seed, "settings/rocksdb").chance(profile.rocksdb_percent()) {
         with_rocksdb(&mut plan, seed);
@@ -230,9 +236,28 @@ fn with_rocksdb(plan: &mut Plan, seed: u64) {
     plan.settings.timers_in_rocksdb = Draw::new(seed, "settings/timers-in-rocksdb").chance(50);
     plan.settings.ttl_compaction_filter = Draw::new(seed, "settings/ttl-compaction-filter").chance(50);
     plan.workload.parallelism = plan.workload.parallelism.min(2);
+    // A database is many small files, each of them some requests: a checkpoint is given the time that the store takes for those.
+    let middle_us = |span: Span| (span.min_us + span.max_us) / 2;
+    let latency_us = middle_us(plan.store.latency) + middle_us(plan.disk.latency);
+    let least_ms = requests_in_a_row(plan.settings.transfer_piece_bytes) * latency_us / 1_000;
+    plan.settings.checkpoint_timeout_ms = plan.settings.checkpoint_timeout_ms.max(least_ms);
     if Draw::new(seed, "workload/second-database").chance(60) {
         plan.workload.parameters.remove(GROUPS);
     }
+}
+
+/// How many requests wait for each other in the snapshot of a chain with two databases, of which one file is transferred at a time:
+/// some files of state that are new, the longer one that lists them, and half as much again for what else is under way.
+fn requests_in_a_row(piece_bytes: u64) -> u64 {
+    const FILES: u64 = 14;
+    const FILE_BYTES: u64 = 3_000;
+    const MANIFEST_BYTES: u64 = 9_000;
+    let requests_for = |bytes: u64| match piece_bytes {
+        0 => 1,
+        _ if bytes <= piece_bytes => 1,
+        _ => 2 + bytes.div_ceil(piece_bytes),
+    };
+    2 * (FILES * requests_for(FILE_BYTES) + requests_for(MANIFEST_BYTES)) * 3 / 2
 }
 
 fn span(draw: &mut Draw, min: (u64, u64), up_to_times: u64) -> Span {

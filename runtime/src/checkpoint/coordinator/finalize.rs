@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Command, Coordinator, Finalizing, Pending, SavepointOrder, Settled, Stage};
+use super::{Command, Coordinator, ENDS, Finalizing, Pending, SavepointOrder, Settled, Stage};
 use crate::{
     checkpoint::{
         head::HeadEntry,
@@ -269,7 +269,7 @@ impl Coordinator {
                 let all: Vec<_> = self.pending.iter().map(|(id, pending)| (*id, pending.is_savepoint())).collect();
                 for (other, never_subsumed) in all {
                     if self.finished && never_subsumed {
-                        self.abort(other, "the job has processed all its input and ends", false, now, out);
+                        self.abort(other, ENDS, false, now, out);
                     } else if other < checkpoint && !never_subsumed || self.finished {
                         self.points.reached(Point::PendingSubsumed);
                         self.abort(other, &format!("subsumed by checkpoint {checkpoint}"), false, now, out);

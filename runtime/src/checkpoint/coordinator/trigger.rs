@@ -4,7 +4,7 @@
 //! FLINK-4322); they count as under way for the others, and do not put off the next periodic one (FLINK-13904). While one is
 //! under way with which the job is to end, no other is triggered.
 
-use super::{Command, Coordinator, Ids, Pending, SavepointOrder, Stage};
+use super::{Command, Coordinator, ENDS, Ids, Pending, SavepointOrder, Stage};
 use crate::{
     ids::{AttemptId, CheckpointId},
     journal::Event,
@@ -57,6 +57,13 @@ impl Coordinator {
     /// Triggers what is wanted and possible now.
     pub(super) fn trigger(&mut self, now: Mono, out: &mut Vec<Command>) {
         let Some(attempt) = self.running else { return };
+        if self.finished {
+            // No more ids are asked for: those that waited for some would wait for ever.
+            for order in std::mem::take(&mut self.savepoints) {
+                self.points.reached(Point::SavepointRefused);
+                out.push(Command::SavepointFailed { order, reason: ENDS.to_string() });
+            }
+        }
         while self.next_id < self.ids_end
             && let Some(order) = self.savepoints.pop_front()
         {

@@ -445,7 +445,7 @@ impl LocalDisk for RealDisk {
             fs::create_dir_all(&target)?;
             // Another one in its place: what has a link to the old one keeps it.
             match fs::remove_file(target.join(&file)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => OpenOptions::new().append(true).create_new(true).open(target.join(&file)),
             }
         });

@@ -219,3 +219,23 @@ fn a_stranger_deletes_nothing_of_a_savepoint() {
     let out = kinds(&cluster.send(Input::Ack(Box::new(ack))));
     assert!(!out.contains(&"Discard".to_string()), "{out:?}");
 }
+
+/// It waits for ids when the last checkpoint completes, and none will be asked for any more.
+#[test]
+fn a_savepoint_that_waits_for_ids_at_the_end_is_refused() {
+    let mut cluster = running(config());
+    cluster.exhausted = true;
+    cluster.send(Input::AllSourcesExhausted);
+    let last = cluster.only_open();
+    while !cluster.ids_wanted {
+        cluster.savepoint(false);
+    }
+    assert!(cluster.savepoint(false).is_empty(), "it waits");
+    cluster.ack_all(last);
+    cluster.metadata(true);
+    cluster.append(true);
+    cluster.commit();
+    assert!(cluster.orders.values().all(|answers| *answers == 1) && cluster.finals == 1);
+    assert_eq!(cluster.coordinator.next_deadline(), None);
+    cluster.check_nothing_leaks();
+}
