@@ -267,6 +267,19 @@ mod tests {
         assert_eq!(stale[0].slot.task_manager, "tm-1");
     }
 
+    /// A later attempt than the first ran elsewhere; a new leader then deals the first slot again, because that elsewhere cannot be
+    /// had. Who comes back from there does not take the slot of the running job away.
+    #[test]
+    fn a_slot_that_is_dealt_again_is_held_since_then() {
+        let mut pool = SlotPool::default();
+        pool.register("tm-1", &[held(0, 2, 10, 2)], &wanted(2));
+        pool.register("tm-2", &[held(1, 2, 11, 1)], &wanted(2));
+        let assigned = assign(&mut pool, 2, 3, fresh_ids()).expect("enough slots");
+        assert_eq!((assigned[&member(1, 2)].allocation, assigned[&member(1, 2)].previous), (AllocationId(11), true));
+        assert_eq!(ids(&pool.register("tm-3", &[held(1, 2, 12, 2)], &wanted(2))), [12]);
+        assert!(pool.knows_all(&wanted(2)));
+    }
+
     /// R225
     #[test]
     fn a_new_job_manager_relearns_allocations_from_the_task_managers() {

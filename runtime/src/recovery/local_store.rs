@@ -170,8 +170,12 @@ impl LocalStateStore {
         self.remove_where("aborted", |id| id == checkpoint).await;
     }
 
-    /// Keeps only the copy of `keep`, if any: that of the checkpoint being restored.
+    /// Keeps only the copy of `keep`, if any: that of the checkpoint being restored. One that a later checkpoint had subsumed is
+    /// wanted again, as far as it is still there.
     pub async fn prune(&self, keep: Option<CheckpointId>) {
+        if let Some(keep) = keep {
+            self.dropped(|d| d.below = d.below.min(keep));
+        }
         self.remove_where("not the checkpoint being restored", |id| Some(id) != keep).await;
     }
 

@@ -458,3 +458,20 @@ fn copies_of_a_retired_slot_are_used_once_more() {
     world.run(shelf.clear_retired(next));
     assert!(world.files().is_empty() && shelf.inventory().copies.is_empty());
 }
+
+/// R200. A later checkpoint subsumed the copy, whose files could not be removed in time, and then was lost itself: what is there is
+/// restored from.
+#[test]
+fn a_subsumed_copy_that_is_still_there_serves_a_fallback() {
+    let world = World::default();
+    let platform = world.platform("tm-1");
+    let local = store(&shelf_on(&platform, 0), 0, CopyFormat::Files);
+    let parts: Vec<_> = snapshot(&world, &platform, &local, 0, 1).into_iter().map(|part| (0, part)).collect();
+    snapshot(&world, &platform, &local, 0, 2);
+    world.disk_fault("remove_tree", "chk_1", Kind::Before, 1);
+    world.run(local.confirm(CheckpointId(2)));
+    assert!(local.is_dropped(CheckpointId(1)));
+    let (_, report) = restore(&world, &platform, &local, 0, 1, &parts);
+    assert!(report.local_bytes() > 0 && report.primary_bytes() == 0, "{report:?}");
+    assert!(world.files().keys().all(|file| !file.to_string().contains("chk_2")), "{:?}", world.files().keys());
+}

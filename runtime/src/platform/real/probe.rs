@@ -27,7 +27,12 @@ pub fn probe_input(path: &Path) -> Result<(String, u64), String> {
 pub fn prepare_root(path: &Path) -> Result<bool, String> {
     fs::create_dir_all(path).map_err(|e| e.to_string())?;
     let probe = path.join(".weir-write-probe");
-    fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(|e| e.to_string())?;
+    fs::write(&probe, b"").map_err(|e| e.to_string())?;
+    match fs::remove_file(&probe) {
+        // Another process that starts at the same time has looked as well, and has removed it.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.to_string()),
+        _ => {}
+    }
     Ok(path.join("ha").is_dir())
 }
 
