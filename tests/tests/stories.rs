@@ -347,3 +347,38 @@ fn a_disk_takes_no_more_writes() {
         }
     }
 }
+
+/// The store is so slow with the parts of one subtask that the checkpoint expires. What is still to be written of it is not written any
+/// more, what was written is taken away by the subtask, and the next checkpoint has the store to itself.
+#[test]
+fn a_checkpoint_expires_while_it_is_uploaded() {
+    let mut plan = calm();
+    plan.settings.transfer_piece_bytes = 60;
+    plan.settings.checkpoint_timeout_ms = 1_000;
+    let (operation, name_contains) = (StoreOperation::Upload, "/chk-3/v1[1]".to_string());
+    let slow = FaultKind::StoreSlow { operation, name_contains, delay_ms: 400, count: 1_000 };
+    plan.faults = vec![fault(STORE, when(EventKind::CheckpointTriggered, "3", 1), slow)];
+    let tale = tell(&plan);
+    tale.ends_well();
+    let near = [EventKind::CheckpointExpired, EventKind::SnapshotGivenUp, EventKind::PartUploaded];
+    let expired = tale.first("checkpoint 3 expires", &near, of_kind(EventKind::CheckpointExpired));
+    let given_up = tale.first_after(expired, "a subtask gives it up", &near, of_kind(EventKind::SnapshotGivenUp));
+    let is_of_it = |object: &str| object.contains("/chk-3/v1[1]");
+    let later = &tale.events[given_up..];
+    let writes =
+        later.iter().filter(|told| matches!(&told.event, Event::PartPieceUploaded { object, .. } if is_of_it(object)));
+    assert_eq!(writes.count(), 0, "{}", tale.lines(&near));
+    let deleted = tale.events[expired..].iter().filter(|told| {
+        let is_own = matches!(&told.event, Event::ObjectDeleted { object } if is_of_it(object));
+        is_own && told.process != "jobmanager"
+    });
+    let created = tale.count(|told| matches!(&told.event, Event::ObjectCreated { object, .. } if is_of_it(object)));
+    assert!(deleted.count() >= created, "{created} were there");
+    let next = tale.first_after(expired, "the next one completes", &near, of_kind(EventKind::CheckpointCompleted));
+    assert!(
+        tale.events[next].at_ms < tale.events[expired].at_ms + 1_000,
+        "{}",
+        tale.lines(&[EventKind::CheckpointCompleted])
+    );
+    assert_eq!(restores(&tale), [(None, None)], "nothing fails for it");
+}

@@ -372,8 +372,8 @@ pub struct Cell {
     pub plan: Plan,
     /// Positions of the faults that must have taken effect.
     pub placed: Vec<usize>,
-    /// A point that must have been passed besides.
-    pub point: Option<&'static str>,
+    /// An event that must have been told besides.
+    pub told: Option<&'static str>,
 }
 
 struct Cells<'a> {
@@ -384,13 +384,13 @@ struct Cells<'a> {
 }
 
 impl Cells<'_> {
-    fn add(&mut self, row: &str, name: &str, harm: FaultSpec, company: Company, point: Option<&'static str>) {
+    fn add(&mut self, row: &str, name: &str, harm: FaultSpec, company: Company, told: Option<&'static str>) {
         let mut plan = self.base.clone();
         plan.faults = vec![harm];
         plan.faults.extend(company.faults(self.base, self.copy));
         let name = format!("{}: {name}, and {}", self.setup.name(), company.name());
         let (setup, row) = (self.setup, row.to_string());
-        self.cells.push(Cell { setup, row, name, plan, placed: vec![0], point });
+        self.cells.push(Cell { setup, row, name, plan, placed: vec![0], told });
     }
 
     fn harm(&self, trigger: Trigger, fault: FaultKind) -> FaultSpec {
@@ -456,8 +456,8 @@ pub fn cells(setup: Setup, base: &Plan, copy: &Copy) -> Vec<Cell> {
         }
         if setup == Setup::RocksDbIncremental {
             let spec = all.harm(Trigger::AtMs(0), FaultKind::SeparateDevice {});
-            let point = Some("local-files-copied");
-            all.add("another device", &format!("{} on another device", copy.holder), spec, company, point);
+            let told = Some(EventKind::LocalFilesCopied.name());
+            all.add("another device", &format!("{} on another device", copy.holder), spec, company, told);
         }
     }
     all.cells

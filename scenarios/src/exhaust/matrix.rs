@@ -93,10 +93,8 @@ pub fn judge(cell: &Cell, record: &RunRecord) -> Reached {
     if let Some(unfired) = unfired {
         return Reached::Unreached(unfired.reason.clone());
     }
-    match cell.point {
-        Some(point) if !record.coverage.points.contains_key(point) => {
-            Reached::Unreached(format!("{point} was not passed"))
-        }
+    match cell.told {
+        Some(told) if !record.coverage.events.contains_key(told) => Reached::Unreached(format!("{told} was not told")),
         _ => Reached::Clean,
     }
 }
