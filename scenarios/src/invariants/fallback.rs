@@ -111,9 +111,11 @@ impl Check for Fallback {
             Event::RestorePartLost { subtask, checkpoint, part, .. } => {
                 self.part_lost(look, seen, subtask, *checkpoint, part, out);
             }
+            // Whoever leads no more judges by an old log, or hears only now that what it recorded while it led is durable. It cannot
+            // record what follows from that.
+            Event::RestoreChosen { .. } | Event::RecoveryImpossible { .. }
+                if !look.ground.head.is_led_by(seen.process, seen.incarnation) => {}
             Event::RestoreChosen { checkpoint, .. } => self.chosen(look, *checkpoint, out),
-            // Whoever leads no more judges by an old log. It cannot record what follows from that.
-            Event::RecoveryImpossible { .. } if !look.ground.head.is_led_by(seen.process, seen.incarnation) => {}
             Event::RecoveryImpossible { tried, .. } => {
                 let newest = look.ground.head.completed.keys().next_back().copied();
                 for completed in look.ground.retained() {
@@ -211,6 +213,21 @@ mod tests {
         let (job, attempt, checkpoint) = ("job".to_string(), story.next_attempt(), Some(CheckpointId(checkpoint)));
         let event = Event::RestoreChosen { job, checkpoint, newest: checkpoint, replay_to: None, attempt };
         story.event("jobmanager", event);
+    }
+
+    /// A leader was frozen while the log took its choice, and hears of that when its successor has completed checkpoint 2.
+    #[test]
+    fn a_replaced_leader_hears_late_of_its_choice() {
+        for leads in [false, true] {
+            let mut story = Story::begin();
+            story.checkpoint(1, &[10, 10]).checkpoint(2, &[20, 20]);
+            if !leads {
+                story.claim(2);
+                story.incarnation -= 1;
+            }
+            chosen(&mut story, 1);
+            if leads { story.breaks("correct-fallback", "not-the-newest-whole") } else { story.holds() }
+        }
     }
 
     fn given_up(story: &mut Story) {

@@ -34,6 +34,10 @@ impl Check for Replay {
 
     fn on_event(&mut self, look: &Look<'_>, seen: &Seen<'_>, out: &mut Findings<'_>) {
         match seen.event {
+            // Whoever leads no more may hear late of what it recorded while it led; what it orders nobody obeys, and what it has
+            // verified is no replay of the leader's.
+            Event::RestoreChosen { .. } | Event::ReplayEpochVerified { .. }
+                if !look.ground.head.is_led_by(seen.process, seen.incarnation) => {}
             Event::RestoreChosen { checkpoint, replay_to, .. } => {
                 self.open.clear();
                 self.up_to = None;
@@ -147,6 +151,47 @@ mod tests {
         let job = "job".to_string();
         story.event("jobmanager", Event::RestoreChosen { job, checkpoint, newest, replay_to: None, attempt });
         story.breaks("fallback-behind-commit", "replay-too-short");
+    }
+
+    /// A replaced leader orders a replay, and says that it is verified: neither concerns that of its successor.
+    #[test]
+    fn the_replay_of_a_replaced_leader_counts_for_nothing() {
+        for verified in [None, Some("successor"), Some("jobmanager")] {
+            let mut story = Story::begin();
+            story.checkpoint(1, &[10, 10]).commit(1).checkpoint(2, &[20, 20]).commit(2);
+            story.claim(2);
+            let order = |story: &mut Story, checkpoint: u64, replay_to| {
+                let (job, attempt, checkpoint) =
+                    ("job".to_string(), story.next_attempt(), Some(CheckpointId(checkpoint)));
+                let newest = Some(CheckpointId(2));
+                story.event("jobmanager", Event::RestoreChosen { job, checkpoint, newest, replay_to, attempt });
+            };
+            let verify = |story: &mut Story| {
+                story.event("jobmanager", Event::ReplayEpochVerified { epoch: CheckpointId(2) });
+            };
+            if verified.is_some() {
+                story.lose_part(2);
+                story.restore(Some(1), Some(2));
+            } else {
+                story.restore(Some(2), Some(2));
+            }
+            story.incarnation -= 1;
+            match verified {
+                None => order(&mut story, 1, None),
+                Some("jobmanager") => verify(&mut story),
+                Some(_) => {}
+            }
+            story.incarnation += 1;
+            if verified == Some("successor") {
+                verify(&mut story);
+            }
+            story.checkpoint(3, &[30, 30]).commit(3);
+            if verified == Some("jobmanager") {
+                story.breaks("fallback-behind-commit", "commit-before-verification");
+            } else {
+                story.holds();
+            }
+        }
     }
 
     /// The replay gives other output than was committed.
