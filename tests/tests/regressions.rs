@@ -50,6 +50,25 @@ fn a_replaced_leader_judges_by_an_old_log() {
     stays_fixed("replaced-leader-judges-by-an-old-log");
 }
 
+/// A TaskManager came back with a slot that it held since a later attempt than the first one of the slot in which the job runs again:
+/// the slot of the running task was released, and its local copies with it.
+#[test]
+fn who_comes_back_takes_no_slot_of_a_running_task() {
+    stays_fixed("returned-slot-takes-that-of-a-running-task");
+}
+
+/// A JobManager stood still while the log took its choice of a checkpoint, and tells of it when its successor has completed newer ones.
+#[test]
+fn a_replaced_leader_hears_late_of_its_choice() {
+    stays_fixed("replaced-leader-hears-late-of-its-choice");
+}
+
+/// The same with a replay in it: that which the successor has verified is not the one that the replaced leader ordered.
+#[test]
+fn a_replaced_leader_orders_another_replay() {
+    stays_fixed("replaced-leader-orders-another-replay");
+}
+
 /// A replaced JobManager says that the job fails over while its successor has dealt out the slots already.
 #[test]
 fn a_replaced_leader_deals_out_no_slots() {
