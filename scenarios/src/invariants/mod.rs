@@ -41,8 +41,6 @@ mod testing;
 mod tests;
 mod truth;
 #[cfg(madsim)]
-mod world;
-
 pub use formats::{Completion, Formats, HeadRecord, Manifest, ManifestObject, SlotRecord, Snapshots, StateEntry};
 pub use runtime_formats::RuntimeFormats;
 pub use truth::{Effect, EffectKind, FaultNotice, Seen, Truth};
