@@ -5,6 +5,7 @@
     reason = "a harness prepares and inspects the real machine; the law holds for the runtime"
 )]
 
+pub mod cluster;
 pub mod contracts;
 pub mod defects;
 pub mod kept;

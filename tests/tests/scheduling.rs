@@ -12,7 +12,7 @@ use runtime::{
     ids::AttemptId,
     journal::{Event, EventKind},
 };
-use scenarios::plan::{FaultKind, FaultSpec, Plan, Side, Trigger, model::USER_PANIC_AT};
+use scenarios::plan::{DiskErrorKind, DiskOperation, FaultKind, FaultSpec, Plan, Side, Trigger, model::USER_PANIC_AT};
 use weir_tests::tales::{Tale, Told, calm, fault, lasting, later, tell, when};
 
 type Place = (String, u32, String);
@@ -228,6 +228,80 @@ fn no_restart_is_used_up_on_a_slot_that_is_gone() {
     let tale = tell(&plan);
     let failed = |told: &Told| matches!(&told.event, Event::JobStateChanged { to, .. } if to == "FAILED");
     assert!(tale.count(failed) > 0, "{}", tale.lines(&[EventKind::JobStateChanged]));
+}
+
+/// Bytes that the subtasks of each attempt read, by TaskManager: from local copies, and from primary.
+fn restored(tale: &Tale) -> BTreeMap<AttemptId, BTreeMap<String, (u64, u64)>> {
+    let mut bytes: BTreeMap<_, BTreeMap<String, (u64, u64)>> = BTreeMap::new();
+    for told in &tale.events {
+        if let Event::SubtaskRestored { attempt, local_bytes, primary_bytes, .. } = told.event {
+            let there = bytes.entry(attempt).or_default().entry(told.process.clone()).or_default();
+            (there.0, there.1) = (there.0 + local_bytes, there.1 + primary_bytes);
+        }
+    }
+    bytes
+}
+
+/// A TaskManager comes back after its task has gone elsewhere, where it reads all its state from primary. Before there is another
+/// checkpoint that one is lost, too: of the two spare slots the task gets the one where copies of its state are, and nothing is read
+/// from primary.
+#[test]
+fn a_task_goes_where_copies_of_its_state_are() {
+    let mut plan = calm();
+    plan.cluster.task_managers = 5;
+    plan.settings.checkpoint_interval_ms = 1_500;
+    let joins = |name: &str| fault(name, Trigger::AtMs(0), FaultKind::JoinLate { after_ms: Some(1_500) });
+    plan.faults = vec![
+        // So that the job begins on the others, and these two come first where slots are taken by their names.
+        joins("tm-1"),
+        joins("tm-2"),
+        fault(
+            "tm-5",
+            later(40, EventKind::CheckpointNotified, "2", 1),
+            FaultKind::Crash { restart_after_ms: Some(900) },
+        ),
+        fault("tm-1", later(20, EventKind::SlotsOffered, "tm-5", 2), FaultKind::Crash { restart_after_ms: None }),
+    ];
+    let tale = tell(&plan);
+    tale.ends_well();
+    let attempts: Vec<_> = deployments(&tale).into_values().collect();
+    let [first, second, third] = attempts.as_slice() else { panic!("{} attempts", attempts.len()) };
+    for (subtask, (before, ..)) in first {
+        let elsewhere = if before == "tm-5" { "tm-1" } else { before };
+        assert_eq!((&*second[subtask].0, &third[subtask].0), (elsewhere, before), "{subtask}");
+    }
+    let read: Vec<_> = restored(&tale).into_values().collect();
+    let [_, second, third] = read.as_slice() else { panic!("{read:?}") };
+    assert!(second["tm-1"].0 == 0 && second["tm-1"].1 > 0, "{second:?}");
+    assert!(third.values().all(|(local, primary)| *local > 0 && *primary == 0), "{third:?}");
+}
+
+/// Four subtasks become two, and one of the four TaskManagers has no local copy, because its disk takes no writes. Each of the two goes
+/// where it finds half of its state, and nobody to the one that has nothing.
+#[test]
+fn a_rescaled_task_goes_where_copies_are_and_not_where_they_should_be() {
+    for without in ["tm-1", "tm-3"] {
+        let mut plan = calm();
+        plan.profile = "rescale".to_string();
+        plan.cluster.task_managers = 4;
+        (plan.workload.parallelism, plan.workload.splits) = (4, 4);
+        let full =
+            FaultKind::DiskErrors { operation: DiskOperation::Write, error: DiskErrorKind::NoSpace, count: 10_000 };
+        let rescale = FaultKind::Rescale { parallelism: 2, restart_after_ms: 200 };
+        plan.faults = vec![
+            fault(without, when(EventKind::CheckpointNotified, "2", 1), full),
+            fault("jobmanager", later(30, EventKind::CheckpointCompleted, "5", 1), rescale),
+        ];
+        let tale = tell(&plan);
+        tale.ends_well();
+        let (_, after) = deployments(&tale).pop_last().expect("it was deployed");
+        let (_, read) = restored(&tale).pop_last().expect("it was restored");
+        let what = format!("{after:?}\n{read:?}");
+        assert!(!after.values().any(|place| place.0 == without), "{what}");
+        let total: u64 = read.values().map(|(local, primary)| local + primary).sum();
+        assert!(read.values().all(|(local, _)| *local * 10 >= total), "{what}");
+        assert!(tale.record.coverage.points.contains_key("placed-by-state"));
+    }
 }
 
 /// Flink's default heartbeats (10 s, given up after 50 s).

@@ -12,6 +12,7 @@ use crate::{
     dataflow::task::{SubtaskCommand, SubtaskReport, SubtaskSpec},
     ids::{AllocationId, AttemptId, JobId, LeaderEpoch, SharedSlot, SubtaskId},
     platform::Address,
+    recovery::local_inventory::LocalInventory,
 };
 
 /// First byte of every frame; another one means a peer of another version, or no peer at all.
@@ -51,6 +52,8 @@ pub enum ToJobManager {
     /// No task of this or an earlier attempt runs any more on this TaskManager.
     Cancelled {
         attempt: AttemptId,
+        /// The local copies that it has now: somebody else's state may be among them.
+        local: LocalInventory,
     },
     /// Not from a TaskManager. It is answered on the same connection, once, by a [`ClientResponse`].
     Client(ClientRequest),

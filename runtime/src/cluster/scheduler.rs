@@ -3,8 +3,8 @@
 //! A request is of one [`SharedSlot`]: subtask i of every vertex of a slot sharing group. Rules, in this order:
 //! * with allocations preserved, a request gets the slot that was its own, where that slot is offered. So as many as
 //!   possible return, and nobody moves because somebody else had to (no cascade);
-//! * with allocations preserved, what was cut differently before (the parallelism has changed) goes where most of the state that
-//!   it restores lies on the disk, the largest share first;
+//! * with allocations preserved, who has no slot to return to (it is gone, or the parallelism has changed) goes to the TaskManager
+//!   with the most bytes of what it restores in local copies, as TaskManagers have said; the largest first;
 //! * with allocations not preserved, only the location counts: a slot of the same TaskManager as before, if one is free;
 //! * the rest takes slots that hold nothing before slots that hold something, packed on few TaskManagers or spread over all.
 //!
@@ -23,16 +23,16 @@ use super::{rpc::HeldSlot, slots::SlotAddress};
 use crate::{
     checkpoint::types::RestoreOrder,
     graph::ExecutionGraph,
-    ids::{KeyGroupRange, SharedSlot, SubtaskId},
-    state::key_group_range,
+    ids::{SharedSlot, SubtaskId},
+    recovery::local_inventory::LocalInventory,
 };
 
 /// One slot is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotRequest {
     pub shared: SharedSlot,
-    /// How many bytes of the state that it restores were written where a slot was held for somebody else: by what it was held for.
-    pub state: BTreeMap<SharedSlot, u64>,
+    /// How many bytes of what it restores lie in the local copies of which TaskManager: so many need not be read from primary there.
+    pub local: BTreeMap<String, u64>,
 }
 
 /// How slots are chosen.
@@ -56,7 +56,7 @@ pub struct Placement {
 pub enum PlacementReason {
     /// It was its own.
     Previous,
-    /// So many bytes of its state lie there.
+    /// So many bytes of its state lie in local copies there.
     State(u64),
     /// It is on the TaskManager on which it was before.
     Location,
@@ -135,21 +135,29 @@ impl<'a> Placing<'a> {
     }
 
     fn go_where_state_is(&mut self, requests: &[SlotRequest]) {
-        let mut wishes: Vec<(Reverse<u64>, SharedSlot, &'a SlotAddress)> = Vec::new();
+        let mut wishes: Vec<(Reverse<u64>, SharedSlot, &str)> = Vec::new();
         for request in requests.iter().filter(|request| !self.placed.contains_key(&request.shared)) {
-            for slot in &self.free {
-                let held = self.slots.get(*slot).and_then(Option::as_ref);
-                if let Some(bytes) = held.and_then(|held| request.state.get(&held.shared)).filter(|bytes| **bytes > 0) {
-                    wishes.push((Reverse(*bytes), request.shared, slot));
-                }
-            }
+            let there = request.local.iter().filter(|(_, bytes)| **bytes > 0);
+            wishes.extend(there.map(|(task_manager, bytes)| (Reverse(*bytes), request.shared, task_manager.as_str())));
         }
         wishes.sort_unstable();
-        for (Reverse(bytes), shared, slot) in wishes {
-            if self.free.contains(slot) && !self.placed.contains_key(&shared) {
+        for (Reverse(bytes), shared, task_manager) in wishes {
+            if !self.placed.contains_key(&shared)
+                && let Some(slot) = self.next_free_on(task_manager)
+            {
                 self.take(shared, slot, PlacementReason::State(bytes));
             }
         }
+    }
+
+    /// A TaskManager's copies are at hand in all of its slots: one that holds nothing, if there is one.
+    fn next_free_on(&self, task_manager: &str) -> Option<&'a SlotAddress> {
+        let there = self.free.iter().copied().filter(|slot| slot.task_manager == task_manager);
+        there.min_by_key(|slot| (self.is_held(slot), *slot))
+    }
+
+    fn is_held(&self, slot: &SlotAddress) -> bool {
+        self.slots.get(slot).is_some_and(Option::is_some)
     }
 
     fn return_to_task_manager(&mut self, requests: &[SlotRequest]) {
@@ -181,47 +189,31 @@ impl<'a> Placing<'a> {
             used * 1_000_000 / total.max(1)
         };
         self.free.iter().copied().min_by_key(|slot| {
-            let is_held = self.slots.get(*slot).is_some_and(Option::is_some);
             let used = utilization(slot);
-            (is_held, if spread_out { used } else { 1_000_000 - used }, *slot)
+            (self.is_held(slot), if spread_out { used } else { 1_000_000 - used }, *slot)
         })
     }
 }
 
-fn overlap(a: KeyGroupRange, b: KeyGroupRange) -> u64 {
-    let (first, last) = (a.first.max(b.first), a.last.min(b.last));
-    if first > last { 0 } else { u64::from(last.0) - u64::from(first.0) + 1 }
-}
-
-/// The slots that a job asks for, and how much of the keyed state that goes into each was written by whom: from what the
-/// subtasks restore.
-pub fn requests(graph: &ExecutionGraph, orders: &BTreeMap<SubtaskId, RestoreOrder>) -> Vec<SlotRequest> {
+/// The slots that a job asks for, and how much of what goes into each lies where: `orders` is what the subtasks restore, `local` what
+/// each TaskManager has.
+pub fn requests(
+    graph: &ExecutionGraph,
+    orders: &BTreeMap<SubtaskId, RestoreOrder>,
+    local: &BTreeMap<&str, &LocalInventory>,
+) -> Vec<SlotRequest> {
     let mut requests: BTreeMap<SharedSlot, SlotRequest> = graph
         .shared_slots()
         .into_iter()
-        .map(|shared| (shared, SlotRequest { shared, state: BTreeMap::new() }))
+        .map(|shared| (shared, SlotRequest { shared, local: BTreeMap::new() }))
         .collect();
-    // How many slots each slot sharing group had when the state was written.
-    let mut then: BTreeMap<u32, u32> = BTreeMap::new();
     for (subtask, order) in orders {
-        let group = graph.vertex(subtask.vertex).slot_sharing_group;
-        let most = order.parallelism.values().copied().max().unwrap_or(0);
-        let known = then.entry(group).or_default();
-        *known = most.max(*known);
-    }
-    for (subtask, order) in orders {
-        let vertex = graph.vertex(subtask.vertex);
-        let shared = graph.shared_slot(*subtask);
-        let Some(request) = requests.get_mut(&shared) else { continue };
-        let own = key_group_range(subtask.index, vertex.parallelism, vertex.max_parallelism);
-        for restored in order.parts.iter().filter(|restored| restored.part.is_keyed()) {
-            let part = &restored.part;
-            let share = overlap(part.key_groups, own);
-            let parallelism = then.get(&shared.group).copied().unwrap_or(0);
-            let writer = SharedSlot { group: shared.group, index: restored.from, parallelism };
-            // Rounded up: a little state is better than none.
-            let bytes = (part.length.max(1) * share).div_ceil(u64::from(part.key_groups.count()));
-            *request.state.entry(writer).or_default() += bytes;
+        let Some(request) = requests.get_mut(&graph.shared_slot(*subtask)) else { continue };
+        for (task_manager, inventory) in local {
+            let bytes = inventory.bytes_for(order);
+            if bytes > 0 {
+                *request.local.entry((*task_manager).to_string()).or_default() += bytes;
+            }
         }
     }
     requests.into_values().collect()

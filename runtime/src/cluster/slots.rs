@@ -33,6 +33,8 @@ pub struct Assigned {
     pub allocation: AllocationId,
     /// On their previous allocation, still alive.
     pub previous: bool,
+    /// Bytes of their state in local copies there, if that is why they were put there.
+    pub local_bytes: u64,
 }
 
 /// A slot whose allocation nobody wants any more.
@@ -155,7 +157,11 @@ impl SlotPool {
             let allocation = held.allocation;
             self.slots.insert(placement.slot.clone(), Some(held));
             let previous = kept.is_some() && !forget;
-            assigned.insert(shared, Assigned { slot: placement.slot, allocation, previous });
+            let local_bytes = match placement.reason {
+                PlacementReason::State(bytes) => bytes,
+                _ => 0,
+            };
+            assigned.insert(shared, Assigned { slot: placement.slot, allocation, previous, local_bytes });
         }
         // Who moved is held for nowhere else.
         for (slot, held) in &mut self.slots {
@@ -224,7 +230,7 @@ mod tests {
         fresh: impl FnMut() -> AllocationId,
     ) -> Result<BTreeMap<SharedSlot, Assigned>, MissingSlots> {
         let requests: Vec<_> =
-            wanted(parallelism).into_iter().map(|shared| SlotRequest { shared, state: BTreeMap::new() }).collect();
+            wanted(parallelism).into_iter().map(|shared| SlotRequest { shared, local: BTreeMap::new() }).collect();
         let strategy = SchedulingStrategy { preserve_allocations: true, spread_out: true };
         pool.assign(&requests, strategy, attempt(execution), &SabotageSet::default(), fresh)
     }
@@ -310,25 +316,28 @@ mod tests {
         assert_eq!(ids(&stale), [20]);
     }
 
-    /// What was held at another parallelism stays until it is outgrown; the slot in which most of its state lies is given to
-    /// whoever restores it.
+    /// What was held at another parallelism stays until it is outgrown; whoever restores state that lies on a TaskManager gets a slot
+    /// there, one that holds nothing first.
     #[test]
     fn slots_of_another_parallelism_keep_their_state_until_it_is_outgrown() {
         let mut pool = SlotPool::default();
+        assert!(pool.register("tm-1", &[None], &wanted(2)).is_empty());
         let all = [held(0, 3, 30, 1), held(1, 3, 31, 1), held(2, 3, 32, 1), None];
-        assert!(pool.register("tm-1", &all, &wanted(2)).is_empty());
+        assert!(pool.register("tm-2", &all, &wanted(2)).is_empty());
         assert!(!pool.knows_all(&wanted(2)));
         let mut requests: Vec<_> =
-            wanted(2).into_iter().map(|shared| SlotRequest { shared, state: BTreeMap::new() }).collect();
-        requests[1].state = [(member(2, 3), 50)].into();
+            wanted(2).into_iter().map(|shared| SlotRequest { shared, local: BTreeMap::new() }).collect();
+        requests[0].local = [("tm-2".to_string(), 20)].into();
+        requests[1].local = [("tm-2".to_string(), 50)].into();
         let strategy = SchedulingStrategy { preserve_allocations: true, spread_out: false };
         let fresh = || AllocationId(99);
         let assigned =
             pool.assign(&requests, strategy, attempt(2), &SabotageSet::default(), fresh).expect("enough slots");
-        assert_eq!((assigned[&member(1, 2)].slot.index, assigned[&member(1, 2)].allocation.0), (2, 99));
-        assert_eq!((assigned[&member(0, 2)].slot.index, assigned[&member(0, 2)].allocation.0), (3, 99));
-        assert!(assigned.values().all(|assigned| !assigned.previous));
-        assert_eq!(ids(&pool.release_outgrown(&wanted(2))), [30, 31]);
+        assert_eq!((assigned[&member(1, 2)].slot.index, assigned[&member(1, 2)].local_bytes), (3, 50));
+        assert_eq!((assigned[&member(0, 2)].slot.index, assigned[&member(0, 2)].local_bytes), (0, 20));
+        let is_there = |a: &Assigned| a.slot.task_manager == "tm-2" && a.allocation.0 == 99 && !a.previous;
+        assert!(assigned.values().all(is_there), "{assigned:?}");
+        assert_eq!(ids(&pool.release_outgrown(&wanted(2))), [31, 32]);
         assert!(pool.release_outgrown(&wanted(2)).is_empty() && pool.knows_all(&wanted(2)));
     }
 
@@ -372,7 +381,7 @@ mod tests {
     fn without_preservation_allocations_are_new() {
         let mut pool = SlotPool::default();
         pool.register("tm-1", &[held(0, 1, 10, 1)], &wanted(1));
-        let requests = [SlotRequest { shared: member(0, 1), state: BTreeMap::new() }];
+        let requests = [SlotRequest { shared: member(0, 1), local: BTreeMap::new() }];
         let strategy = SchedulingStrategy::default();
         let assigned =
             pool.assign(&requests, strategy, attempt(2), &SabotageSet::default(), || AllocationId(77)).expect("a slot");

@@ -10,6 +10,7 @@ use crate::{
     },
     ids::AttemptId,
     platform::{Address, Mono},
+    recovery::local_inventory::LocalInventory,
 };
 
 /// One connection.
@@ -29,6 +30,8 @@ pub struct Registered {
     pub slots: Vec<Option<HeldSlot>>,
     /// Everything up to this attempt must have stopped before its slots can be used; None: confirmed.
     pub stopping: Option<AttemptId>,
+    /// The local copies that it had when it confirmed that.
+    pub local: LocalInventory,
 }
 
 #[derive(Default)]
@@ -81,6 +84,12 @@ impl Peers {
 
     pub fn registered_mut(&mut self, name: &str) -> Option<&mut Registered> {
         self.connections.get_mut(self.by_name.get(name)?)?.registered.as_mut()
+    }
+
+    /// The local copies of each TaskManager.
+    pub fn local_copies(&self) -> BTreeMap<&str, &LocalInventory> {
+        let of_one = |name: &'_ String| Some(&self.registered(name)?.local);
+        self.by_name.keys().filter_map(|name| Some((name.as_str(), of_one(name)?))).collect()
     }
 
     /// When a registered TaskManager was heard last.

@@ -6,7 +6,12 @@ use super::*;
 use crate::{
     checkpoint::types::{PartKind, PartLocation, RestorePart, StatePart},
     graph::{Edge, Partitioning, Vertex},
-    ids::{AllocationId, AttemptId, CheckpointId, EdgeId, Execution, KeyGroup, LeaderEpoch, OperatorUid, VertexId},
+    ids::{
+        AllocationId, AttemptId, CheckpointId, EdgeId, Execution, KeyGroup, KeyGroupRange, LeaderEpoch, OperatorUid,
+        VertexId,
+    },
+    platform::ObjectName,
+    recovery::local_inventory::{HeldCopy, HeldState},
 };
 
 const PRESERVING: SchedulingStrategy = SchedulingStrategy { preserve_allocations: true, spread_out: false };
@@ -21,7 +26,7 @@ fn member(index: u32, parallelism: u32) -> SharedSlot {
 }
 
 fn asked(parallelism: u32) -> Vec<SlotRequest> {
-    (0..parallelism).map(|index| SlotRequest { shared: member(index, parallelism), state: BTreeMap::new() }).collect()
+    (0..parallelism).map(|index| SlotRequest { shared: member(index, parallelism), local: BTreeMap::new() }).collect()
 }
 
 fn held(shared: SharedSlot, since: u32) -> Option<HeldSlot> {
@@ -111,8 +116,13 @@ fn without_preservation_only_the_location_counts() {
     assert_eq!(preserved[&member(1, 2)].slot, slot(1, 1));
 }
 
-/// From three to two: each of the two goes where most of its state lies, not where a slot has its number. A slot without state is
-/// taken last. (FLINK-37701)
+/// So many bytes on these TaskManagers.
+fn lies_on(shares: &[(u32, u64)]) -> BTreeMap<String, u64> {
+    shares.iter().map(|(task_manager, bytes)| (slot(*task_manager, 0).task_manager, *bytes)).collect()
+}
+
+/// From three to two: each of the two goes where most of its state lies, not where a slot has its number, and whoever has more to
+/// lose goes first. (FLINK-37701)
 #[test]
 fn after_rescaling_tasks_go_where_their_state_is() {
     let slots = slots(&[
@@ -122,11 +132,33 @@ fn after_rescaling_tasks_go_where_their_state_is() {
         (4, &[held(member(2, 3), 1)]),
     ]);
     let mut requests = asked(2);
-    requests[0].state = [(member(0, 3), 100), (member(1, 3), 900)].into();
-    requests[1].state = [(member(1, 3), 1_000), (member(2, 3), 10)].into();
+    requests[0].local = lies_on(&[(1, 100), (3, 900)]);
+    requests[1].local = lies_on(&[(3, 1_000), (4, 10)]);
     let placed = place(&requests, &slots, PRESERVING).expect("four slots");
     assert_eq!(placed[&member(1, 2)], Placement { slot: slot(3, 0), reason: PlacementReason::State(1_000) });
     assert_eq!(placed[&member(0, 2)], Placement { slot: slot(1, 0), reason: PlacementReason::State(100) });
+}
+
+/// Nobody leaves his slot for state that lies elsewhere. Who has none goes where copies of his state lie, though no slot there was
+/// held for him, and to a slot there that holds nothing; where all slots are taken, the next best.
+#[test]
+fn who_has_no_slot_goes_where_copies_of_his_state_are() {
+    let slots = slots(&[
+        (1, &[None, None]),
+        (2, &[held(member(0, 3), 1), held(member(7, 9), 1), None]),
+        (3, &[held(member(5, 9), 1)]),
+    ]);
+    let mut requests = asked(3);
+    requests[0].local = lies_on(&[(3, 900)]);
+    requests[1].local = lies_on(&[(2, 10)]);
+    requests[2].local = lies_on(&[(3, 20), (9, 1_000)]);
+    let placed = place(&requests, &slots, PRESERVING).expect("six slots");
+    assert_eq!(placed[&member(0, 3)], Placement { slot: slot(2, 0), reason: PlacementReason::Previous });
+    assert_eq!(placed[&member(1, 3)], Placement { slot: slot(2, 2), reason: PlacementReason::State(10) });
+    assert_eq!(placed[&member(2, 3)], Placement { slot: slot(3, 0), reason: PlacementReason::State(20) });
+    // Without local recovery there is nothing to find anywhere.
+    let placed = place(&requests, &slots, BY_LOCATION).expect("six slots");
+    assert_eq!(task_managers(&placed), ["tm-02", "tm-02", "tm-01"], "back to its TaskManager, or packed");
 }
 
 fn vertex(id: u32, name: &str, parallelism: u32, group: u32) -> Vertex {
@@ -152,28 +184,31 @@ fn each_slot_sharing_group_has_its_slots() {
     let graph = ExecutionGraph { vertices, edges: vec![edge] };
     assert_eq!(graph.slots_needed(), 5);
     let of = |group, index, parallelism| SharedSlot { group, index, parallelism };
-    let asked: Vec<_> = requests(&graph, &BTreeMap::new()).into_iter().map(|request| request.shared).collect();
+    let asked: Vec<_> =
+        requests(&graph, &BTreeMap::new(), &BTreeMap::new()).into_iter().map(|request| request.shared).collect();
     assert_eq!(asked, [of(0, 0, 3), of(0, 1, 3), of(0, 2, 3), of(1, 0, 2), of(1, 1, 2)]);
     let shared = |vertex, index| graph.shared_slot(SubtaskId { vertex: VertexId(vertex), index });
     assert_eq!(shared(0, 1), shared(1, 1));
     assert_eq!(shared(2, 1), of(1, 1, 2));
 }
 
-/// A request knows how much of its state was written by whom: by the key groups that overlap.
+/// A request knows how much of what it restores lies where: the parts whose key groups overlap its own, and of these what a
+/// TaskManager has copies of. Parts are read whole, so they count whole.
 #[test]
-fn state_is_counted_by_key_groups() {
+fn state_is_counted_by_what_is_restored_and_where_copies_are() {
     let graph = ExecutionGraph { vertices: vec![vertex(0, "count", 2, 0)], edges: Vec::new() };
+    let range = |first: u16, last: u16| KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) };
     let part = |from: u32, first: u16, last: u16, length: u64| RestorePart {
         from,
         part: StatePart {
             operator: OperatorUid("count".into()),
             kind: PartKind::Keyed,
-            key_groups: KeyGroupRange { first: KeyGroup(first), last: KeyGroup(last) },
+            key_groups: range(first, last),
             ..part_template(length)
         },
     };
     let order = |parts| RestoreOrder {
-        checkpoint: CheckpointId(1),
+        checkpoint: CheckpointId(4),
         parts,
         inline: Vec::new(),
         parallelism: [(OperatorUid("count".into()), 3)].into(),
@@ -183,9 +218,19 @@ fn state_is_counted_by_key_groups() {
         (SubtaskId { vertex: VertexId(0), index: 0 }, order(vec![part(0, 0, 2, 300), part(1, 3, 5, 90)])),
         (SubtaskId { vertex: VertexId(0), index: 1 }, order(vec![part(1, 3, 5, 90), part(2, 6, 7, 20)])),
     ]);
-    let requests = requests(&graph, &orders);
-    assert_eq!(requests[0].state, [(member(0, 3), 300), (member(1, 3), 30)].into());
-    assert_eq!(requests[1].state, [(member(1, 3), 60), (member(2, 3), 20)].into());
+    let copy = |checkpoint: u64, index: u32, first: u16, last: u16, bytes: u64| HeldCopy {
+        checkpoint: CheckpointId(checkpoint),
+        subtask: (0, index),
+        allocation: AllocationId(u128::from(index)),
+        state: vec![HeldState { operator: OperatorUid("count".into()), key_groups: range(first, last), bytes }],
+    };
+    let two = LocalInventory { copies: vec![copy(4, 0, 0, 2, 300), copy(4, 1, 3, 5, 90)] };
+    let partly = LocalInventory { copies: vec![copy(4, 2, 6, 7, 5), copy(3, 1, 3, 5, 90)] };
+    let nothing = LocalInventory::default();
+    let local = BTreeMap::from([("tm-01", &two), ("tm-02", &partly), ("tm-03", &nothing)]);
+    let requests = requests(&graph, &orders, &local);
+    assert_eq!(requests[0].local, lies_on(&[(1, 390)]));
+    assert_eq!(requests[1].local, lies_on(&[(1, 90), (2, 5)]));
 }
 
 fn part_template(length: u64) -> StatePart {
@@ -194,7 +239,7 @@ fn part_template(length: u64) -> StatePart {
         name: "part".into(),
         kind: PartKind::Keyed,
         key_groups: KeyGroupRange { first: KeyGroup(0), last: KeyGroup(0) },
-        location: PartLocation::Inline(bytes::Bytes::new()),
+        location: PartLocation::Object(ObjectName::new("chk-4/part").expect("a name")),
         length,
         crc32c: 0,
         written_by: CheckpointId(1),
@@ -227,16 +272,33 @@ fn most_that_can_return(requests: &[SlotRequest], slots: &Slots) -> usize {
 }
 
 /// The most bytes of state that any assignment can find in place: all of them are tried.
-fn most_state(requests: &[SlotRequest], slots: &[(&SlotAddress, &Option<HeldSlot>)]) -> u64 {
+fn most_state(requests: &[SlotRequest], slots: &[&SlotAddress]) -> u64 {
     let Some((request, rest)) = requests.split_first() else { return 0 };
     let mut best = 0;
     for position in 0..slots.len() {
         let mut others = slots.to_vec();
-        let (_, held) = others.remove(position);
-        let here = held.as_ref().and_then(|held| request.state.get(&held.shared)).copied().unwrap_or(0);
-        best = best.max(here + most_state(rest, &others));
+        let slot = others.remove(position);
+        best = best.max(bytes_on(request, slot) + most_state(rest, &others));
     }
     best
+}
+
+fn bytes_on(request: &SlotRequest, slot: &SlotAddress) -> u64 {
+    request.local.get(&slot.task_manager).copied().unwrap_or(0)
+}
+
+/// What each request has on each of seven TaskManagers; mostly nothing.
+fn any_state() -> impl Strategy<Value = Vec<Vec<u64>>> {
+    let any_bytes = prop_oneof![3 => Just(0), 1 => 1u64..1_000];
+    proptest::collection::vec(proptest::collection::vec(any_bytes, 7), 9)
+}
+
+fn with_state(mut requests: Vec<SlotRequest>, state: &[Vec<u64>]) -> Vec<SlotRequest> {
+    for (request, shares) in requests.iter_mut().zip(state) {
+        let shares: Vec<_> = shares.iter().enumerate().map(|(at, bytes)| (at as u32 + 1, *bytes)).collect();
+        request.local = lies_on(&shares);
+    }
+    requests
 }
 
 fn any_slots(parallelism: u32) -> impl Strategy<Value = Slots> {
@@ -254,13 +316,15 @@ fn any_slots(parallelism: u32) -> impl Strategy<Value = Slots> {
 
 proptest! {
     /// Whatever slots are there, and whoever says that they held what: everybody gets one slot, no slot two; as many return
-    /// as can, so that exactly those move who must; and nobody sits where another could have returned to. (R222, R224, R226)
+    /// as can, so that exactly those move who must; and nobody sits where another could have returned to; wherever copies of
+    /// their state are. (R222, R224, R226)
     #[test]
     fn only_unavoidable_moves(
         (parallelism, slots) in (1u32..9).prop_flat_map(|parallelism| (Just(parallelism), any_slots(parallelism))),
+        state in any_state(),
         spread_out: bool,
     ) {
-        let requests = asked(parallelism);
+        let requests = with_state(asked(parallelism), &state);
         let strategy = SchedulingStrategy { spread_out, ..PRESERVING };
         let Ok(placed) = place(&requests, &slots, strategy) else {
             prop_assert!(slots.len() < requests.len());
@@ -284,29 +348,26 @@ proptest! {
         }
     }
 
-    /// After rescaling at least half of the state that could be found in place is found there, which is what taking the largest
-    /// share first guarantees.
+    /// Of those who have no slot to return to, at least half of the state that could be found in place is found there, which is
+    /// what taking the largest share first guarantees; and each who is said to be there for his state has so much there.
     #[test]
-    fn state_is_found_in_place(
-        shares in proptest::collection::vec(proptest::collection::vec(0u64..100, 4), 1..5), spare in 0u32..2,
-    ) {
-        let parallelism = shares.len() as u32;
-        let mut slots: Slots = (0..4).map(|index| (slot(index, 0), held(member(index, 9), 1))).collect();
-        slots.extend((0..spare).map(|index| (slot(50 + index, 0), None)));
-        let mut requests = asked(parallelism);
-        for (request, shares) in requests.iter_mut().zip(&shares) {
-            request.state = (0..4).map(|index| (member(index, 9), shares[index as usize])).collect();
+    fn state_is_found_in_place(parallelism in 1u32..5, sizes in proptest::collection::vec(1u32..3, 2..4), state in any_state()) {
+        let mut slots = Slots::new();
+        for (task_manager, size) in sizes.iter().enumerate() {
+            let of_another = |index| held(member(task_manager as u32, 9), 1).filter(|_| index == 0);
+            slots.extend((0..*size).map(|index| (slot(task_manager as u32 + 1, index), of_another(index))));
         }
-        let placed = place(&requests, &slots, PRESERVING).expect("four slots at least");
-        let found: u64 = requests
-            .iter()
-            .filter_map(|request| {
-                let held = slots[&placed[&request.shared].slot]?;
-                request.state.get(&held.shared).copied()
-            })
-            .sum();
-        let best = most_state(&requests, &slots.iter().collect::<Vec<_>>());
-        prop_assert!(2 * found >= best, "found {found} of {best}");
+        let requests = with_state(asked(parallelism), &state);
+        let Ok(placed) = place(&requests, &slots, PRESERVING) else { return Ok(()) };
+        let found: u64 = requests.iter().map(|request| bytes_on(request, &placed[&request.shared].slot)).sum();
+        let best = most_state(&requests, &slots.keys().collect::<Vec<_>>());
+        prop_assert!(2 * found >= best, "found {} of {}", found, best);
+        for request in &requests {
+            if let Placement { slot, reason: PlacementReason::State(bytes) } = &placed[&request.shared] {
+                prop_assert_eq!(*bytes, bytes_on(request, slot));
+                prop_assert!(*bytes > 0);
+            }
+        }
     }
 
     /// By location: who was on a TaskManager that is still there is on it again, while it has slots for all who were.

@@ -117,7 +117,7 @@ impl TaskManager {
         {
             self.cancelling = None;
             if let Some(connection) = &self.connection {
-                connection.send(&ToJobManager::Cancelled { attempt });
+                connection.send(&ToJobManager::Cancelled { attempt, local: self.shelf.inventory() });
             }
         }
     }

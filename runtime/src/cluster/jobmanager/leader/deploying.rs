@@ -224,6 +224,7 @@ impl Leader {
                 _ => Point::SomePreviousSlots,
             });
         }
+        journal.sometimes(Point::PlacedByState, assigned.values().any(|a| a.local_bytes > 0));
     }
 
     /// With local recovery tasks go back to the slots that were theirs; without it any slot is as good. (R210, R221)
@@ -246,7 +247,7 @@ impl Leader {
         let attempt = self.attempt();
         let sabotage = &self.config.task.sabotage;
         let strategy = self.strategy();
-        let requests = requests(&self.job.graph, orders);
+        let requests = requests(&self.job.graph, orders, &self.peers.local_copies());
         #[cfg(feature = "sabotage")]
         let honest = self.pool.clone().assign(&requests, strategy, attempt, &Default::default(), || AllocationId(0));
         let entropy = Arc::clone(&self.platform.entropy);

@@ -6,6 +6,7 @@ use crate::{
     cluster::{rpc::ToJobManager, slots::Stale},
     dataflow::task::{SubtaskReport, TaskFailure},
     points::Point,
+    recovery::local_inventory::LocalInventory,
 };
 
 impl Leader {
@@ -27,7 +28,8 @@ impl Leader {
                     return;
                 }
                 let stopping = Some(self.last_deployed());
-                let registered = Registered { name: task_manager.clone(), data_address, slots, stopping };
+                let (name, local) = (task_manager.clone(), LocalInventory::default());
+                let registered = Registered { name, data_address, slots, stopping, local };
                 if let Some(old) = self.peers.register(number, registered) {
                     self.platform.journal.reached(Point::RegisteredAgain);
                     let cause = self.cause_of_loss(old);
@@ -41,19 +43,20 @@ impl Leader {
                 self.peers.send(&task_manager, &ToTaskManager::Cancel { leader, attempt });
             }
             ToJobManager::Heartbeat => {}
-            ToJobManager::Cancelled { attempt } => self.cancelled(number, attempt),
+            ToJobManager::Cancelled { attempt, local } => self.cancelled(number, attempt, local),
             ToJobManager::Report { attempt, subtask, report } => self.report(attempt, subtask, report),
             ToJobManager::Client(request) => self.client_asks(number, request),
         }
     }
 
-    pub(super) fn cancelled(&mut self, number: u64, attempt: AttemptId) {
+    pub(super) fn cancelled(&mut self, number: u64, attempt: AttemptId, local: LocalInventory) {
         let wanted = self.job.graph.shared_slots();
         let Some(registered) = self.peers.get_mut(number).and_then(|p| p.registered.as_mut()) else { return };
         if registered.stopping.is_none_or(|waiting_for| attempt < waiting_for) {
             return;
         }
         registered.stopping = None;
+        registered.local = local;
         let name = registered.name.clone();
         #[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "only a planted bug changes them"))]
         let mut slots = registered.slots.clone();
