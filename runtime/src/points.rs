@@ -119,6 +119,7 @@ points! {
     Sometimes AllPreviousSlots = "all-previous-slots": "a restart found every previous allocation",
     Sometimes SomePreviousSlots = "some-previous-slots": "a restart found some previous allocations and made others anew",
     Sometimes NoPreviousSlot = "no-previous-slot": "a restart found no previous allocation",
+    Sometimes LocalFileLinked = "local-file-linked": "a file of a local copy became one of a restored database by a link",
     Sometimes PlacedByState = "placed-by-state": "a slot was given to somebody else than before because local copies of its state lie there",
     Sometimes PreviousSlotLeftAlone = "previous-slot-left-alone": "a slot of a previous allocation whose group runs elsewhere was released",
     Always DeploysOnConfirmed = "deploys-on-confirmed": "every TaskManager deployed to has confirmed that older attempts stopped",

@@ -3,7 +3,9 @@
 use std::{ops::Range, path::Path, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use runtime::platform::{AdoptMethod, DeviceId, DiskError, DiskFile, Fut, Linked, LocalDisk, NativeDir, RelPath};
+use runtime::platform::{
+    AdoptMethod, DeviceId, DiskError, DiskFile, Fut, Linked, LocalDisk, NativeDir, RelPath, is_table,
+};
 
 use crate::{
     disk::{Content, ContentId, Disk, DiskOperation, DiskState, Extent, NameChange},
@@ -275,40 +277,35 @@ impl LocalDisk for SimLocalDisk {
     fn materialize(
         &self,
         from: &RelPath,
-        files: &[String],
         to: &NativeDir,
         subdirectory: &str,
-    ) -> Fut<'_, Result<(), DiskError>> {
-        let target = native_path(to, subdirectory);
-        let (keep, files, from) = (to.clone(), files.to_vec(), from.clone());
+        file: &str,
+    ) -> Fut<'_, Result<AdoptMethod, DiskError>> {
+        let (directory, from, keep) = (native_path(to, subdirectory), from.clone(), to.clone());
+        let (target, is_table) = (directory.join(file), is_table(file));
+        // As on a real disk: it must not lead out of the directory.
+        let named = below(&self.scratch(), file);
         boxed(async move {
-            let mut wanted = Vec::new();
-            for name in files {
-                wanted.push((below(&from, &name)?, name));
-            }
-            let total = {
+            named?;
+            let (method, copied) = {
                 let state = self.disk().state.borrow();
-                wanted
-                    .iter()
-                    .filter_map(|(path, _)| state.content_of(path).ok())
-                    .map(|(_, c)| c.bytes.len() as u64)
-                    .sum()
+                // A link costs nothing by the byte. Native directories are on device 0.
+                match is_table && state.device_of(from.as_str()).0 == 0 {
+                    true => (AdoptMethod::HardLink, 0),
+                    false => (AdoptMethod::Copy, state.content_of(&from).map_or(0, |(_, c)| c.bytes.len() as u64)),
+                }
             };
-            let contents = self
-                .disk()
-                .operate(&self.0, DiskOperation::Materialize, &from, total, move |state, _| {
-                    wanted
-                        .into_iter()
-                        .map(|(path, name)| Ok((name, state.content_of(&path)?.1.bytes.clone())))
-                        .collect::<Result<Vec<_>, DiskError>>()
-                })
-                .await?;
-            std::fs::create_dir_all(&target).map_err(|error| io(&from, &error))?;
-            for (name, bytes) in contents {
-                std::fs::write(target.join(&name), bytes).map_err(|error| io(&from, &error))?;
+            let subject = from.clone();
+            let read = move |state: &mut DiskState, _| Ok(state.content_of(&subject)?.1.bytes.clone());
+            let bytes = self.disk().operate(&self.0, DiskOperation::Materialize, &from, copied, read).await?;
+            std::fs::create_dir_all(&directory).map_err(|error| io(&from, &error))?;
+            // What has a link to an older one keeps it.
+            match std::fs::remove_file(&target) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&from, &error)),
+                _ => std::fs::write(&target, bytes).map_err(|error| io(&from, &error))?,
             }
             drop(keep);
-            Ok(())
+            Ok(method)
         })
     }
 

@@ -198,6 +198,7 @@ fn incremental_snapshots_are_linked_or_copied() {
         };
         let expected = usize::from(elsewhere);
         assert_eq!((copied("tm-1"), copied("tm-2"), copied("tm-3")), (0, expected, expected));
+        assert!(tale.record.coverage.points.contains_key("local-file-linked"), "and linked back");
         assert!(restored(&tale).values().all(|(local, primary)| *local > 0 && *primary == 0), "{:?}", restored(&tale));
     }
 }

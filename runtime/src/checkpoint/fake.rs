@@ -509,8 +509,20 @@ impl LocalDisk for World {
             Ok(linked)
         })
     }
-    fn materialize(&self, _: &RelPath, _: &[String], _: &NativeDir, _: &str) -> Fut<'_, Result<(), DiskError>> {
-        unreachable!("not needed here")
+    fn materialize(
+        &self,
+        from: &RelPath,
+        to: &NativeDir,
+        subdirectory: &str,
+        file: &str,
+    ) -> Fut<'_, Result<AdoptMethod, DiskError>> {
+        let (source, directory, file) = (from.clone(), to.path().join(subdirectory), file.to_string());
+        self.disk_operation("materialize", from, move |s| {
+            let bytes = s.files.get(&source).ok_or(DiskError::NotFound(source))?;
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join(file), bytes).unwrap();
+            Ok(AdoptMethod::Copy)
+        })
     }
     fn list_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<Vec<String>, DiskError>> {
         let entries = std::fs::read_dir(from.path().join(subdirectory)).unwrap();

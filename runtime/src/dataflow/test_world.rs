@@ -389,10 +389,10 @@ impl LocalDisk for NoDisk {
     fn materialize(
         &self,
         _from: &RelPath,
-        _files: &[String],
         _to: &NativeDir,
         _subdirectory: &str,
-    ) -> Fut<'_, Result<(), DiskError>> {
+        _file: &str,
+    ) -> Fut<'_, Result<AdoptMethod, DiskError>> {
         Box::pin(async { Err(DiskError::Dead) })
     }
     fn list_native(&self, _: &NativeDir, _: &str) -> Fut<'_, Result<Vec<String>, DiskError>> {

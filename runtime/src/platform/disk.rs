@@ -153,6 +153,11 @@ pub trait DiskFile: Send {
     fn sync(&mut self) -> Fut<'_, Result<(), DiskError>>;
 }
 
+/// Whether a native file never changes once it is written: a table of RocksDB, or its large values.
+pub fn is_table(file: &str) -> bool {
+    file.ends_with(".sst") || file.ends_with(".blob")
+}
+
 pub trait LocalDisk: Send + Sync {
     /// Creates a file that must not exist, and its missing parent directories.
     fn create_new(&self, path: &RelPath) -> Fut<'_, Result<Box<dyn DiskFile>, DiskError>>;
@@ -183,14 +188,15 @@ pub trait LocalDisk: Send + Sync {
         files: &[String],
         to: &RelPath,
     ) -> Fut<'_, Result<Vec<Linked>, DiskError>>;
-    /// The way back: gives native code private copies (or links) of `files` of `from`, below `to/subdirectory`.
+    /// The way back: gives native code the file `from` as `file` of a native directory, below `subdirectory`; one of that name is
+    /// replaced. A table file, which native code never writes into, by hard link where the device allows, anything else by copy.
     fn materialize(
         &self,
         from: &RelPath,
-        files: &[String],
         to: &NativeDir,
         subdirectory: &str,
-    ) -> Fut<'_, Result<(), DiskError>>;
+        file: &str,
+    ) -> Fut<'_, Result<AdoptMethod, DiskError>>;
     /// Names of the files directly inside a subdirectory of a native directory, sorted.
     fn list_native(&self, from: &NativeDir, subdirectory: &str) -> Fut<'_, Result<Vec<String>, DiskError>>;
     /// The length of a file of a native directory, below `subdirectory`.

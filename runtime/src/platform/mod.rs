@@ -24,7 +24,9 @@ mod store;
 mod transport;
 
 pub use clock::{Clock, Mono, TimedOut, Timer, Wall, timeout};
-pub use disk::{AdoptMethod, DeviceId, DiskError, DiskFile, Linked, LocalDisk, NativeDir, PathError, RelPath};
+pub use disk::{
+    AdoptMethod, DeviceId, DiskError, DiskFile, Linked, LocalDisk, NativeDir, PathError, RelPath, is_table,
+};
 pub use entropy::Entropy;
 pub use input::InputFiles;
 pub use memory::{Held, Memory, MemoryMeter};

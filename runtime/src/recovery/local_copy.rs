@@ -11,7 +11,7 @@ use super::{
 use crate::{
     checkpoint::types::{StatePart, SubtaskKey},
     ids::{AllocationId, CheckpointId, JobId},
-    platform::DiskError,
+    platform::{DiskError, RelPath},
     points::Point,
 };
 
@@ -66,7 +66,7 @@ pub(super) enum Shelved {
 /// A copy whose manifest was read and is of the right checkpoint. Its parts are verified as they are read.
 pub struct LocalCopy {
     pub(super) store: LocalStateStore,
-    pub(super) directory: crate::platform::RelPath,
+    pub(super) directory: RelPath,
     pub(super) manifest: LocalManifest,
     pub(super) shelved: Shelved,
 }
@@ -79,6 +79,11 @@ impl LocalCopy {
     /// Whether the copy says that it has exactly this part.
     pub fn mirrors(&self, part: &StatePart) -> bool {
         self.manifest.parts.iter().any(|held| held.name == part.name && held.mirrors(part))
+    }
+
+    /// The file in which the bytes of `part` lie, if they lie in one.
+    pub(super) fn file(&self, part: &StatePart) -> Option<RelPath> {
+        matches!(self.shelved, Shelved::Files).then(|| self.directory.join(&part.name))
     }
 
     /// The bytes of `part`, if the copy has exactly it. `trust` skips all verification and is only for a sabotaged run.

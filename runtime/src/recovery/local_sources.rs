@@ -11,7 +11,7 @@ use crate::{
     checkpoint::types::{RestoreOrder, StatePart},
     dataflow::task::TaskSettings,
     ids::CheckpointId,
-    platform::{Platform, timeout},
+    platform::{Platform, RelPath, timeout},
     points::Point,
     sabotage::Sabotage,
 };
@@ -25,10 +25,13 @@ pub(super) struct LocalSources<'a> {
     wrong_copy: bool,
 }
 
-/// Bytes of a local part, and whether they are of the subtask's own copy.
+/// Bytes of a local part.
 pub(super) struct FoundLocally {
     pub bytes: Bytes,
+    /// They are of the subtask's own copy.
     pub own: bool,
+    /// Where they lie, if that is a file.
+    pub file: Option<RelPath>,
 }
 
 impl<'a> LocalSources<'a> {
@@ -89,13 +92,13 @@ impl<'a> LocalSources<'a> {
     pub async fn read(&self, part: &StatePart, own: bool) -> Result<FoundLocally, NotLocal> {
         #[cfg(feature = "sabotage")]
         if let Some(bytes) = self.of_a_wrong_range(part, own).await {
-            return Ok(FoundLocally { bytes, own: true });
+            return Ok(FoundLocally { bytes, own: true, file: None });
         }
         let mut reason = None;
         if own {
             match &self.own {
                 Ok(copy) => match self.read_own(copy, part).await {
-                    Ok(bytes) => return Ok(FoundLocally { bytes, own: true }),
+                    Ok(bytes) => return Ok(FoundLocally { bytes, own: true, file: copy.file(part) }),
                     Err(why) => reason = Some(why),
                 },
                 Err(why) => reason = Some(why.clone()),
@@ -103,7 +106,7 @@ impl<'a> LocalSources<'a> {
         }
         for copy in self.others.iter().filter(|copy| copy.mirrors(part)) {
             match self.in_time(copy.read(part, false)).await {
-                Ok(bytes) => return Ok(FoundLocally { bytes, own: false }),
+                Ok(bytes) => return Ok(FoundLocally { bytes, own: false, file: copy.file(part) }),
                 Err(why) => reason = reason.or(Some(why)),
             }
         }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        fake::World,
+        fake::{Kind, World},
         metadata::{self, CheckpointMetadata, VertexShape},
         primary::Primary,
         types::{PartKind, ReplayPlan, StatePart, SubtaskSnapshot},
@@ -319,4 +319,22 @@ fn every_altered_byte_of_every_native_file_is_found() {
         "{} files ({tables} tables), {bytes} bytes in primary, {local_bytes} in the local copy, {pairs} pairs exchanged",
         objects.len()
     );
+}
+
+/// A table of the local copy becomes one of the database as it is; if the disk refuses that, or says nothing, it is written from what
+/// was read. Either way nothing comes from primary.
+#[test]
+fn a_table_that_cannot_be_taken_is_written() {
+    let checkpoints = Checkpoints::take();
+    let good = files_of(&checkpoints.restore(false).unwrap());
+    assert!(good.keys().any(|file| file.ends_with(".sst")));
+    for kind in [None, Some(Kind::Before), Some(Kind::Silent)] {
+        if let Some(kind) = kind {
+            checkpoints.world.disk_fault("materialize", "", kind, u32::MAX);
+        }
+        let restored = checkpoints.restore(true).unwrap();
+        assert!(files_of(&restored) == good, "{kind:?}");
+        assert_eq!(restored.report.primary_bytes(), 0, "{kind:?}");
+        checkpoints.world.heal();
+    }
 }

@@ -1,7 +1,7 @@
 //! Files of native checkpoints between a database's scratch directory and the two stores: taken, uploaded as far as the base does
 //! not have them, linked into the local copy.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -23,7 +23,9 @@ use crate::{
     ids::{BackendId, CheckpointId, OperatorUid},
     journal::Event,
     layout::Layout,
-    platform::{DiskError, DiskFile, Fut, Held, NativeDir, NativeOp, Platform, RelPath, timeout},
+    platform::{
+        AdoptMethod, DiskError, DiskFile, Fut, Held, NativeDir, NativeOp, Platform, RelPath, is_table, timeout,
+    },
     points::Point,
     state::plain_name,
 };
@@ -114,7 +116,7 @@ async fn write_one(
     let started = platform.clock.now();
     let primary = Primary::new(platform, settings.store_operation_timeout, settings.store_total_timeout);
     let new_part = |file: &String| {
-        let kind = if is_shared(file) {
+        let kind = if is_table(file) {
             PartKind::Shared { file: file.clone() }
         } else {
             PartKind::Private { file: file.clone() }
@@ -122,7 +124,7 @@ async fn write_one(
         // With the key groups: where a subtask restores what several have written, names tell the parts apart.
         let name = format!("{}-{}-{}-{file}", plain_name(&operator), key_groups.first, key_groups.last);
         let nonce = platform.entropy.next_u64("object-nonce");
-        let object = context.object(&name, is_shared(file), nonce);
+        let object = context.object(&name, is_table(file), nonce);
         StatePart {
             operator: operator.clone(),
             key_groups,
@@ -188,14 +190,9 @@ fn shared_file(part: &StatePart) -> Option<String> {
     }
 }
 
-/// Files that never change.
-fn is_shared(file: &str) -> bool {
-    file.ends_with(".sst") || file.ends_with(".blob")
-}
-
 /// What makes up the database, and what says so. The rest is made anew when it is opened.
 fn is_needed(file: &str) -> bool {
-    is_shared(file) || file.starts_with("MANIFEST-") || file == "CURRENT"
+    is_table(file) || file.starts_with("MANIFEST-") || file == "CURRENT"
 }
 
 async fn run(
@@ -282,6 +279,19 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Takes a file of a local copy as it is, if it never changes: no byte of it is written again. False: it cannot be had so, or
+    /// the disk says nothing for longer than `patience`.
+    pub(super) async fn take(&self, platform: &Platform, from: &RelPath, patience: Duration) -> bool {
+        if !is_table(&self.file) {
+            return false;
+        }
+        let by = platform.clock.now() + patience;
+        let taking = platform.disk.materialize(from, &self.directory, &self.subdirectory, &self.file);
+        let Ok(taken) = timeout(platform.clock.as_ref(), by, taking).await else { return false };
+        platform.journal.sometimes(Point::LocalFileLinked, matches!(taken, Ok(AdoptMethod::HardLink)));
+        taken.is_ok()
+    }
+
     /// The file there, empty, whatever there was.
     pub(super) async fn create(&self, platform: &Platform) -> Result<Box<dyn DiskFile>, DiskError> {
         platform.disk.create_native(&self.directory, &self.subdirectory, &self.file).await

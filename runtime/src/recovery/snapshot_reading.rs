@@ -76,7 +76,7 @@ pub async fn restore_parts(
             let own = part.from == spec.subtask.index;
             let (found, origin) = reader.read(&part.part, own, place.as_ref()).await?;
             let (Some(place), Some(bytes)) = (place, &found) else { return Ok((found, origin)) };
-            // Small, or from the local copy.
+            // Small, or from a local copy that could not be taken as it is.
             let written = async { place.create(platform).await?.append(bytes.clone()).await };
             written.await.map_err(|error| TaskFailure::Environment(format!("part {}: {error}", part.part.name)))?;
             Ok((None, origin))
@@ -204,10 +204,18 @@ impl PartReader<'_> {
         let (subtask, name) = (self.name.to_string(), part.name.clone());
         let mut tried = String::new();
         let not_local = match self.read_local(part, own).await {
-            Ok(FoundLocally { bytes, own }) => {
+            Ok(FoundLocally { bytes, own, file }) => {
                 let length = bytes.len() as u64;
                 journal.emit(Event::PartRestoredLocally { subtask, checkpoint, part: name, bytes: length });
-                return Ok((Some(bytes), if own { PartOrigin::OwnCopy } else { PartOrigin::OtherCopy }));
+                let origin = if own { PartOrigin::OwnCopy } else { PartOrigin::OtherCopy };
+                // What was read has been verified: the file may be taken as it is.
+                let is_taken = match (place, file) {
+                    (Some(place), Some(file)) => {
+                        place.take(self.platform, &file, self.settings.store_operation_timeout).await
+                    }
+                    _ => false,
+                };
+                return Ok(((!is_taken).then_some(bytes), origin));
             }
             Err(reason) => reason,
         };

@@ -218,7 +218,12 @@ fn native_files_come_under_the_disk_and_back() {
             assert_eq!(disk.rename(&here, &there).await, Err(DiskError::CrossDevice(there.clone())));
             assert_eq!(disk.device_of(&there).await, Ok(DeviceId(1)));
             let again = disk.native_dir().await.expect("native_dir");
-            disk.materialize(&path("local/7"), &names, &again, "db").await.expect("materialize");
+            for (from, method) in [("local/7", AdoptMethod::HardLink), ("mnt/other/7", AdoptMethod::Copy)] {
+                let back = disk.materialize(&path(from).join("2.sst"), &again, "db", "2.sst").await;
+                assert_eq!(back.expect("materialize"), method);
+            }
+            let not_there = disk.materialize(&path("local/7/9.sst"), &again, "db", "9.sst").await;
+            assert!(matches!(not_there, Err(DiskError::NotFound(_))), "{not_there:?}");
             assert_eq!(std::fs::read(again.path().join("db/2.sst")).expect("read"), b"two!");
             mark(&platform, "done");
         });

@@ -1,7 +1,7 @@
 //! LocalDisk: files that are created once, read back as written, linked, renamed, listed and taken over from native code.
 
 use bytes::Bytes;
-use runtime::platform::{DiskError, LocalDisk, RelPath};
+use runtime::platform::{AdoptMethod, DiskError, LocalDisk, RelPath};
 
 use super::Stage;
 
@@ -144,10 +144,22 @@ pub async fn native_files_are_adopted_and_come_back(stage: Stage) {
     assert_eq!(get(disk, "adopted/chk_1/db/000007.sst").await, "table");
 
     let fresh = disk.native_dir().await.expect("another native directory");
-    disk.materialize(&to, &files, &fresh, "db").await.expect("materializes");
-    assert_eq!(std::fs::read(fresh.path().join("db/000007.sst")).expect("there"), b"table");
+    for (file, name, method) in [
+        ("000007.sst", "000009.sst", AdoptMethod::HardLink),
+        ("CURRENT", "000009.sst", AdoptMethod::HardLink),
+        ("000007.sst", "000009.sst", AdoptMethod::HardLink),
+        ("CURRENT", "CURRENT", AdoptMethod::Copy),
+    ] {
+        let back = disk.materialize(&to.join(file), &fresh, "db", name).await;
+        assert_eq!(back, Ok(method), "{file}, what is there is replaced");
+    }
+    assert_eq!(std::fs::read(fresh.path().join("db/000009.sst")).expect("there"), b"table");
     std::fs::write(fresh.path().join("db/CURRENT"), b"changed by the database").expect("native code writes");
     assert_eq!(get(disk, "adopted/chk_1/db/CURRENT").await, "manifest", "what was adopted does not change any more");
+    let (absent, outside) = (to.join("000008.sst"), to.join("CURRENT"));
+    let absent = disk.materialize(&absent, &fresh, "db", "000008.sst").await;
+    assert!(matches!(absent, Err(DiskError::NotFound(_))), "{absent:?}");
+    assert!(disk.materialize(&outside, &fresh, "db", "../CURRENT").await.is_err(), "a name that leads out is refused");
 }
 
 pub async fn a_failed_adoption_leaves_nothing(stage: Stage) {

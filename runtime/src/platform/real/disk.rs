@@ -16,7 +16,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    super::{AdoptMethod, DeviceId, DiskError, DiskFile, Fut, Linked, LocalDisk, NativeDir, RelPath, disk::is_plain},
+    super::{
+        AdoptMethod, DeviceId, DiskError, DiskFile, Fut, Linked, LocalDisk, NativeDir, RelPath,
+        disk::{is_plain, is_table},
+    },
     RealError,
     reactor::Reactor,
 };
@@ -139,12 +142,29 @@ fn link_or_copy(from: &Path, to: &Path) -> io::Result<AdoptMethod> {
                 io::ErrorKind::CrossesDevices | io::ErrorKind::Unsupported | io::ErrorKind::TooManyLinks
             ) =>
         {
-            let mut source = File::open(from)?;
-            let mut target = OpenOptions::new().write(true).create_new(true).open(to)?;
-            io::copy(&mut source, &mut target)?;
-            Ok(AdoptMethod::Copy)
+            copy(from, to)
         }
         Err(e) => Err(e),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<AdoptMethod> {
+    let mut source = File::open(from)?;
+    let mut target = OpenOptions::new().write(true).create_new(true).open(to)?;
+    io::copy(&mut source, &mut target)?;
+    Ok(AdoptMethod::Copy)
+}
+
+/// Where a file of a native directory is to be made, the directories made and a file of that name removed.
+fn native_target(to: &NativeDir, subdirectory: &str, file: &str) -> io::Result<PathBuf> {
+    check_names(subdirectory, &[file.to_string()])?;
+    let directory = to.path().join(subdirectory);
+    fs::create_dir_all(&directory)?;
+    let target = directory.join(file);
+    // Another one in its place: what has a link to the old one keeps it.
+    match fs::remove_file(&target) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(target),
     }
 }
 
@@ -378,27 +398,16 @@ impl LocalDisk for RealDisk {
     fn materialize(
         &self,
         from: &RelPath,
-        files: &[String],
         to: &NativeDir,
         subdirectory: &str,
-    ) -> Fut<'_, Result<(), DiskError>> {
-        let (source, files) = (self.absolute(from), files.to_vec());
-        let (to, subdirectory) = (to.clone(), subdirectory.to_string());
+        file: &str,
+    ) -> Fut<'_, Result<AdoptMethod, DiskError>> {
+        let source = self.absolute(from);
+        let (to, subdirectory, file) = (to.clone(), subdirectory.to_string(), file.to_string());
         self.run(from, move || {
-            check_names(&subdirectory, &files)?;
-            let target = to.path().join(&subdirectory);
-            fs::create_dir_all(&target)?;
-            for name in &files {
-                // RocksDB never writes into a table file, but it appends to others of its files: those must not be shared.
-                if name.ends_with(".sst") {
-                    link_or_copy(&source.join(name), &target.join(name))?;
-                } else {
-                    let mut original = File::open(source.join(name))?;
-                    let mut copy = OpenOptions::new().write(true).create_new(true).open(target.join(name))?;
-                    io::copy(&mut original, &mut copy)?;
-                }
-            }
-            Ok(())
+            let target = native_target(&to, &subdirectory, &file)?;
+            // RocksDB never writes into a table file, but it appends to others of its files: those must not be shared.
+            if is_table(&file) { link_or_copy(&source, &target) } else { copy(&source, &target) }
         })
     }
 
@@ -440,14 +449,8 @@ impl LocalDisk for RealDisk {
     ) -> Fut<'_, Result<Box<dyn DiskFile>, DiskError>> {
         let (to, subdirectory, file) = (to.clone(), subdirectory.to_string(), file.to_string());
         let created = self.run(&native_name(), move || {
-            check_names(&subdirectory, std::slice::from_ref(&file))?;
-            let target = to.path().join(&subdirectory);
-            fs::create_dir_all(&target)?;
-            // Another one in its place: what has a link to the old one keeps it.
-            match fs::remove_file(target.join(&file)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => OpenOptions::new().append(true).create_new(true).open(target.join(&file)),
-            }
+            let target = native_target(&to, &subdirectory, &file)?;
+            OpenOptions::new().append(true).create_new(true).open(target)
         });
         Box::pin(async move {
             let file = Arc::new(created.await?);
