@@ -1,19 +1,30 @@
-//! How long a recovery takes with state of a size that nobody has at hand: the state is small, and the store and the disks charge
-//! for so many times as much. In simulated time, so that a terabyte is measured in seconds.
+//! How long a recovery takes with state of a size that nobody has at hand, and what the second copy costs until then: the state is
+//! small, and the store and the disks charge for so many times as much. In simulated time, so that a terabyte is measured in seconds.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use reports::RunRecord;
 use runtime::{
+    ids::CheckpointId,
     journal::{Event, EventKind},
     recovery::restore_report::{RecoveryPhase, RecoveryReport},
 };
 
+use sim::{DiskOperation, World};
+
 use crate::{
+    cluster_runner::{Jobs, start_cluster, world_config},
     exhaust::local_matrix::{Setup, base},
-    plan::{ClusterShape, FaultKind, FaultSpec, ModelledState, Plan, Trigger},
+    plan::{ClusterShape, FaultKind, FaultSpec, ModelledState, Plan, Trigger, model::machine_of},
     record::{Observer, Story},
     run::run_plan,
+    workloads::WorkloadParams,
 };
 
 /// The link to primary storage of each machine: 1 Gbit/s.
@@ -126,4 +137,123 @@ pub fn recovery(setup: Setup, state_bytes: u64, local: bool) -> Result<Measured,
     let (_, events) = run(&plan(setup, times, seconds, local))?;
     let report = events.iter().find_map(RecoveryReport::of_event).ok_or("no recovery was finished")?;
     Ok(Measured { setup, state_bytes: restored_bytes(&events) * times, report })
+}
+
+/// What the checkpoints of one run without faults cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cost {
+    pub checkpoints: u64,
+    /// Of a checkpoint, from its trigger until it is complete: the median.
+    pub checkpoint_seconds: f64,
+    /// Written to primary storage.
+    pub primary_bytes: u64,
+    /// Written to the local disks, by copies of state and what belongs to them.
+    pub local_bytes: u64,
+    /// The most that local copies held at any time that nobody else held: what they cost in disk space.
+    pub space_bytes: u64,
+    /// Records of input per second, to the end of the job.
+    pub records_per_second: f64,
+}
+
+/// What the events of a run say of its checkpoints.
+#[derive(Default)]
+struct Checkpoints {
+    triggered: BTreeMap<CheckpointId, f64>,
+    seconds: Vec<f64>,
+    primary_bytes: u64,
+    /// By subtask and checkpoint.
+    copies: BTreeMap<(String, CheckpointId), u64>,
+    /// Of native copies, by subtask: the rest of what they hold is the database's own.
+    exclusive: BTreeMap<String, u64>,
+    space_bytes: u64,
+}
+
+impl Checkpoints {
+    fn event(&mut self, setup: Setup, at: f64, event: &Event) {
+        match event {
+            Event::CheckpointTriggered { checkpoint, .. } => drop(self.triggered.insert(*checkpoint, at)),
+            Event::CheckpointCompleted { checkpoint, .. } => {
+                self.seconds.extend(self.triggered.get(checkpoint).map(|triggered| at - triggered));
+            }
+            Event::PartUploaded { bytes, .. } => self.primary_bytes += bytes,
+            Event::LocalPartStored { subtask, checkpoint, bytes, .. } if setup != Setup::RocksDbIncremental => {
+                *self.copies.entry((subtask.clone(), *checkpoint)).or_default() += bytes;
+            }
+            Event::LocalCopyDiscarded { subtask, checkpoint, .. } => {
+                self.copies.remove(&(subtask.clone(), *checkpoint));
+                self.exclusive.remove(subtask);
+            }
+            Event::LocalCopiesExclusive { subtask, bytes, .. } => drop(self.exclusive.insert(subtask.clone(), *bytes)),
+            _ => return,
+        }
+        let held = match setup {
+            Setup::RocksDbIncremental => self.exclusive.values().sum(),
+            _ => self.copies.values().sum(),
+        };
+        self.space_bytes = self.space_bytes.max(held);
+    }
+}
+
+/// Measures checkpoints of about `state_bytes` of state, with local copies or without.
+///
+/// # Errors
+/// If the run comes to no end, or completes no checkpoint.
+pub fn checkpoints(setup: Setup, state_bytes: u64, local: bool) -> Result<Cost, String> {
+    let per_checkpoint = |cost: &Cost| cost.primary_bytes / cost.checkpoints.max(1);
+    let times = (state_bytes / per_checkpoint(&cost(setup, 1, 0, false)?).max(1)).max(1);
+    let seconds = state_bytes / u64::from(MACHINES) / LINK_BYTES_PER_SECOND * 3 / 2;
+    cost(setup, times, seconds, local)
+}
+
+fn cost(setup: Setup, times: u64, seconds: u64, local: bool) -> Result<Cost, String> {
+    let mut plan = plan(setup, times, seconds, local);
+    plan.faults.clear();
+    let params = WorkloadParams::of_plan(&plan.workload, plan.seed).map_err(|error| error.to_string())?;
+    let limit = Duration::from_millis(plan.time_limit_ms);
+    let outcome = sim::run(world_config(&plan), move |world| {
+        Box::pin(async move { run_to_its_end(&world, &plan, &params, setup, times, limit).await })
+    });
+    outcome.value.map_err(|error| format!("the world broke: {error:?}"))?
+}
+
+async fn run_to_its_end(
+    world: &World,
+    plan: &Plan,
+    params: &WorkloadParams,
+    setup: Setup,
+    times: u64,
+    limit: Duration,
+) -> Result<Cost, String> {
+    let workload = params.build().map_err(|error| error.to_string())?;
+    for (path, bytes) in &workload.inputs {
+        world.inputs().put(path, bytes.clone());
+    }
+    let seen = Rc::new(RefCell::new(Checkpoints::default()));
+    let told = Rc::clone(&seen);
+    let begun = world.now();
+    world.set_listener(Rc::new(move |_, stamped| {
+        told.borrow_mut().event(setup, (stamped.at - begun).as_secs_f64(), &stamped.event);
+    }));
+    let jobs = Jobs::of(plan, params, &workload.job).map_err(|error| error.to_string())?;
+    let end = start_cluster(world, plan, &jobs);
+    while end.lock().map_err(|_| "the job panicked")?.is_none() {
+        if world.now() - begun > limit {
+            return Err(format!("no end within {limit:?}"));
+        }
+        world.sleep(Duration::from_millis(50)).await;
+    }
+    let seconds = (world.now() - begun).as_secs_f64();
+    let disks = (1..=MACHINES).map(|number| world.disk(&machine_of(&format!("tm-{number}"))));
+    let written = |disk: sim::SimDisk| disk.moved(DiskOperation::Append) + disk.moved(DiskOperation::Adopt);
+    let mut seen = seen.borrow_mut();
+    seen.seconds.sort_by(f64::total_cmp);
+    let median = seen.seconds.get(seen.seconds.len() / 2).copied().ok_or("no checkpoint has completed")?;
+    Ok(Cost {
+        checkpoints: seen.seconds.len() as u64,
+        checkpoint_seconds: median,
+        primary_bytes: seen.primary_bytes * times,
+        local_bytes: disks.map(written).sum(),
+        space_bytes: seen.space_bytes * times,
+        records_per_second: plan.workload.records as f64 / seconds,
+    })
 }

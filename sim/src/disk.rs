@@ -134,6 +134,8 @@ pub(crate) struct DiskState {
     busy_until: u64,
     last_done: u64,
     pub slow_factor: u32,
+    /// What the operations of each kind were charged for, in bytes.
+    pub moved: BTreeMap<DiskOperation, u64>,
     /// Where devices other than 0 are mounted.
     pub devices: BTreeMap<String, u64>,
 }
@@ -163,6 +165,7 @@ impl Disk {
                 busy_until: 0,
                 last_done: 0,
                 slow_factor: 1,
+                moved: BTreeMap::new(),
                 devices: BTreeMap::new(),
             }),
             under_way: RefCell::default(),
@@ -185,6 +188,7 @@ impl Disk {
         let (at, fault) = {
             let mut state = self.state.borrow_mut();
             let bytes = Modelled::weigh(state.config.modelled.as_ref(), path.as_str(), bytes);
+            *state.moved.entry(operation).or_default() += bytes;
             (state.schedule(world.now(), bytes), state.take_fault(operation, path))
         };
         let number = self.next_operation.get();

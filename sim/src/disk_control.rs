@@ -6,6 +6,7 @@ use bytes::Bytes;
 use runtime::platform::{DeviceId, RelPath};
 
 use crate::{
+    DiskOperation,
     disk::{Disk, DiskFault},
     store::FaultId,
     time::SimTime,
@@ -122,6 +123,11 @@ impl SimDisk {
 
     pub fn used(&self) -> u64 {
         self.0.state.borrow().used()
+    }
+
+    /// What the operations of a kind were charged for so far, in bytes (where sizes are modelled, so many times as much).
+    pub fn moved(&self, operation: DiskOperation) -> u64 {
+        self.0.state.borrow().moved.get(&operation).copied().unwrap_or(0)
     }
 
     /// Makes every operation take `factor` times as long; 1 is normal.

@@ -9,6 +9,7 @@
 )]
 
 mod chaos;
+mod copies;
 mod count;
 mod local;
 mod network;
@@ -45,6 +46,8 @@ enum Figure {
     Recovery(recovery::Options),
     /// Recovery from local copies against primary storage, for modelled sizes of state, in simulated time.
     Local(local::Options),
+    /// What the second copy of state costs, for modelled sizes of state, in simulated time.
+    Copies(copies::Options),
     /// Keyed state: operations per second, and what snapshots cost, for each backend.
     State(state::Options),
     /// Messages per second through the simulated transport, beside bare madsim.
@@ -68,6 +71,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Figure::Count(options) => count::measure(&options),
         Figure::Recovery(options) => recovery::measure(&options),
         Figure::Local(options) => local::measure(&options),
+        Figure::Copies(options) => copies::measure(&options),
         Figure::State(options) => state::measure(&options),
         Figure::Network(options) => network::measure(&options),
     };
