@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod config;
 pub mod connectors;
 pub mod dataflow;
+pub mod figure;
 pub mod graph;
 pub mod ids;
 pub mod jobs;

@@ -3,11 +3,12 @@
 use std::{
     fmt,
     io::Write,
+    path::Path,
     sync::{Arc, Mutex},
 };
 
 use reports::{RunRecord, failure_screen};
-use runtime::recovery::restore_report::RecoveryReport;
+use runtime::{figure::LocalRecoveryFigure, platform::real::write_file, recovery::restore_report::RecoveryReport};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -79,10 +80,21 @@ where
     }
 }
 
-/// Tells each event through `tracing`, and keeps what was said of recoveries.
+/// How a run is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// Neither the plan nor the story, only how it ended.
+    pub quiet: bool,
+    pub colour: bool,
+    /// The file that gets the figure of who wrote what where, if somebody wants it.
+    pub local_recovery_figure: Option<&'a Path>,
+}
+
+/// Tells each event through `tracing`, and keeps what was said of recoveries and of who wrote what where.
 #[derive(Clone, Default)]
 struct Teller {
     recoveries: Arc<Mutex<Vec<(u64, RecoveryReport)>>>,
+    figure: Arc<Mutex<LocalRecoveryFigure>>,
 }
 
 impl Observer for Teller {
@@ -91,6 +103,9 @@ impl Observer for Teller {
             && let Ok(mut recoveries) = self.recoveries.lock()
         {
             recoveries.push((story.at_ms, report));
+        }
+        if let Ok(mut figure) = self.figure.lock() {
+            figure.event(story.process, story.event);
         }
         let process = if story.incarnation > 1 {
             format!("{}#{}", story.process, story.incarnation)
@@ -114,17 +129,17 @@ impl Observer for Teller {
 ///
 /// # Errors
 /// A line that says what of the environment failed.
-pub fn replay(plan: &Plan, what: &What, plan_file: Option<&str>, quiet: bool, colour: bool) -> Result<Exit, String> {
+pub fn replay(plan: &Plan, what: &What, plan_file: Option<&str>, told: &Told<'_>) -> Result<Exit, String> {
     let write = |text: &str| match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(format!("cannot write to standard output: {error}"))
         }
         _ => Ok(()),
     };
-    if !quiet {
+    if !told.quiet {
         write(&plan.to_toml())?;
         tracing_subscriber::fmt()
-            .with_ansi(colour)
+            .with_ansi(told.colour)
             // Somebody who has read enough closes the pipe.
             .log_internal_errors(false)
             .event_format(StoryFormat)
@@ -139,6 +154,10 @@ pub fn replay(plan: &Plan, what: &What, plan_file: Option<&str>, quiet: bool, co
         for (at_ms, report) in recoveries.iter() {
             write(&format!("recovery [s{at_ms}] after {}: {report}", report.cause))?;
         }
+    }
+    if let Some(path) = told.local_recovery_figure {
+        let figure = teller.figure.lock().map(|figure| figure.to_svg()).unwrap_or_default();
+        write_file(path, &figure)?;
     }
     write(&closing(&record, &command(what, &plan.profile, plan_file)))?;
     Ok(Exit::of(record.verdict))

@@ -1,22 +1,34 @@
 //! Local copies in whole simulated clusters: what they save, what they cost, and that a bad one costs nobody anything.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use runtime::{
+    checkpoint::metadata::CheckpointMetadata,
+    figure::{Arrow, LocalRecoveryFigure, Node},
+    graph::ExecutionGraph,
+    ids::{CheckpointId, SubtaskId, VertexId},
     journal::{Event, EventKind},
+    layout::LocalLayout,
+    platform::ObjectName,
     recovery::restore_report::{RecoveryPhase, RecoveryReport},
     state::BackendKind,
 };
 use scenarios::{
+    cluster_runner::{Jobs, start_cluster, world_config},
     exhaust::{
         local_matrix::{Harm, Setup},
         matrix::{Reached, judge, local_cells},
     },
-    modelled::recovery,
-    plan::{ClusterShape, FaultKind, Plan, Trigger, model::USER_PANIC_AT},
+    modelled::{checkpoints, recovery},
+    plan::{
+        ClusterShape, FaultKind, Plan, Trigger,
+        model::{USER_PANIC_AT, machine_of},
+    },
     record::Nobody,
     run::run_plan,
+    workloads::WorkloadParams,
 };
+use sim::World;
 use weir_tests::tales::{Tale, calm, fault, lasting, later, tell, when};
 
 fn crash() -> FaultKind {
@@ -151,6 +163,140 @@ fn a_local_copy_holds_up_no_checkpoint() {
     assert_eq!(tale.count(|told| told.event.kind() == EventKind::CheckpointAborted), 0);
     let slowest = durations(&tale).into_values().max().expect("there are some");
     assert!(slowest <= 2 * median(&without) + 105, "{slowest} ms, usually {}", median(&without));
+}
+
+/// What a run of `plan` wrote for a checkpoint, by its journals and by what lies in the world at that moment.
+struct Seen {
+    text: String,
+    arrows: Vec<Arrow>,
+    /// What the metadata of the checkpoint refers to in primary storage: by subtask, the objects that it wrote, and their lengths.
+    referenced: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Objects that it refers to that are not there, with this length.
+    absent: Vec<String>,
+    /// The files of local copies of the checkpoint, without manifests: by TaskManager and subtask, and their lengths.
+    local: BTreeMap<(String, String), BTreeMap<String, u64>>,
+}
+
+/// Runs `plan` until its sixth checkpoint is confirmed on all machines, and looks around.
+fn seen(plan: &Plan) -> Seen {
+    let params = WorkloadParams::of_plan(&plan.workload, plan.seed).expect("a workload");
+    let (config, plan) = (world_config(plan), plan.clone());
+    let outcome = sim::run(config, move |world| {
+        Box::pin(async move {
+            let workload = params.build().expect("a job");
+            for (path, bytes) in &workload.inputs {
+                world.inputs().put(path, bytes.clone());
+            }
+            let figure = Rc::new(RefCell::new(LocalRecoveryFigure::default()));
+            let told = Rc::clone(&figure);
+            world.set_listener(Rc::new(move |_, stamped| told.borrow_mut().event(&stamped.process, &stamped.event)));
+            let jobs = Jobs::of(&plan, &params, &workload.job).expect("one job");
+            start_cluster(&world, &plan, &jobs);
+            while !(figure.borrow().checkpoint() >= Some(CheckpointId(6)) && figure.borrow().is_confirmed()) {
+                world.sleep(Duration::from_millis(2)).await;
+            }
+            look_around(&world, &figure.borrow(), &workload.job.graph)
+        })
+    });
+    outcome.value.expect("the world ended well")
+}
+
+fn look_around(world: &World, figure: &LocalRecoveryFigure, graph: &ExecutionGraph) -> Seen {
+    let checkpoint = figure.checkpoint().expect("one is complete");
+    let objects: BTreeMap<String, (ObjectName, u64)> =
+        world.store().list("").into_iter().map(|meta| (meta.name.to_string(), (meta.name, meta.length))).collect();
+    let (name, _) = objects
+        .values()
+        .find(|(name, _)| name.as_str().ends_with(&format!("/chk-{checkpoint}/_metadata")))
+        .expect("its metadata is in primary storage");
+    let metadata = CheckpointMetadata::decode(&world.store().peek(name).expect("listed")).expect("whole");
+    let (mut referenced, mut absent) = (BTreeMap::<_, BTreeMap<_, _>>::new(), Vec::new());
+    for (subtask, snapshot) in &metadata.subtasks {
+        let subtask = graph.subtask_name(SubtaskId { vertex: VertexId(subtask.0), index: subtask.1 });
+        for part in &snapshot.parts {
+            let object = part.object().expect("nothing is inline").to_string();
+            if objects.get(&object).is_none_or(|(_, length)| *length != part.length) {
+                absent.push(object.clone());
+            }
+            if part.written_by == checkpoint {
+                referenced.entry(subtask.clone()).or_default().insert(object, part.length);
+            }
+        }
+    }
+    let mut local = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for number in 1..=3 {
+        let task_manager = format!("tm-{number}");
+        for (path, length) in world.disk(&machine_of(&task_manager)).list_all() {
+            let parts: Vec<&str> = path.as_str().split('/').collect();
+            let [.., subtask, copy, file] = parts[..] else { continue };
+            if copy != format!("chk_{checkpoint}") || file == "_manifest" {
+                continue;
+            }
+            let subtask = graph.subtask_name(LocalLayout::parse_subtask(subtask).expect("a subtask"));
+            local.entry((task_manager.clone(), subtask)).or_default().insert(file.to_string(), length);
+        }
+    }
+    Seen { text: figure.to_text(), arrows: figure.arrows(), referenced, absent, local }
+}
+
+/// R193. The figure 'local_recovery', drawn from a run: its arrows are what lies in the world. Each part that a subtask acknowledged has
+/// an arrow to primary storage, and each that is stored locally one to the local store of the TaskManager where the subtask runs; there
+/// are no others, and the JobManager has none but to primary storage, where all is that its checkpoint refers to.
+#[test]
+fn the_figure_shows_who_wrote_what_where() {
+    for (backend, incremental) in [(BackendKind::Filesystem, false), (BackendKind::RocksDb, true)] {
+        let mut plan = calm();
+        (plan.settings.backend, plan.settings.incremental) = (backend, incremental);
+        let seen = seen(&plan);
+        assert!(seen.absent.is_empty(), "{:?} are not in primary storage\n{}", seen.absent, seen.text);
+        let (mut primary, mut local) = (BTreeMap::new(), BTreeMap::new());
+        for Arrow { from, to, files, bytes } in &seen.arrows {
+            let files: std::collections::BTreeSet<String> = files.iter().cloned().collect();
+            match (from, to) {
+                (Node::JobManager { .. }, Node::Primary) => {
+                    assert!(files.iter().all(|file| file.ends_with("/_metadata")), "{}", seen.text);
+                }
+                (Node::Task { subtask, .. }, Node::Primary) => {
+                    primary.insert(subtask.clone(), (files, *bytes));
+                }
+                (Node::Task { task_manager, subtask }, Node::LocalStore { task_manager: there }) => {
+                    assert_eq!(task_manager, there, "{}", seen.text);
+                    local.insert((there.clone(), subtask.clone()), (files, *bytes));
+                }
+                _ => panic!("an arrow from {from} to {to}\n{}", seen.text),
+            }
+        }
+        let lies = |files: &BTreeMap<String, u64>| (files.keys().cloned().collect(), files.values().sum::<u64>());
+        assert_eq!(primary, seen.referenced.iter().map(|(of, files)| (of.clone(), lies(files))).collect());
+        assert_eq!(local, seen.local.iter().map(|(of, files)| (of.clone(), lies(files))).collect());
+        assert!(primary.len() >= 3 && local.len() >= 3, "{}", seen.text);
+        if backend == BackendKind::Filesystem {
+            insta::assert_snapshot!("local-recovery-figure", seen.text);
+        }
+    }
+}
+
+/// R191. What the second copy costs, by how state is kept: heap state and full snapshots of RocksDB write every byte twice, and need
+/// the space for it; incremental snapshots of RocksDB, which are linked, write nothing more. A checkpoint takes no longer, as long
+/// as the disk is faster than the link to primary storage, and the stream is no slower.
+#[test]
+fn the_second_copy_costs_bytes_and_no_time() {
+    for setup in Setup::ALL {
+        let cost = |local| checkpoints(setup, 1_000_000_000, local).expect("a run that ends");
+        let (without, with) = (cost(false), cost(true));
+        let what = format!("{}: without {without:?}\nwith {with:?}", setup.name());
+        assert!(without.checkpoints >= 4 && with.checkpoints >= 4, "{what}");
+        assert_eq!((without.local_bytes, without.space_bytes), (0, 0), "{what}");
+        let extra = with.local_bytes as f64 / with.primary_bytes as f64;
+        if setup == Setup::RocksDbIncremental {
+            assert!(extra < 0.01, "{extra}, {what}");
+        } else {
+            assert!((1.0..1.01).contains(&extra), "{extra}, {what}");
+            assert!(with.space_bytes >= 900_000_000, "{what}");
+        }
+        assert!(with.checkpoint_seconds <= without.checkpoint_seconds * 1.05 + 0.1, "{what}");
+        assert!(with.records_per_second >= without.records_per_second * 0.98, "{what}");
+    }
 }
 
 /// R192, R213, R215. Heap state and full snapshots of RocksDB are written twice, byte for byte, from one serialization.

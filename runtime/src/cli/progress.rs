@@ -11,6 +11,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    figure::LocalRecoveryFigure,
     journal::{Event, JournalListener},
     recovery::restore_report::RecoveryReport,
 };
@@ -22,6 +23,7 @@ pub struct Progress {
     output_records: AtomicU64,
     restarts: AtomicU64,
     recoveries: Mutex<Vec<RecoveryReport>>,
+    figure: Mutex<LocalRecoveryFigure>,
     /// Print every event.
     events: bool,
 }
@@ -41,6 +43,7 @@ impl Progress {
             output_records: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             recoveries: Mutex::default(),
+            figure: Mutex::default(),
             events,
         }
     }
@@ -63,6 +66,11 @@ impl Progress {
         recoveries.iter().map(|report| format!("{report}\n")).collect()
     }
 
+    /// Who wrote what where, as far as the journals of these processes told.
+    pub fn figure(&self) -> LocalRecoveryFigure {
+        self.figure.lock().map(|figure| figure.clone()).unwrap_or_default()
+    }
+
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
@@ -77,6 +85,9 @@ impl JournalListener for Progress {
             && let Ok(mut recoveries) = self.recoveries.lock()
         {
             recoveries.push(report);
+        }
+        if let Ok(mut figure) = self.figure.lock() {
+            figure.event(process, event);
         }
         let counter = match event {
             Event::CheckpointCompleted { .. } => &self.checkpoints,

@@ -100,6 +100,9 @@ pub struct RunArguments {
     /// No progress line.
     #[arg(long)]
     pub quiet: bool,
+    /// At the end, draw which task wrote what of the newest checkpoint where, to primary storage and to local stores: an SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub local_recovery_figure: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -179,6 +182,9 @@ pub fn run(arguments: &RunArguments) -> Result<String, RunError> {
     let outcome = jm_world
         .block_on(outcome)
         .map_err(|_| RunError::Job("the JobManager ended without an outcome".to_string()))??;
+    if let Some(path) = &arguments.local_recovery_figure {
+        crate::platform::real::write_file(path, &progress.figure().to_svg()).map_err(RunError::Environment)?;
+    }
     let with = format!("{} TaskManagers", arguments.task_managers);
     ended(&jm_world, &job, outcome, &cluster, &progress, &with, &root)
 }

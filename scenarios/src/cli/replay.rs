@@ -1,6 +1,6 @@
 //! `replay`: runs one plan and tells its story.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, path::PathBuf};
 
 use clap::Args;
 
@@ -14,6 +14,9 @@ pub(super) struct Replay {
     /// Neither the plan nor the story, only how it ended.
     #[arg(long)]
     quiet: bool,
+    /// At the end, draw which task wrote what of the newest checkpoint where, to primary storage and to local stores: an SVG file.
+    #[arg(long, value_name = "FILE")]
+    local_recovery_figure: Option<PathBuf>,
 }
 
 pub(super) fn run(options: &Replay) -> Result<Exit, String> {
@@ -21,5 +24,10 @@ pub(super) fn run(options: &Replay) -> Result<Exit, String> {
         Ok(read) => read,
         Err(error) => return usage_error(&error),
     };
-    replay::replay(&read.plan, &read.what, read.file.as_deref(), options.quiet, std::io::stdout().is_terminal())
+    let told = replay::Told {
+        quiet: options.quiet,
+        colour: std::io::stdout().is_terminal(),
+        local_recovery_figure: options.local_recovery_figure.as_deref(),
+    };
+    replay::replay(&read.plan, &read.what, read.file.as_deref(), &told)
 }

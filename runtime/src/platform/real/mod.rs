@@ -27,7 +27,7 @@ use std::{
 };
 
 use self::reactor::Reactor;
-pub use probe::{file_length, prepare_root, probe_input, read_configuration, read_file};
+pub use probe::{file_length, prepare_root, probe_input, read_configuration, read_file, write_file};
 
 use super::{Platform, RelPath};
 use crate::journal::{Journal, JournalListener};

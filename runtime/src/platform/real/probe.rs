@@ -20,6 +20,14 @@ pub fn probe_input(path: &Path) -> Result<(String, u64), String> {
     Ok((text.to_string(), metadata.len()))
 }
 
+/// Writes a file that a person has asked for; one that is there is replaced.
+///
+/// # Errors
+/// Why it cannot be written, for people.
+pub fn write_file(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
 /// Makes sure that `path` is a directory that can be written to; says whether a run's state is in it already.
 ///
 /// # Errors
