@@ -182,22 +182,20 @@ mod tests {
         journal::Event,
     };
 
-    use crate::invariants::{FaultNotice, testing::Story};
-
-    fn trigger(story: &mut Story, id: u64, at_ms: u64) {
-        story.truth.set_now(Duration::from_millis(at_ms));
-        let attempt = story.attempt;
-        story.event("jobmanager", Event::CheckpointTriggered { checkpoint: CheckpointId(id), attempt });
-    }
+    use crate::invariants::{
+        FaultNotice,
+        telling::{aborted, changed, completed, triggered},
+        testing::Story,
+    };
 
     /// Ids go on rising after a restart; an aborted id is never used again.
     #[test]
     fn rising_ids_pass() {
         let mut story = Story::begin();
-        trigger(&mut story, 1, 100);
+        triggered(&mut story, 1, 100);
         story.checkpoint(1, &[10, 10]).commit(1);
         story.restore(Some(1), Some(1));
-        trigger(&mut story, 3, 9000);
+        triggered(&mut story, 3, 9000);
         story.checkpoint(3, &[20, 20]).commit(3);
         story.holds();
     }
@@ -206,9 +204,9 @@ mod tests {
     #[test]
     fn an_id_used_again_is_found() {
         let mut story = Story::begin();
-        trigger(&mut story, 2, 100);
+        triggered(&mut story, 2, 100);
         story.restore(None, None);
-        trigger(&mut story, 2, 9000);
+        triggered(&mut story, 2, 9000);
         story.breaks("checkpoint-ids", "id-reused");
     }
 
@@ -216,33 +214,27 @@ mod tests {
     #[test]
     fn too_many_at_once_are_found() {
         let mut story = Story::begin();
-        trigger(&mut story, 1, 100);
-        trigger(&mut story, 2, 5000);
+        triggered(&mut story, 1, 100);
+        triggered(&mut story, 2, 5000);
         story.breaks("checkpoint-ids", "too-many-concurrent");
     }
 
     /// The periodic trigger goes on while the job is stopped; under the next leader the state is not known yet.
     #[test]
     fn a_trigger_of_a_stopped_job_is_found() {
-        let change = |to: &str| Event::JobStateChanged {
-            job: "job".into(),
-            from: String::new(),
-            to: to.into(),
-            reason: String::new(),
-        };
         let mut story = Story::begin();
-        story.event("jobmanager", change("RUNNING"));
-        trigger(&mut story, 1, 100);
-        story.event("jobmanager", change("FAILING"));
+        changed(&mut story, "RUNNING");
+        triggered(&mut story, 1, 100);
+        changed(&mut story, "FAILING");
         let (process, leader) = ("jobmanager".to_string(), LeaderEpoch(2));
         story.event("jobmanager", Event::LeaderElected { process, leader, entries: 9 });
-        story.event("jobmanager", change("RUNNING"));
-        story.event("jobmanager", Event::CheckpointAborted { checkpoint: CheckpointId(1), reason: String::new() });
-        trigger(&mut story, 2, 9_000);
+        changed(&mut story, "RUNNING");
+        aborted(&mut story, 1);
+        triggered(&mut story, 2, 9_000);
         story.holds();
-        story.event("jobmanager", Event::CheckpointAborted { checkpoint: CheckpointId(2), reason: String::new() });
-        story.event("jobmanager", change("FAILING"));
-        trigger(&mut story, 3, 18_000);
+        aborted(&mut story, 2);
+        changed(&mut story, "FAILING");
+        triggered(&mut story, 3, 18_000);
         story.breaks("checkpoint-ids", "triggered-while-not-running");
     }
 
@@ -251,13 +243,12 @@ mod tests {
     fn a_pause_too_short_is_found() {
         for excused in [false, true] {
             let mut story = Story::begin();
-            trigger(&mut story, 1, 100);
-            story.truth.set_now(Duration::from_millis(500));
-            story.event("jobmanager", Event::CheckpointCompleted { checkpoint: CheckpointId(1), sequence: 3 });
+            triggered(&mut story, 1, 100);
+            completed(&mut story, 1, 500);
             if excused {
                 story.fault(&FaultNotice::Process { process: "jobmanager".into() });
             }
-            trigger(&mut story, 2, 550);
+            triggered(&mut story, 2, 550);
             if excused { story.holds() } else { story.breaks("checkpoint-ids", "pause-too-short") }
         }
     }
@@ -275,7 +266,7 @@ mod tests {
     fn an_ignored_timeout_is_found() {
         for (at_ms, fault, right) in [(10_050, false, true), (10_200, false, false), (10_200, true, true)] {
             let mut story = Story::begin();
-            trigger(&mut story, 1, 100);
+            triggered(&mut story, 1, 100);
             if fault {
                 story.fault(&FaultNotice::Environment { what: "store".into() });
             }

@@ -36,6 +36,8 @@ mod savepoints;
 mod slots;
 mod superset;
 #[cfg(test)]
+mod telling;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -5,28 +5,10 @@ use runtime::{
     journal::Event,
 };
 
-use crate::invariants::testing::Story;
-
-fn trigger(story: &mut Story, id: u64, at_ms: u64) {
-    story.truth.set_now(Duration::from_millis(at_ms));
-    let attempt = story.attempt;
-    story.event("jobmanager", Event::CheckpointTriggered { checkpoint: CheckpointId(id), attempt });
-}
-
-fn completed(story: &mut Story, id: u64, at_ms: u64) {
-    story.truth.set_now(Duration::from_millis(at_ms));
-    story.event("jobmanager", Event::CheckpointCompleted { checkpoint: CheckpointId(id), sequence: id });
-}
-
-fn aborted(story: &mut Story, id: u64) {
-    let (checkpoint, reason) = (CheckpointId(id), String::new());
-    story.event("jobmanager", Event::CheckpointAborted { checkpoint, reason });
-}
-
-fn changed(story: &mut Story, to: &str) {
-    let (job, from, to, reason) = ("job".to_string(), String::new(), to.to_string(), String::new());
-    story.event("jobmanager", Event::JobStateChanged { job, from, to, reason });
-}
+use crate::invariants::{
+    telling::{aborted, changed, completed, triggered},
+    testing::Story,
+};
 
 fn chosen(story: &mut Story) {
     story.attempt = story.next_attempt();
@@ -41,13 +23,13 @@ fn chosen(story: &mut Story) {
 fn a_pause_ends_when_it_ends() {
     for (at_ms, exhausted, right) in [(990, false, true), (989, false, false), (501, true, true)] {
         let mut story = Story::begin();
-        trigger(&mut story, 1, 100);
+        triggered(&mut story, 1, 100);
         completed(&mut story, 1, 500);
         if exhausted {
             let (subtask, attempt) = ("read[0]".to_string(), story.attempt);
             story.event("jobmanager", Event::SourceExhausted { subtask, attempt });
         }
-        trigger(&mut story, 2, at_ms);
+        triggered(&mut story, 2, at_ms);
         if right { story.holds() } else { story.breaks("checkpoint-ids", "pause-too-short") }
     }
 }
@@ -57,7 +39,7 @@ fn a_pause_ends_when_it_ends() {
 fn a_timeout_ends_when_it_ends() {
     for (at_ms, right) in [(13_010, true), (13_011, false)] {
         let mut story = Story::begin();
-        trigger(&mut story, 1, 3_000);
+        triggered(&mut story, 1, 3_000);
         story.truth.set_now(Duration::from_millis(at_ms));
         let (subtask, checkpoint) = ("fold[0]".to_string(), CheckpointId(1));
         story.event("jobmanager", Event::CheckpointAcked { subtask, checkpoint });
@@ -80,11 +62,11 @@ fn as_many_as_allowed_may_be_under_way() {
     let completes: &dyn Fn(&mut Story) = &|story| completed(story, 1, 2_000);
     for (ends, right) in [(nothing, false), (aborts, true), (expires, true), (completes, true)] {
         let mut story = Story::configured(|config| config.timing.max_concurrent = 2);
-        trigger(&mut story, 1, 100);
-        trigger(&mut story, 2, 1_000);
+        triggered(&mut story, 1, 100);
+        triggered(&mut story, 2, 1_000);
         story.holds();
         ends(&mut story);
-        trigger(&mut story, 3, 9_000);
+        triggered(&mut story, 3, 9_000);
         if right { story.holds() } else { story.breaks("checkpoint-ids", "too-many-concurrent") }
     }
 }
@@ -93,11 +75,11 @@ fn as_many_as_allowed_may_be_under_way() {
 #[test]
 fn the_checkpoints_of_the_attempt_before_are_over() {
     let mut story = Story::begin();
-    trigger(&mut story, 1, 100);
+    triggered(&mut story, 1, 100);
     story.attempt = story.next_attempt();
-    trigger(&mut story, 2, 9_000);
+    triggered(&mut story, 2, 9_000);
     story.holds();
-    trigger(&mut story, 3, 18_000);
+    triggered(&mut story, 3, 18_000);
     story.breaks("checkpoint-ids", "too-many-concurrent");
 }
 
@@ -105,11 +87,11 @@ fn the_checkpoints_of_the_attempt_before_are_over() {
 #[test]
 fn leaders_are_counted_apart() {
     let mut story = Story::begin();
-    trigger(&mut story, 5, 100);
+    triggered(&mut story, 5, 100);
     story.incarnation += 1;
-    trigger(&mut story, 4, 200);
+    triggered(&mut story, 4, 200);
     story.holds();
-    trigger(&mut story, 3, 300);
+    triggered(&mut story, 3, 300);
     story.breaks("checkpoint-ids", "id-not-increasing");
 }
 
@@ -117,9 +99,9 @@ fn leaders_are_counted_apart() {
 #[test]
 fn an_id_triggered_twice_is_found() {
     let mut story = Story::begin();
-    trigger(&mut story, 1, 100);
+    triggered(&mut story, 1, 100);
     aborted(&mut story, 1);
-    trigger(&mut story, 1, 9_000);
+    triggered(&mut story, 1, 9_000);
     story.breaks("checkpoint-ids", "id-not-increasing");
 }
 
@@ -128,29 +110,29 @@ fn an_id_triggered_twice_is_found() {
 #[test]
 fn a_restart_forgets_what_was_under_way_and_no_more() {
     let mut story = Story::begin();
-    trigger(&mut story, 1, 100);
+    triggered(&mut story, 1, 100);
     completed(&mut story, 1, 500);
-    trigger(&mut story, 2, 9_000);
+    triggered(&mut story, 2, 9_000);
     chosen(&mut story);
-    trigger(&mut story, 3, 9_001);
+    triggered(&mut story, 3, 9_001);
     story.holds();
     let mut story = Story::begin();
-    trigger(&mut story, 5, 100);
+    triggered(&mut story, 5, 100);
     chosen(&mut story);
-    trigger(&mut story, 4, 9_000);
+    triggered(&mut story, 4, 9_000);
     story.breaks("checkpoint-ids", "id-not-increasing");
     let mut story = Story::begin();
     changed(&mut story, "RESTARTING");
     chosen(&mut story);
-    trigger(&mut story, 1, 9_000);
+    triggered(&mut story, 1, 9_000);
     story.breaks("checkpoint-ids", "triggered-while-not-running");
     let mut story = Story::begin();
     let (subtask, attempt) = ("read[0]".to_string(), story.attempt);
     story.event("jobmanager", Event::SourceExhausted { subtask, attempt });
     chosen(&mut story);
-    trigger(&mut story, 1, 9_000);
+    triggered(&mut story, 1, 9_000);
     completed(&mut story, 1, 9_500);
-    trigger(&mut story, 2, 9_501);
+    triggered(&mut story, 2, 9_501);
     story.breaks("checkpoint-ids", "pause-too-short");
 }
 
@@ -161,7 +143,7 @@ fn a_new_leader_says_the_state_anew() {
     changed(&mut story, "FAILING");
     let (process, leader) = ("jobmanager".to_string(), LeaderEpoch(2));
     story.event("jobmanager", Event::LeaderElected { process, leader, entries: 9 });
-    trigger(&mut story, 1, 100);
+    triggered(&mut story, 1, 100);
     story.holds();
 }
 

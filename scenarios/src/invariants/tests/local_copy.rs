@@ -4,23 +4,11 @@ use runtime::{
     layout::LocalLayout,
 };
 
-use crate::invariants::{FaultNotice, testing::Story};
-
-fn stored(story: &mut Story, checkpoint: u64, parts: u32) {
-    let (subtask, checkpoint) = ("fold[0]".to_string(), CheckpointId(checkpoint));
-    story.event("tm-1", Event::LocalCopyStored { subtask, checkpoint, parts });
-}
-
-fn confirmed(story: &mut Story, checkpoint: u64) {
-    let (subtask, checkpoint) = ("fold[0]".to_string(), CheckpointId(checkpoint));
-    story.event("tm-1", Event::TaskNotifiedComplete { subtask: subtask.clone(), checkpoint });
-    story.event("tm-1", Event::LocalCopyConfirmed { subtask, checkpoint });
-}
-
-fn failed(story: &mut Story) {
-    let (subtask, checkpoint, reason) = ("fold[0]".to_string(), CheckpointId(1), "disk full".to_string());
-    story.event("tm-1", Event::SnapshotFailed { subtask, checkpoint, reason });
-}
+use crate::invariants::{
+    FaultNotice,
+    telling::{confirmed, failed, stored},
+    testing::Story,
+};
 
 /// The plan had its hands on the disk, or on any file there; on another machine it excuses nothing.
 #[test]
