@@ -75,6 +75,8 @@ impl Case<'_> {
     fn configuration(&self) -> Vec<String> {
         let said = [
             format!("state.backend.type={}", self.backend),
+            // Without it state on the heap would travel in messages, and there would be nothing to have local copies of.
+            "execution.checkpointing.storage=filesystem".to_string(),
             format!("execution.checkpointing.incremental={}", self.options.incremental),
             format!("execution.checkpointing.local-backup.enabled={}", self.local_recovery),
             format!("execution.state-recovery.from-local={}", self.local_recovery),
@@ -215,6 +217,12 @@ fn field(text: &str, name: &str) -> Option<String> {
     rest.strip_prefix('"')?.split('"').next().map(str::to_string)
 }
 
+/// The number of bytes behind `name`, in megabytes.
+fn megabytes(text: &str, name: &str) -> Result<f64, String> {
+    let bytes = text.split_once(name).and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
+    bytes.map(|bytes| bytes as f64 / 1e6).ok_or_else(|| format!("no{name} in: {text}"))
+}
+
 fn job_arguments(case: Case<'_>, root: &Path, input: &Path) -> Vec<String> {
     let mut arguments = counted(case, root, input);
     arguments.extend(["--records-per-second".to_string(), case.lines_per_second().to_string()]);
@@ -272,10 +280,19 @@ pub fn measure(options: &Options) -> Result<(), String> {
     println!(
         "          seconds, by median: a checkpoint; from the kill until it is noticed, until all subtasks run, until the"
     );
-    println!("          next checkpoint is complete");
+    println!("          next checkpoint is complete; megabytes that were restored from local copies, and from primary");
     println!(
-        "  {:>10}  {:<8} {:<5} {:>10} {:>8} {:>8} {:>15} {:>12}",
-        "keys", "backend", "local", "checkpoint", "noticed", "running", "next checkpoint", "records/s"
+        "  {:>10}  {:<8} {:<5} {:>10} {:>8} {:>8} {:>15} {:>8} {:>10} {:>12}",
+        "keys",
+        "backend",
+        "local",
+        "checkpoint",
+        "noticed",
+        "running",
+        "next checkpoint",
+        "local MB",
+        "primary MB",
+        "records/s"
     );
     for keys in &options.keys {
         for backend in &options.backends {
@@ -293,7 +310,7 @@ fn row(case: Case<'_>) -> Result<String, String> {
     let throughput =
         if case.options.throughput_lines == 0 { "-".to_string() } else { format!("{:.0}", throughput(case)?) };
     Ok(format!(
-        "  {:>10}  {:<8} {:<5} {:>10.3} {:>8.2} {:>8.2} {:>15.2} {:>12}",
+        "  {:>10}  {:<8} {:<5} {:>10.3} {:>8.2} {:>8.2} {:>15.2} {:>8.2} {:>10.2} {:>12}",
         case.keys,
         case.backend,
         case.local_recovery,
@@ -301,6 +318,8 @@ fn row(case: Case<'_>) -> Result<String, String> {
         times.noticed.median(),
         times.running.median(),
         times.complete.median(),
+        times.local.median(),
+        times.primary.median(),
         throughput
     ))
 }
@@ -330,13 +349,15 @@ fn throughput(case: Case<'_>) -> Result<f64, String> {
     Ok(rounds.median())
 }
 
-/// What the rounds of one case gave, in seconds.
+/// What the rounds of one case gave, in seconds and megabytes.
 #[derive(Default)]
 struct Times {
     checkpoint: Rounds,
     noticed: Rounds,
     running: Rounds,
     complete: Rounds,
+    local: Rounds,
+    primary: Rounds,
 }
 
 impl Times {
@@ -368,7 +389,17 @@ impl Times {
             drop(process);
             let lost = cluster.wait(|text| text.contains(" TaskManagerLost "), |_| {})?;
             let (all, now_used) = cluster.all_run()?;
-            let next = cluster.wait(completed, |_| {})?;
+            // It is told right before or right after the checkpoint that ends it.
+            let finished = |text: &str| text.contains(" RecoveryFinished ");
+            let mut told = None;
+            let next =
+                cluster.wait(completed, |text| told = told.take().or(finished(text).then(|| text.to_string())))?;
+            let told = match told {
+                Some(told) => told,
+                None => cluster.wait(finished, |_| {})?.text,
+            };
+            times.local.add(megabytes(&told, " local_bytes=")?);
+            times.primary.add(megabytes(&told, " primary_bytes=")?);
             times.noticed.add(lost.at.saturating_duration_since(killed).as_secs_f64());
             times.running.add(all.at.saturating_duration_since(killed).as_secs_f64());
             times.complete.add(next.at.saturating_duration_since(killed).as_secs_f64());
