@@ -166,6 +166,65 @@ impl Attempts<'_> {
     }
 }
 
+/// What is known of an object that is being created, over all attempts.
+struct Creation<'a> {
+    name: &'a ObjectName,
+    bytes: u64,
+    attempts: Attempts<'a>,
+    /// An attempt went out of which we do not know whether it took, or will take, effect.
+    in_doubt: bool,
+}
+
+impl Creation<'_> {
+    /// Takes in how an attempt went. `is_ours`, asked only if the name is taken: whether it holds what was to be created, which
+    /// an earlier attempt of ours did, or somebody else who said the same. None: after a pause, for another attempt.
+    async fn settle(
+        &mut self,
+        result: Result<(), StoreError>,
+        is_ours: impl Future<Output = Result<bool, StoreError>>,
+    ) -> Option<Result<(), StoreError>> {
+        let journal = &self.attempts.primary.platform.journal;
+        let created = || journal.emit(Event::ObjectCreated { object: self.name.to_string(), bytes: self.bytes });
+        let error = match result {
+            Ok(()) => {
+                created();
+                return Some(Ok(()));
+            }
+            Err(StoreError::Exists) => match is_ours.await {
+                Ok(true) => {
+                    if self.in_doubt {
+                        journal.reached(Point::CreateRepeatedAsOurs);
+                        created();
+                    }
+                    return Some(Ok(()));
+                }
+                Ok(false) => {
+                    // The probe of a store meets itself on purpose.
+                    journal.sometimes(Point::CreateTaken, !self.name.as_str().contains("/probe-"));
+                    return Some(Err(StoreError::Exists));
+                }
+                Err(StoreError::Dead) => return Some(Err(StoreError::Dead)),
+                // It exists, ours or not: unknown until it can be read.
+                Err(_) => {
+                    journal.reached(Point::CreateStillInDoubt);
+                    self.in_doubt = true;
+                    StoreError::Ambiguous
+                }
+            },
+            Err(StoreError::Dead) => return Some(Err(StoreError::Dead)),
+            Err(error) => {
+                self.in_doubt |= error == StoreError::Ambiguous;
+                error
+            }
+        };
+        if !error.is_retryable() || !self.attempts.again(&error).await {
+            journal.sometimes(Point::CreateGivenUpInDoubt, self.in_doubt);
+            return Some(Err(if self.in_doubt { StoreError::Ambiguous } else { error }));
+        }
+        None
+    }
+}
+
 impl Primary {
     pub fn new(platform: &Platform, operation_timeout: Duration, total_timeout: Duration) -> Primary {
         Primary { platform: platform.clone(), operation_timeout, total_timeout }
@@ -178,6 +237,10 @@ impl Primary {
     fn attempts<'a>(&'a self, object: &'a str, operation: &'static str) -> Attempts<'a> {
         let deadline = self.platform.clock.now() + self.total_timeout;
         Attempts { primary: self, object, operation, deadline, pause: FIRST_PAUSE }
+    }
+
+    fn creation<'a>(&'a self, name: &'a ObjectName, bytes: u64) -> Creation<'a> {
+        Creation { name, bytes, attempts: self.attempts(name.as_str(), "create"), in_doubt: false }
     }
 
     /// When the next attempt must be done by.
@@ -224,48 +287,12 @@ impl Primary {
     /// unknown for the whole total time. Every other error: definitely not created by this call.
     pub async fn create(&self, name: &ObjectName, parts: Vec<Bytes>) -> Result<(), StoreError> {
         let bytes = parts.iter().map(|p| p.len() as u64).sum();
-        let journal = &self.platform.journal;
-        let created = || self.platform.journal.emit(Event::ObjectCreated { object: name.to_string(), bytes });
-        let mut attempts = self.attempts(name.as_str(), "create");
-        // An attempt went out of which we do not know whether it took, or will take, effect.
-        let mut in_doubt = false;
+        let mut creation = self.creation(name, bytes);
         loop {
             let by = self.by();
-            let error = match self.attempt(by, self.platform.primary.create(name, parts.clone(), by)).await {
-                Ok(()) => {
-                    created();
-                    return Ok(());
-                }
-                Err(StoreError::Exists) => match self.holds(name, &parts).await {
-                    Ok(true) => {
-                        if in_doubt {
-                            journal.reached(Point::CreateRepeatedAsOurs);
-                            created();
-                        }
-                        return Ok(());
-                    }
-                    Ok(false) => {
-                        // The probe of a store meets itself on purpose.
-                        journal.sometimes(Point::CreateTaken, !name.as_str().contains("/probe-"));
-                        return Err(StoreError::Exists);
-                    }
-                    Err(StoreError::Dead) => return Err(StoreError::Dead),
-                    // It exists, ours or not: unknown until it can be read.
-                    Err(_) => {
-                        journal.reached(Point::CreateStillInDoubt);
-                        in_doubt = true;
-                        StoreError::Ambiguous
-                    }
-                },
-                Err(StoreError::Dead) => return Err(StoreError::Dead),
-                Err(error) => {
-                    in_doubt |= error == StoreError::Ambiguous;
-                    error
-                }
-            };
-            if !error.is_retryable() || !attempts.again(&error).await {
-                journal.sometimes(Point::CreateGivenUpInDoubt, in_doubt);
-                return Err(if in_doubt { StoreError::Ambiguous } else { error });
+            let result = self.attempt(by, self.platform.primary.create(name, parts.clone(), by)).await;
+            if let Some(outcome) = creation.settle(result, self.holds(name, &parts)).await {
+                return outcome;
             }
         }
     }

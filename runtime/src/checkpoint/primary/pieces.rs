@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::{BadReading, Primary, ReadError, Readings};
 use crate::{
-    journal::Event,
     platform::{DiskError, DiskFile, Fut, Held, ObjectName, StoreError, Upload},
     points::Point,
 };
@@ -122,43 +121,12 @@ impl Primary {
         crc32c: u32,
         piece_bytes: u64,
     ) -> Result<(), StoreError> {
-        let journal = &self.platform.journal;
-        let created = || journal.emit(Event::ObjectCreated { object: name.to_string(), bytes: length });
-        let mut attempts = self.attempts(name.as_str(), "create");
-        let mut in_doubt = false;
+        let mut creation = self.creation(name, length);
         loop {
             let by = self.by();
-            let error = match self.attempt(by, upload.finish(by)).await {
-                Ok(()) => {
-                    created();
-                    return Ok(());
-                }
-                Err(StoreError::Exists) => match self.has_checksum(name, length, crc32c, piece_bytes).await {
-                    Ok(true) => {
-                        if in_doubt {
-                            journal.reached(Point::CreateRepeatedAsOurs);
-                            created();
-                        }
-                        return Ok(());
-                    }
-                    Ok(false) => return Err(StoreError::Exists),
-                    Err(StoreError::Dead) => return Err(StoreError::Dead),
-                    // It exists, ours or not: unknown until it can be read.
-                    Err(_) => {
-                        journal.reached(Point::CreateStillInDoubt);
-                        in_doubt = true;
-                        StoreError::Ambiguous
-                    }
-                },
-                Err(StoreError::Dead) => return Err(StoreError::Dead),
-                Err(error) => {
-                    in_doubt |= error == StoreError::Ambiguous;
-                    error
-                }
-            };
-            if !error.is_retryable() || !attempts.again(&error).await {
-                journal.sometimes(Point::CreateGivenUpInDoubt, in_doubt);
-                return Err(if in_doubt { StoreError::Ambiguous } else { error });
+            let result = self.attempt(by, upload.finish(by)).await;
+            if let Some(outcome) = creation.settle(result, self.has_checksum(name, length, crc32c, piece_bytes)).await {
+                return outcome;
             }
         }
     }
