@@ -252,6 +252,8 @@ events! {
         connect_us: u64, catch_up_us: u64,
     } on job,
     DatabaseOpened { subtask: Name, operator: Name, attempt: AttemptId } on subtask,
+    /// So many values of a restored state were of an older structure of their type, and were encoded anew.
+    StateUpgraded { subtask: Name, operator: Name, state: String, values: u64 } on subtask,
     DatabaseMetric { operator: Name, state: String, metric: String, value: u64 } on operator,
     CheckpointCondemned { checkpoint: CheckpointId, reason: String } on checkpoint,
     RecoveryImpossible { job: Name, tried: String } on job,

@@ -141,7 +141,6 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
             buffer_bytes: s.buffer_bytes,
             buffer_timeout: ms(s.buffer_timeout_ms),
             channel_window_bytes: s.channel_window_bytes,
-            parts_per_snapshot: s.parts_per_snapshot,
             local_recovery: s.local_recovery,
             local_roots: s.local_roots,
             local_copies: match s.local_memory_bytes {
@@ -163,6 +162,7 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
                 incremental: s.incremental,
                 small_state_threshold: s.small_state_threshold_bytes,
                 compression: s.compression,
+                parts_per_snapshot: s.parts_per_snapshot,
                 timers: if s.timers_in_rocksdb { TimersPlace::RocksDb } else { TimersPlace::Heap },
                 // Compaction at its own times would differ from run to run. Little state needs little memory.
                 rocksdb: RocksDbSettings {
@@ -189,12 +189,16 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
     }
 }
 
-/// The job of a plan, at each parallelism that it ever has.
+/// A parallelism, and whether it is the next version of the job.
+type Shape = (u32, bool);
+
+/// The job of a plan, at each parallelism that it ever has, in each version.
 #[derive(Clone)]
 pub struct Jobs {
-    by_parallelism: Rc<BTreeMap<u32, Job>>,
+    by_shape: Rc<BTreeMap<Shape, Job>>,
     /// What a process that starts now is started with.
     pub parallelism: Rc<Cell<u32>>,
+    next_version: Rc<Cell<bool>>,
     backend: Rc<Cell<BackendKind>>,
     /// What the job begins with. None: it is the first.
     savepoint: Rc<RefCell<Option<String>>>,
@@ -208,24 +212,31 @@ impl Jobs {
     /// If the workload makes no job at one of them.
     pub fn of(plan: &Plan, params: &WorkloadParams, first: &Job) -> Result<Jobs, JobError> {
         let own = plan.workload.parallelism;
-        let mut jobs = BTreeMap::from([(own, first.clone())]);
+        let mut jobs = BTreeMap::from([((own, false), first.clone())]);
         if plan.settings.reactive {
             // The runtime scales it itself; what subtasks it may have must be known.
             for parallelism in 1..=plan.cluster.task_managers * plan.cluster.slots {
                 let scaled = first.at_parallelism(parallelism).map_err(JobError::Parameters)?;
-                jobs.entry(parallelism).or_insert(scaled);
+                jobs.entry((parallelism, false)).or_insert(scaled);
             }
         }
         for fault in &plan.faults {
             if let FaultKind::Rescale { parallelism, .. } | FaultKind::StopAndResume { parallelism, .. } = fault.fault
-                && !jobs.contains_key(&parallelism)
+                && !jobs.contains_key(&(parallelism, false))
             {
-                jobs.insert(parallelism, params.at_parallelism(parallelism).build()?.job);
+                jobs.insert((parallelism, false), params.at_parallelism(parallelism).build()?.job);
+            }
+        }
+        if plan.faults.iter().any(|fault| matches!(fault.fault, FaultKind::StopAndResume { next_version: true, .. })) {
+            for (parallelism, _) in jobs.keys().copied().collect::<Vec<_>>() {
+                let next = params.at_parallelism(parallelism).next_version().build()?.job;
+                jobs.insert((parallelism, true), next);
             }
         }
         Ok(Jobs {
-            by_parallelism: Rc::new(jobs),
+            by_shape: Rc::new(jobs),
             parallelism: Rc::new(Cell::new(own)),
+            next_version: Rc::default(),
             backend: Rc::new(Cell::new(plan.settings.backend)),
             savepoint: Rc::default(),
             before: Rc::default(),
@@ -235,8 +246,8 @@ impl Jobs {
 
     /// A job that begins with a savepoint is another job, with an id of its own.
     fn current(&self) -> Job {
-        let job = self.by_parallelism.get(&self.parallelism.get());
-        let mut job = job.expect("each parallelism of the plan has its job").clone();
+        let job = self.by_shape.get(&(self.parallelism.get(), self.next_version.get()));
+        let mut job = job.expect("each parallelism and version of the plan has its job").clone();
         job.id = JobId(job.id.0.wrapping_add(u128::from(self.before.get())));
         job
     }
@@ -256,6 +267,8 @@ impl Jobs {
     fn resume(&self, savepoint: &ObjectName, resume: Resume) -> JobId {
         self.before.set(self.before.get() + 1);
         self.parallelism.set(resume.parallelism);
+        // Nobody goes back to an older version.
+        self.next_version.set(self.next_version.get() || resume.next_version);
         if let Some(backend) = resume.backend {
             self.backend.set(backend);
         }
@@ -264,7 +277,7 @@ impl Jobs {
     }
 
     fn all(&self) -> impl Iterator<Item = &Job> {
-        self.by_parallelism.values()
+        self.by_shape.values()
     }
 }
 

@@ -17,7 +17,7 @@ use runtime::{
     journal::{Event, EventKind},
     state::BackendKind,
 };
-use scenarios::plan::{FaultKind, FaultSpec, Plan, StoreErrorKind, StoreOperation};
+use scenarios::plan::{FaultKind, FaultSpec, Plan, StoreErrorKind, StoreOperation, Trigger};
 use weir_tests::tales::{Tale, Told, calm, fault, later, tell, when};
 
 fn told(faults: Vec<FaultSpec>) -> Tale {
@@ -102,7 +102,7 @@ fn a_target_that_cannot_be_written() {
 }
 
 fn stop_and_resume(parallelism: u32, backend: Option<BackendKind>) -> FaultSpec {
-    let fault_kind = FaultKind::StopAndResume { parallelism, backend, restart_after_ms: 200 };
+    let fault_kind = FaultKind::StopAndResume { parallelism, backend, next_version: false, restart_after_ms: 200 };
     fault("jobmanager", later(100, EventKind::CheckpointCompleted, "4", 1), fault_kind)
 }
 
@@ -131,6 +131,40 @@ fn a_job_is_stopped_and_goes_on_elsewhere() {
                 .iter()
                 .any(|t| matches!(&t.event, Event::JobStateChanged { to, .. } if to == "CANCELED"))
         );
+    }
+}
+
+/// The job is stopped with a savepoint, and its next version goes on from it, in which a type of its state has grown: on the heap and in
+/// a database, from one to the other, at another parallelism. Its state is encoded anew, once, and timers find what the first version
+/// noted; the output of both together is exact, and so is what the savepoint implies. (R20)
+#[test]
+fn the_next_version_of_a_job_goes_on_with_grown_types() {
+    let (heap, rocksdb) = (BackendKind::Filesystem, BackendKind::RocksDb);
+    for (from, to, parallelism) in [(heap, heap, 3), (rocksdb, rocksdb, 2), (heap, rocksdb, 1), (rocksdb, heap, 3)] {
+        let mut resumed = stop_and_resume(parallelism, Some(to));
+        let FaultKind::StopAndResume { next_version, .. } = &mut resumed.fault else { panic!() };
+        *next_version = true;
+        // And dies, so that it is restored again, from a checkpoint of its own.
+        let dies = fault("tm-1", Trigger::AtMs(7_000), FaultKind::Crash { restart_after_ms: Some(300) });
+        let mut plan = Plan { faults: vec![resumed, dies], ..calm() };
+        plan.workload.name = "states".to_string();
+        (plan.settings.backend, plan.settings.incremental) = (from, from == rocksdb);
+        let tale = tell(&plan);
+        tale.ends_well();
+        let what = format!("{from:?} to {to:?} at {parallelism}:\n{}", tale.lines(NEAR));
+        let imported = tale.first("another job begins with it", NEAR, of_kind(EventKind::StateImported));
+        let upgraded = |told: &&Told| matches!(told.event, Event::StateUpgraded { .. });
+        let mut values = 0;
+        for told in tale.events.iter().filter(upgraded) {
+            let Event::StateUpgraded { operator, state, values: more, .. } = &told.event else { panic!() };
+            assert_eq!((operator.as_str(), state.as_str()), ("echo", "asked"), "{what}");
+            values += more;
+        }
+        assert!(values > 0, "{what}");
+        assert_eq!(tale.events[..imported].iter().filter(upgraded).count(), 0, "{what}");
+        let again = tale.first_after(imported, "it is restored again", NEAR, of_kind(EventKind::RestoreChosen));
+        let after = tale.events[again..].iter().filter(|told| told.event.kind() == EventKind::RestoreChosen).count();
+        assert!(after > 1, "the next version was restored twice: {what}");
     }
 }
 

@@ -52,6 +52,33 @@ fn of_kind(kind: EventKind) -> impl Fn(&Told) -> bool {
     move |told| told.event.kind() == kind
 }
 
+/// Keyed state is written in as many parts as the plan says.
+#[test]
+fn snapshots_have_the_parts_of_the_plan() {
+    for said in [1, 2, 4] {
+        let mut plan = calm();
+        plan.settings.parts_per_snapshot = said;
+        let tale = tell(&plan);
+        tale.ends_well();
+        let mut parts: BTreeMap<(String, CheckpointId), Vec<String>> = BTreeMap::new();
+        for told in &tale.events {
+            if let Event::LocalPartStored { subtask, checkpoint, part, .. } = &told.event
+                && part.starts_with("fold-")
+            {
+                parts.entry((subtask.to_string(), *checkpoint)).or_default().push(part.clone());
+            }
+        }
+        assert!(
+            !parts.is_empty(),
+            "{:?}",
+            tale.lines(&[EventKind::LocalPartStored]).lines().take(5).collect::<Vec<_>>()
+        );
+        for ((subtask, checkpoint), parts) in parts {
+            assert_eq!(parts.len(), said as usize, "{subtask} at {checkpoint}: {parts:?}");
+        }
+    }
+}
+
 /// Nothing goes wrong: what the other stories differ from.
 #[test]
 fn a_calm_day() {

@@ -14,7 +14,7 @@ use crate::{
     dataflow::{
         chain::{
             Chain, ChainError, ChainSnapshot, Consumed, NativeCall, NativeStage, RestoredState, SinkData,
-            SnapshotFormat, SourcePoll, TimeMove,
+            SnapshotFormat, SourcePoll, StateUpgrade, TimeMove,
         },
         event_time::EventTime,
         outputs::Outputs,
@@ -105,6 +105,15 @@ macro_rules! visiting_methods {
 
         fn natively_opened(&mut self) -> Result<(), ChainError> {
             self.head.each(&mut |operator| operator.natively_opened())
+        }
+
+        fn take_upgrades(&mut self) -> Vec<StateUpgrade> {
+            let mut upgrades = Vec::new();
+            let _ = self.head.each(&mut |operator| {
+                operator.take_upgrades(&mut upgrades);
+                Ok(())
+            });
+            upgrades
         }
 
         fn take_sink_data(&mut self, flush: bool) -> Vec<SinkData> {

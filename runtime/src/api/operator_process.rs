@@ -13,7 +13,7 @@ use super::{
 use crate::{
     checkpoint::types::{PartKind, Times},
     dataflow::{
-        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredState, TimeMove},
+        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredState, StateUpgrade, TimeMove},
         outputs::Outputs,
     },
     graph::ChainContext,
@@ -198,6 +198,10 @@ impl<P: OperatorProcess> Lifecycle for OperatorStage<P> {
         self.own.open(restored, |ctx| self.process.open(ctx))
     }
 
+    fn take_upgrades(&mut self, upgrades: &mut Vec<StateUpgrade>) {
+        upgrades.extend(self.own.state.iter_mut().flat_map(OperatorBackend::take_upgrades));
+    }
+
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         snapshot.parts.extend(self.own.state()?.snapshot());
         Ok(())
@@ -231,6 +235,10 @@ struct BroadcastStage<P: BroadcastProcess> {
 impl<P: BroadcastProcess> Lifecycle for BroadcastStage<P> {
     fn open(&mut self, restored: &RestoredState) -> Result<(), ChainError> {
         self.own.open(restored, |ctx| self.process.open(ctx))
+    }
+
+    fn take_upgrades(&mut self, upgrades: &mut Vec<StateUpgrade>) {
+        upgrades.extend(self.own.state.iter_mut().flat_map(OperatorBackend::take_upgrades));
     }
 
     fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
@@ -283,6 +291,11 @@ impl<P: KeyedBroadcastProcess> Lifecycle for KeyedBroadcastStage<P> {
         keyed.opened();
         self.keyed = Some(keyed);
         Ok(())
+    }
+
+    fn take_upgrades(&mut self, upgrades: &mut Vec<StateUpgrade>) {
+        upgrades.extend(self.keyed.iter_mut().flat_map(KeyedBackend::take_upgrades));
+        upgrades.extend(self.own.state.iter_mut().flat_map(OperatorBackend::take_upgrades));
     }
 
     fn resume(&mut self, times: Times) {

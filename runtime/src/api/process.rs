@@ -9,7 +9,9 @@ use super::stage::{BoxStage, Lifecycle, Stage, Visit, user_error};
 use crate::{
     checkpoint::types::{PartKind, Times},
     dataflow::{
-        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredPart, RestoredState, TimeMove},
+        chain::{
+            ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredPart, RestoredState, StateUpgrade, TimeMove,
+        },
         outputs::Outputs,
     },
     graph::ChainContext,
@@ -134,6 +136,10 @@ impl<P: KeyedOperator> Lifecycle for ProcessStage<P> {
     fn natively_opened(&mut self) -> Result<(), ChainError> {
         let opened = self.state.as_mut().map_or(Ok(()), KeyedBackend::natively_opened);
         opened.map_err(|error| user_error(&self.uid, error.into()))
+    }
+
+    fn take_upgrades(&mut self, upgrades: &mut Vec<StateUpgrade>) {
+        upgrades.extend(self.state.iter_mut().flat_map(KeyedBackend::take_upgrades));
     }
 
     fn resume(&mut self, times: Times) {

@@ -6,7 +6,7 @@ use std::{any::Any, collections::BTreeMap};
 use crate::{
     checkpoint::types::{OutputDigest, Times},
     dataflow::{
-        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredState, SinkData, TimeMove},
+        chain::{ChainError, ChainSnapshot, NativeCall, NativeStage, RestoredState, SinkData, StateUpgrade, TimeMove},
         outputs::Outputs,
     },
     ids::{CheckpointId, OperatorUid},
@@ -26,6 +26,9 @@ pub(super) trait Lifecycle {
     fn natively_opened(&mut self) -> Result<(), ChainError> {
         Ok(())
     }
+
+    /// What was encoded anew of the state that was restored.
+    fn take_upgrades(&mut self, _upgrades: &mut Vec<StateUpgrade>) {}
 
     fn snapshot(&mut self, _snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
         Ok(())

@@ -202,6 +202,7 @@ pub fn resolve(
         small_state_threshold: config.small_state_threshold,
         max_memory_state_size: code.and_then(|b| b.max_memory_state_size).unwrap_or(DEFAULT_MAX_STATE_SIZE),
         compression: job.compression.unwrap_or(config.compression),
+        parts_per_snapshot: BackendSettings::default().parts_per_snapshot,
         rocksdb: RocksDbSettings {
             ttl_compaction_filter: !heap && code_or(|b| b.ttl_compaction_filter, settings.ttl_compaction_filter),
             transfer_threads: settings.transfer_threads,

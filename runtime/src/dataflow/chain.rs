@@ -223,6 +223,15 @@ pub enum TimeMove {
     Processing(i64),
 }
 
+/// Values of a state were of an older structure of their type, and were encoded anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateUpgrade {
+    pub operator: OperatorUid,
+    pub state: String,
+    /// As they lie in the store: of a map in a database, its entries.
+    pub values: u64,
+}
+
 /// The operators of one subtask.
 pub trait Chain {
     /// Called once before any record, with the state of the checkpoint being restored (empty for a fresh start).
@@ -236,6 +245,11 @@ pub trait Chain {
     /// The calls of [`NativeStage::Open`] are done.
     fn natively_opened(&mut self) -> Result<(), ChainError> {
         Ok(())
+    }
+
+    /// What was encoded anew of the state that was restored, because it was of older structures of its types.
+    fn take_upgrades(&mut self) -> Vec<StateUpgrade> {
+        Vec::new()
     }
 
     /// Source chains: reads up to `max_records` records of one of this subtask's splits (by position among them).

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{
     alignment::Alignment,
-    chain::{Chain, ChainError, NativeCall, NativeStage, Scratch},
+    chain::{Chain, ChainError, NativeCall, NativeStage, Scratch, StateUpgrade},
     channel::{ChannelError, InputChannel, OutputChannel},
     event_time::InputEventTimes,
     intake::{Replay, Work},
@@ -126,6 +126,9 @@ async fn start(
         platform.journal.emit(Event::DatabaseOpened { subtask, operator: operator.0, attempt });
     }
     chain.natively_opened().map_err(user)?;
+    for StateUpgrade { operator, state, values } in chain.take_upgrades() {
+        platform.journal.emit(Event::StateUpgraded { subtask: name.clone(), operator: operator.0, state, values });
+    }
     let opened = platform.clock.now();
     report.open = opened.since(read);
     let needs_processing_time = chain.needs_processing_time();

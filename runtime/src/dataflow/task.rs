@@ -36,8 +36,6 @@ pub struct TaskSettings {
     pub buffer_timeout: Duration,
     /// Bytes a channel may have in flight (sent and not yet consumed); granted by the consumer as credit.
     pub channel_window_bytes: u32,
-    /// Keyed state of a subtask is written in so many parts at most.
-    pub parts_per_snapshot: u32,
     /// Keep a local copy of each snapshot, and use it in recovery.
     pub local_recovery: bool,
     /// How many directories are configured for local copies, which lie in them by turns (`taskmanager.state.local.root-dirs`). 0:
@@ -75,7 +73,6 @@ impl Default for TaskSettings {
             buffer_bytes: 32 << 10,
             buffer_timeout: Duration::from_millis(100),
             channel_window_bytes: 256 << 10,
-            parts_per_snapshot: 4,
             local_recovery: false,
             local_roots: 0,
             local_copies: CopyFormat::Files,

@@ -12,7 +12,7 @@ use super::{
     context::KeyedContext,
     declare::OpenContext,
     error::{StateError, UserError},
-    format::StateHeader,
+    format::{PartHeader, StateHeader},
     heap::HeapStore,
     key::StateKey,
     key_group::key_group_of,
@@ -26,7 +26,7 @@ use super::{
 #[cfg(feature = "rocksdb")]
 use super::{rocksdb::RocksStore, ttl_encoded::Expiry};
 use crate::{
-    dataflow::chain::{NativeCall, NativeStage, Scratch},
+    dataflow::chain::{NativeCall, NativeStage, Scratch, StateUpgrade},
     ids::{CheckpointId, KeyGroupRange, OperatorUid},
 };
 
@@ -34,13 +34,19 @@ pub struct KeyedBackend<K> {
     pub(super) operator: OperatorUid,
     pub(super) range: KeyGroupRange,
     pub(super) max_parallelism: u16,
+    /// What snapshots say of the operator, without its states.
+    pub(super) description: PartHeader,
     /// Key groups of snapshots are compressed.
     pub(super) compression: bool,
+    /// At least 1.
+    pub(super) parts_per_snapshot: u32,
     pub(super) store: Store<K>,
     pub(super) declared: Vec<StateHeader>,
     /// Read from the snapshot and not declared yet.
     pub(super) restored: BTreeMap<String, Restored>,
     pub(super) time: KeyedTime<K>,
+    /// By state: values of an older structure that were encoded anew.
+    upgrades: Vec<StateUpgrade>,
     /// Tables that are cleaned with each record, and how many entries of them.
     cleaned: Vec<(usize, usize)>,
 }
@@ -66,14 +72,26 @@ impl<K: StateKey> KeyedBackend<K> {
         scratch: Option<Scratch>,
         settings: &BackendSettings,
     ) -> Result<KeyedBackend<K>, UserError> {
-        let restored = read_parts::<K>(&operator, range, max_parallelism, parts)?;
+        let description = PartHeader::of::<K>(&operator, max_parallelism, range);
+        let restored = read_parts(&description, parts)?;
         let store = match settings.kind {
             BackendKind::Memory | BackendKind::Filesystem => Store::Heap(HeapStore::new()),
             BackendKind::RocksDb => rocksdb_store(scratch, settings, max_parallelism)?,
         };
-        let (declared, time, cleaned) = (Vec::new(), KeyedTime::new(settings), Vec::new());
-        let compression = settings.compression;
-        Ok(KeyedBackend { operator, range, max_parallelism, compression, store, declared, restored, time, cleaned })
+        Ok(KeyedBackend {
+            operator,
+            range,
+            max_parallelism,
+            description,
+            compression: settings.compression,
+            parts_per_snapshot: settings.parts_per_snapshot.max(1),
+            store,
+            declared: Vec::new(),
+            restored,
+            time: KeyedTime::new(settings),
+            upgrades: Vec::new(),
+            cleaned: Vec::new(),
+        })
     }
 
     /// What user code declares its states through.
@@ -98,7 +116,7 @@ impl<K: StateKey> KeyedBackend<K> {
         match (&mut self.store, stage) {
             (Store::Heap(_), _) => None,
             #[cfg(feature = "rocksdb")]
-            (Store::RocksDb(rocks), NativeStage::Open) => rocks.opening::<K>(&self.operator, self.range),
+            (Store::RocksDb(rocks), NativeStage::Open) => rocks.opening::<K>(&self.description),
             #[cfg(feature = "rocksdb")]
             (Store::RocksDb(rocks), NativeStage::Close) => {
                 self.time.close_queues();
@@ -112,7 +130,24 @@ impl<K: StateKey> KeyedBackend<K> {
     /// # Errors
     /// If a database is not open.
     pub fn natively_opened(&mut self) -> Result<(), StateError> {
+        #[cfg(feature = "rocksdb")]
+        if let Store::RocksDb(rocks) = &self.store {
+            for (state, values) in rocks.take_upgrades()? {
+                self.note_upgrade(&state, values);
+            }
+        }
         self.open_queues()
+    }
+
+    pub(super) fn note_upgrade(&mut self, state: &str, values: u64) {
+        if values > 0 {
+            self.upgrades.push(StateUpgrade { operator: self.operator.clone(), state: state.to_string(), values });
+        }
+    }
+
+    /// What was encoded anew when the state was opened.
+    pub fn take_upgrades(&mut self) -> Vec<StateUpgrade> {
+        std::mem::take(&mut self.upgrades)
     }
 
     /// The state of one key; None if the key is in a key group of another subtask.

@@ -7,10 +7,11 @@ use super::rocksdb::{Declared, RocksStore};
 use super::{
     backend::{KeyedBackend, Store},
     error::UserError,
-    format::{StateHeader, StateKind},
+    format::{StateHeader, StateKind, StateStructure},
     handles::{ListState, MapState, ValueState},
     key::StateKey,
-    restored::{Restored, same_state},
+    restored::{Fit, Restored, fit},
+    shape::Shape,
     table::{EncodeValue, StateNamespace, StateValue, encode_map, encode_plain},
     timers::QUEUE_PREFIX,
 };
@@ -28,32 +29,27 @@ struct Kind<K, N, V> {
 }
 
 impl<K: StateKey> KeyedBackend<K> {
-    /// What the snapshot has for a state that is declared now, in the version that is declared.
+    /// What the snapshot has for a state that is declared now, with its values as they are declared.
     fn take_over<V: StateValue>(
         &mut self,
         header: &StateHeader,
         encode: EncodeValue<V>,
     ) -> Result<Option<Restored>, UserError> {
-        match self.restored.remove(&header.name) {
-            Some(mut state) if state.header.can_become(header) => {
-                state.upgrade::<V>(header, encode)?;
-                Ok(Some(state))
-            }
-            Some(state) => {
-                same_state(&state.header, header)?;
-                Ok(Some(state))
-            }
-            None => Ok(None),
-        }
+        let Some(mut state) = self.restored.remove(&header.name) else { return Ok(None) };
+        let values = state.grow_into::<V>(header, encode)?;
+        self.note_upgrade(&header.name, values);
+        Ok(Some(state))
     }
 
-    /// What the snapshot has for a state that is declared now.
-    pub(super) fn take_restored(&mut self, header: &StateHeader) -> Result<Option<Restored>, UserError> {
-        let restored = self.restored.remove(&header.name);
-        if let Some(state) = &restored {
-            same_state(&state.header, header)?;
+    /// What the snapshot has for a queue of timers that is declared now.
+    pub(super) fn take_timers(&mut self, header: &StateHeader) -> Result<Option<Restored>, UserError> {
+        let Some(mut timers) = self.restored.remove(&header.name) else { return Ok(None) };
+        if fit(&timers.header, header)? != Fit::AsItIs {
+            let (then, name) = (&timers.header, &header.name);
+            return Err(UserError::new(format!("timers {name:?} were {then} and are {header}: timers do not grow")));
         }
-        Ok(restored)
+        timers.header = header.clone();
+        Ok(Some(timers))
     }
 
     fn declare<N: StateNamespace, V: StateValue>(
@@ -66,7 +62,9 @@ impl<K: StateKey> KeyedBackend<K> {
         if size_of::<N>() > 0 {
             value_type = format!("{value_type} per {}", type_name::<N>());
         }
-        let header = StateHeader { name: name.to_string(), kind: types.kind, value_type, version };
+        let structure = Shape::of::<V>().zip(Shape::of::<N>());
+        let structure = structure.map(|(value, namespace)| StateStructure { value, namespace });
+        let header = StateHeader { name: name.to_string(), kind: types.kind, value_type, version, structure };
         if let Some(position) = self.declared.iter().position(|other| other.name == name) {
             let other = &self.declared[position];
             if *other == header {
@@ -102,17 +100,19 @@ pub struct OpenContext<'a, K> {
 }
 
 impl<K: StateKey> OpenContext<'_, K> {
-    /// One value per key.
+    /// One value per key. Its type may grow between two versions of the job: fields at the end of a struct, each an option, and
+    /// variants at the end of an enum.
     ///
     /// # Errors
-    /// If the snapshot, or an earlier declaration, has another type under this name.
+    /// If the snapshot has a type under this name whose values cannot become values of this one, or an earlier declaration has
+    /// another.
     pub fn value_state<V: StateValue>(&mut self, name: &str) -> Result<ValueState<V>, UserError> {
         self.value_state_version(name, 1)
     }
 
-    /// As [`Self::value_state`], with a version to raise when fields are added to the end of the type. In state of an older version
-    /// they are absent: an empty option, list or text, or 0. What changes otherwise needs another name. State of a newer version
-    /// is refused.
+    /// As [`Self::value_state`], with a version to raise when fields are added to the end of the type, or of a type in it, that are
+    /// no options. In state of an older version they are an empty list or text, or 0. (Options need no version.) What changes
+    /// otherwise needs another name. State of a newer version is refused.
     ///
     /// # Errors
     /// As [`Self::value_state`].

@@ -7,11 +7,14 @@
 //!         per entry, ascending by key bytes:   key length varint, key, value length varint, value
 //! ```
 //!
-//! Version 2 is compressed, a key group at a time, so that one can be read without the others:
+//! Versions 2 and 4 are compressed, a key group at a time, so that one can be read without the others:
 //!
 //! ```text
-//! per key group:   group u16  length u64  Snappy frames of what version 1 has for the key group behind its number
+//! per key group:   group u16  length u64  Snappy frames of what the others have for the key group behind its number
 //! ```
+//!
+//! Versions 3 and 4 are the same, plain and compressed, with the structure of keys, values and namespaces in the header beside the
+//! names of their types. Versions 1 and 2 are read, and no longer written.
 //!
 //! Integers are little-endian. Equal contents have equal bytes. Nothing about the bytes is believed when they are read: every
 //! length is checked against what is there before anything is allocated.
@@ -21,12 +24,19 @@ use std::io::{Read, Write};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{KeyGroup, KeyGroupRange};
+use super::{
+    key::StateKey,
+    shape::{Shape, same},
+};
+use crate::ids::{KeyGroup, KeyGroupRange, OperatorUid};
 
 const MAGIC: &[u8; 4] = b"WKST";
 /// Of parts that are not compressed.
-const PLAIN: u16 = 1;
-const COMPRESSED: u16 = 2;
+const PLAIN: u16 = 3;
+const COMPRESSED: u16 = 4;
+/// Of parts that do not have structures of types.
+const PLAIN_UNSTRUCTURED: u16 = 1;
+const COMPRESSED_UNSTRUCTURED: u16 = 2;
 /// No Snappy frame holds more than so many times its own length; what would be longer is no part of ours.
 const MOST_EXPANSION: u64 = 64;
 
@@ -52,24 +62,26 @@ pub enum StateKind {
     Timers,
 }
 
+/// How values of a state are encoded, and the namespaces that tell them apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateStructure {
+    /// Of a list state the whole list, of a map state the whole map; of timers nothing.
+    pub value: Shape,
+    /// Nothing: there are none.
+    pub namespace: Shape,
+}
+
 /// One named state of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateHeader {
     pub name: String,
     pub kind: StateKind,
-    /// The Rust type as the compiler names it, a fingerprint rather than a schema.
+    /// The Rust type as the compiler names it: for messages, and in place of the structure if that is not known.
     pub value_type: String,
-    /// Raised by the author of the job when the type changed and its name did not.
+    /// Raised by the author of the job.
     pub version: u32,
-}
-
-impl StateHeader {
-    /// Whether values of this state can be read as those of `newer`: the same state in a higher version. The author of the job, who
-    /// raised it, has only added fields to the end of the type, each of which may be absent.
-    pub(super) fn can_become(&self, newer: &StateHeader) -> bool {
-        let single = matches!(self.kind, StateKind::Value | StateKind::Reducing | StateKind::Aggregating);
-        single && self.version < newer.version && *self == StateHeader { version: self.version, ..newer.clone() }
-    }
+    /// None: the types do not let themselves be traced, or the state was written before there were structures.
+    pub structure: Option<StateStructure>,
 }
 
 impl std::fmt::Display for StateHeader {
@@ -81,11 +93,88 @@ impl std::fmt::Display for StateHeader {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartHeader {
     pub operator: String,
+    /// The Rust type as the compiler names it.
     pub key_type: String,
+    /// None: see [`StateHeader::structure`].
+    pub key_structure: Option<Shape>,
     pub max_parallelism: u16,
     pub key_groups: KeyGroupRange,
     /// Sorted by name.
     pub states: Vec<StateHeader>,
+}
+
+impl PartHeader {
+    /// Of an operator whose states are added.
+    pub(super) fn of<K: StateKey>(operator: &OperatorUid, max_parallelism: u16, key_groups: KeyGroupRange) -> Self {
+        let key_type = std::any::type_name::<K>().to_string();
+        let (operator, key_structure) = (operator.0.clone(), Shape::of::<K>());
+        PartHeader { operator, key_type, key_structure, max_parallelism, key_groups, states: Vec::new() }
+    }
+
+    /// Whether keys of this snapshot are keys of the operator that `declared` describes: of one structure, or of one name if one
+    /// of the structures is not known.
+    ///
+    /// # Errors
+    /// Names both types, and the first difference.
+    pub(super) fn has_keys_of(&self, declared: &PartHeader) -> Result<(), String> {
+        let both =
+            || format!("has keys of type {}, the operator has keys of type {}", self.key_type, declared.key_type);
+        match (&self.key_structure, &declared.key_structure) {
+            (Some(then), Some(now)) => same(then, now).map_err(|difference| format!("{}: {difference}", both())),
+            _ if self.key_type == declared.key_type => Ok(()),
+            _ => Err(both()),
+        }
+    }
+}
+
+/// A header as it was before there were structures.
+#[derive(Serialize, Deserialize)]
+pub(super) struct UnstructuredHeader {
+    operator: String,
+    key_type: String,
+    max_parallelism: u16,
+    key_groups: KeyGroupRange,
+    states: Vec<UnstructuredState>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UnstructuredState {
+    name: String,
+    kind: StateKind,
+    value_type: String,
+    version: u32,
+}
+
+impl From<UnstructuredHeader> for PartHeader {
+    fn from(header: UnstructuredHeader) -> PartHeader {
+        let states = header.states.into_iter().map(|UnstructuredState { name, kind, value_type, version }| {
+            StateHeader { name, kind, value_type, version, structure: None }
+        });
+        PartHeader {
+            operator: header.operator,
+            key_type: header.key_type,
+            key_structure: None,
+            max_parallelism: header.max_parallelism,
+            key_groups: header.key_groups,
+            states: states.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl From<&PartHeader> for UnstructuredHeader {
+    fn from(header: &PartHeader) -> UnstructuredHeader {
+        let states = header.states.iter().cloned().map(|StateHeader { name, kind, value_type, version, .. }| {
+            UnstructuredState { name, kind, value_type, version }
+        });
+        UnstructuredHeader {
+            operator: header.operator.clone(),
+            key_type: header.key_type.clone(),
+            max_parallelism: header.max_parallelism,
+            key_groups: header.key_groups,
+            states: states.collect(),
+        }
+    }
 }
 
 /// The entries of one state in one key group.
@@ -196,13 +285,20 @@ impl PartReader {
             return bad("it does not begin with WKST");
         }
         let version = take_u16(&mut rest, "version")?;
-        if version != PLAIN && version != COMPRESSED {
-            return bad(format!("format version {version}, this program reads versions {PLAIN} and {COMPRESSED}"));
+        if !(PLAIN_UNSTRUCTURED..=COMPRESSED).contains(&version) {
+            let known = format!("{PLAIN_UNSTRUCTURED} to {COMPRESSED}");
+            return bad(format!("format version {version}, this program reads versions {known}"));
         }
+        let is_structured = version == PLAIN || version == COMPRESSED;
+        let is_compressed = version == COMPRESSED || version == COMPRESSED_UNSTRUCTURED;
         let header_length = take_u32(&mut rest, "header length")?;
         let header_bytes = take(&mut rest, u64::from(header_length), "header")?;
-        let (header, left) = postcard::take_from_bytes::<PartHeader>(&header_bytes)
-            .map_err(|e| FormatError(format!("header does not decode: {e}")))?;
+        let header = if is_structured {
+            postcard::take_from_bytes::<PartHeader>(&header_bytes)
+        } else {
+            postcard::take_from_bytes::<UnstructuredHeader>(&header_bytes).map(|(header, left)| (header.into(), left))
+        };
+        let (header, left) = header.map_err(|e| FormatError(format!("header does not decode: {e}")))?;
         if !left.is_empty() {
             return bad(format!("{} bytes too many in the header", left.len()));
         }
@@ -219,7 +315,7 @@ impl PartReader {
                 return bad(format!("key group {group} where {expected} is expected"));
             }
             let mut unpacked = None;
-            if version == COMPRESSED {
+            if is_compressed {
                 let length = take_u64(&mut rest, "length of a key group")?;
                 unpacked = Some(decompress(&take(&mut rest, length, "key group")?, group)?);
             }

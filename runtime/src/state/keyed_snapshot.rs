@@ -1,7 +1,5 @@
 //! Snapshots of the keyed state of one operator in one subtask: in parts, which any backend reads, or as files of a database.
 
-use std::any::type_name;
-
 use super::{
     backend::{KeyedBackend, Store, plain_name},
     error::StateError,
@@ -14,9 +12,6 @@ use crate::{
     dataflow::chain::{ChainSnapshot, NativeSnapshot, PartData, PartSource, SnapshotFormat},
     ids::{CheckpointId, KeyGroupRange, OperatorUid},
 };
-
-/// Keyed state of a subtask is written in so many parts at most.
-const PARTS: u32 = 4;
 
 /// Of one part, in the order of its states.
 type Sections = Vec<Box<dyn SectionWriter>>;
@@ -63,7 +58,7 @@ impl<K: StateKey> KeyedBackend<K> {
             return Vec::new();
         }
         let source = self.part_source();
-        let parts = split_range(self.range, PARTS).into_iter().map(|key_groups| {
+        let parts = split_range(self.range, self.parts_per_snapshot).into_iter().map(|key_groups| {
             let first = usize::from(key_groups.first.0 - self.range.first.0);
             let groups = first..first + key_groups.count() as usize;
             source(&states, key_groups, None, self.time.add_sections(&[], Vec::new(), &groups))
@@ -73,16 +68,10 @@ impl<K: StateKey> KeyedBackend<K> {
 
     /// Makes parts of sections.
     fn part_source(&self) -> impl Fn(&[StateHeader], KeyGroupRange, Option<u64>, Sections) -> PartSource + use<K> {
-        let (operator, max_parallelism) = (self.operator.clone(), self.max_parallelism);
+        let (operator, description) = (self.operator.clone(), self.description.clone());
         let compression = self.compression;
         move |states, key_groups, content, sections| {
-            let header = PartHeader {
-                operator: operator.0.clone(),
-                key_type: type_name::<K>().to_string(),
-                max_parallelism,
-                key_groups,
-                states: states.to_vec(),
-            };
+            let header = PartHeader { key_groups, states: states.to_vec(), ..description.clone() };
             PartSource {
                 operator: operator.clone(),
                 key_groups,
@@ -106,7 +95,7 @@ impl<K: StateKey> KeyedBackend<K> {
     pub fn snapshot(&mut self) -> Result<Vec<PartSource>, StateError> {
         let range = self.range;
         let source = self.part_source();
-        let ranges = split_range(range, PARTS).into_iter();
+        let ranges = split_range(range, self.parts_per_snapshot).into_iter();
         let groups = |key_groups: KeyGroupRange| {
             let first = usize::from(key_groups.first.0 - range.first.0);
             first..first + key_groups.count() as usize

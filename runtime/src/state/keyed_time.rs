@@ -11,7 +11,7 @@ use super::{
     heap::foreign_handle,
     key::StateKey,
     key_group::key_group_of,
-    restored::{Restored, same_state},
+    restored::Restored,
     settings::{BackendKind, BackendSettings, TimersPlace},
     table::StateNamespace,
     timer_rows::{HeapRows, TimerRows},
@@ -167,10 +167,14 @@ impl<K: StateKey> KeyedBackend<K> {
     ) -> Result<TimerService<N>, UserError> {
         let header = queue_header::<N>(domain, service);
         if let Some(position) = self.time.queues.iter().position(|queue| queue.header().name == header.name) {
-            same_state(self.time.queues[position].header(), &header)?;
+            let other = self.time.queues[position].header();
+            if *other != header {
+                let name = &header.name;
+                return Err(UserError::new(format!("timers {name:?} are declared twice, as {other} and as {header}")));
+            }
             return Ok(TimerService::at(position));
         }
-        let restored = self.take_restored(&header)?;
+        let restored = self.take_timers(&header)?;
         let rows = match &mut self.store {
             #[cfg(feature = "rocksdb")]
             Store::RocksDb(rocks) if self.time.in_database => {

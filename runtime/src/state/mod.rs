@@ -27,6 +27,7 @@ mod restored;
 mod rocksdb;
 pub mod rocksdb_options;
 pub mod settings;
+mod shape;
 mod table;
 mod timer_rows;
 mod timers;
@@ -40,7 +41,7 @@ pub use combining::{Aggregate, AggregatingState, ReducingState};
 pub use context::KeyedContext;
 pub use declare::OpenContext;
 pub use error::{Record, StateError, StateProblem, UserError};
-pub use format::{EntryRef, FormatError, PartHeader, PartReader, StateHeader, StateKind, StateSection};
+pub use format::{EntryRef, FormatError, PartHeader, PartReader, StateHeader, StateKind, StateSection, StateStructure};
 #[cfg(feature = "sabotage")]
 pub use format::{without_key_group, without_one_key_group, without_timers};
 pub use handles::{ListState, MapState, ValueState};
@@ -60,6 +61,7 @@ pub use redistribution::{broadcast_copy, split_share};
 #[cfg(feature = "rocksdb")]
 pub use rocksdb::{SlotMemory, part_of_database};
 pub use settings::{BackendKind, BackendSettings, RocksDbSettings, TimersPlace};
+pub use shape::{Named, Shape, ShapeError};
 pub use table::{StateNamespace, StateValue};
 pub use timers::{TimeDomain, Timer};
 pub use ttl::{Expiring, Ttl, TtlUpdate, TtlVisibility};

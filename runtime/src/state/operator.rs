@@ -15,11 +15,12 @@ use super::{
     operator_format::{OperatorPart, OperatorPartHeader, OperatorStateHeader, OperatorStateMode, encode_operator_part},
     operator_handles::{BroadcastState, OperatorContext, OperatorListState, OperatorOpenContext, OperatorReadContext},
     operator_restore::{Restored, take_share},
+    shape::Shape,
     table::StateValue,
 };
 use crate::{
     checkpoint::types::PartKind,
-    dataflow::chain::{PartData, PartSource},
+    dataflow::chain::{PartData, PartSource, StateUpgrade},
     ids::{KeyGroup, KeyGroupRange, OperatorUid},
 };
 
@@ -37,6 +38,8 @@ pub struct OperatorBackend {
     states: Vec<Box<dyn AnyState>>,
     /// This subtask's share of what the snapshot has, as far as it is not declared yet.
     restored: BTreeMap<String, Restored>,
+    /// By state: elements of an older structure that were encoded anew.
+    upgrades: Vec<StateUpgrade>,
 }
 
 impl OperatorBackend {
@@ -68,7 +71,7 @@ impl OperatorBackend {
             let parts: Vec<OperatorPart> = read.extract_if(.., |part| part.header.union == union).collect();
             take_share(parts, union, place, &mut restored)?;
         }
-        Ok(OperatorBackend { operator, place, states: Vec::new(), restored })
+        Ok(OperatorBackend { operator, place, states: Vec::new(), restored, upgrades: Vec::new() })
     }
 
     pub fn open_context(&mut self) -> OperatorOpenContext<'_> {
@@ -133,14 +136,18 @@ impl OperatorBackend {
     }
 
     fn take_restored(&mut self, header: &OperatorStateHeader) -> Result<Option<Vec<Bytes>>, UserError> {
-        let Some(Restored { header: then, entries }) = self.restored.remove(&header.name) else { return Ok(None) };
-        if then != *header {
-            return Err(UserError::new(format!(
-                "operator state {:?} is a {then} in the snapshot and a {header} in the code",
-                header.name
-            )));
+        let Some(restored) = self.restored.remove(&header.name) else { return Ok(None) };
+        let (entries, values) = restored.grow_into(header)?;
+        if values > 0 {
+            let (operator, state) = (self.operator.clone(), header.name.clone());
+            self.upgrades.push(StateUpgrade { operator, state, values });
         }
         Ok(Some(entries))
+    }
+
+    /// What was encoded anew when the state was opened.
+    pub fn take_upgrades(&mut self) -> Vec<StateUpgrade> {
+        std::mem::take(&mut self.upgrades)
     }
 
     /// The position of a state that is declared already.
@@ -163,7 +170,7 @@ impl OperatorBackend {
         name: &str,
         mode: OperatorStateMode,
     ) -> Result<OperatorListState<V>, UserError> {
-        let header = OperatorStateHeader { name: name.to_string(), mode, value_type: type_name::<V>().to_string() };
+        let header = header_of::<V>(name, mode);
         if let Some(position) = self.declared(&header)? {
             return Ok(OperatorListState::at(position));
         }
@@ -177,9 +184,7 @@ impl OperatorBackend {
         &mut self,
         name: &str,
     ) -> Result<BroadcastState<M, V>, UserError> {
-        let mode = OperatorStateMode::Broadcast;
-        let header =
-            OperatorStateHeader { name: name.to_string(), mode, value_type: type_name::<(M, V)>().to_string() };
+        let header = header_of::<(M, V)>(name, OperatorStateMode::Broadcast);
         if let Some(position) = self.declared(&header)? {
             return Ok(BroadcastState::at(position));
         }
@@ -204,6 +209,12 @@ impl OperatorBackend {
         let state = self.states.get_mut(position).map(|state| state.as_any_mut());
         state.and_then(|state| state.downcast_mut()).unwrap_or_else(|| super::heap::foreign_handle())
     }
+}
+
+/// `T`: of an element.
+fn header_of<T: serde::de::DeserializeOwned>(name: &str, mode: OperatorStateMode) -> OperatorStateHeader {
+    let (value_type, structure) = (type_name::<T>().to_string(), Shape::of::<T>());
+    OperatorStateHeader { name: name.to_string(), mode, value_type, structure }
 }
 
 fn decode<T: serde::de::DeserializeOwned>(state: &str, entry: &[u8]) -> Result<T, UserError> {

@@ -6,15 +6,19 @@
 //!     per entry:   length u32  bytes
 //! ```
 //!
+//! Version 2 has the structure of the elements in the header. Version 1 is read, and no longer written.
+//!
 //! Integers are little-endian. Nothing about the bytes is believed when they are read.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::format::FormatError;
+use super::{format::FormatError, shape::Shape};
 
 const MAGIC: &[u8; 4] = b"WOST";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Without structures of types.
+const UNSTRUCTURED: u16 = 1;
 
 /// How the elements of a state are given to the subtasks of a restored operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,8 +36,11 @@ pub enum OperatorStateMode {
 pub struct OperatorStateHeader {
     pub name: String,
     pub mode: OperatorStateMode,
-    /// The Rust type of an element (of a broadcast state: of key and value) as the compiler names it.
+    /// The Rust type of an element (of a broadcast state: of key and value) as the compiler names it: for messages, and in place
+    /// of the structure if that is not known.
     pub value_type: String,
+    /// How an element is encoded. None: its type does not let itself be traced, or it was written before there were structures.
+    pub structure: Option<Shape>,
 }
 
 impl std::fmt::Display for OperatorStateHeader {
@@ -52,6 +59,37 @@ pub struct OperatorPartHeader {
     pub union: bool,
     /// Sorted by name.
     pub states: Vec<OperatorStateHeader>,
+}
+
+/// A header as it was before there were structures.
+#[derive(Serialize, Deserialize)]
+struct UnstructuredHeader {
+    operator: String,
+    index: u32,
+    parallelism: u32,
+    union: bool,
+    states: Vec<UnstructuredState>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UnstructuredState {
+    name: String,
+    mode: OperatorStateMode,
+    value_type: String,
+}
+
+impl From<UnstructuredHeader> for OperatorPartHeader {
+    fn from(header: UnstructuredHeader) -> OperatorPartHeader {
+        let UnstructuredHeader { operator, index, parallelism, union, states } = header;
+        let structured = |UnstructuredState { name, mode, value_type }| OperatorStateHeader {
+            name,
+            mode,
+            value_type,
+            structure: None,
+        };
+        let states = states.into_iter().map(structured).collect();
+        OperatorPartHeader { operator, index, parallelism, union, states }
+    }
 }
 
 /// Appends the entries of one state, each by [`put_operator_entry`]; says how many.
@@ -104,12 +142,17 @@ impl OperatorPart {
             return bad("it does not begin with WOST");
         }
         let version = u16::from_le_bytes(take_array(&mut rest, "version")?);
-        if version != VERSION {
-            return bad(format!("format version {version}, this program reads version {VERSION}"));
+        if version != VERSION && version != UNSTRUCTURED {
+            return bad(format!("format version {version}, this program reads versions {UNSTRUCTURED} and {VERSION}"));
         }
         let length = u32::from_le_bytes(take_array(&mut rest, "header length")?);
         let encoded = take(&mut rest, u64::from(length), "header")?;
-        let header: OperatorPartHeader = match postcard::take_from_bytes(&encoded) {
+        let header = if version == VERSION {
+            postcard::take_from_bytes::<OperatorPartHeader>(&encoded)
+        } else {
+            postcard::take_from_bytes::<UnstructuredHeader>(&encoded).map(|(header, left)| (header.into(), left))
+        };
+        let header = match header {
             Ok((header, [])) => header,
             Ok((_, left)) => return bad(format!("{} bytes too many in the header", left.len())),
             Err(error) => return bad(format!("header does not decode: {error}")),

@@ -9,11 +9,54 @@ use super::{
     operator::SubtaskPlace,
     operator_format::{OperatorPart, OperatorStateHeader, OperatorStateMode},
     redistribution::{broadcast_copy, split_share},
+    shape::{Added, Change, Shape, compare, same, transcode},
 };
 
 pub(super) struct Restored {
     pub header: OperatorStateHeader,
     pub entries: Vec<Bytes>,
+}
+
+impl Restored {
+    /// The elements as those of the state that `declared` says; and how many of them were encoded anew.
+    ///
+    /// # Errors
+    /// If it is another state, or its elements cannot become those of the type that is declared. Names both, and the first
+    /// difference.
+    pub(super) fn grow_into(self, declared: &OperatorStateHeader) -> Result<(Vec<Bytes>, u64), UserError> {
+        let Restored { header: then, entries } = self;
+        let refused = |why: String| {
+            let name = &declared.name;
+            UserError::new(format!(
+                "operator state {name:?} is a {then} in the snapshot and a {declared} in the code{why}"
+            ))
+        };
+        if then.mode != declared.mode {
+            return Err(refused(String::new()));
+        }
+        let (Some(old), Some(new)) = (&then.structure, &declared.structure) else {
+            return if then.value_type == declared.value_type { Ok((entries, 0)) } else { Err(refused(String::new())) };
+        };
+        // The keys of a broadcast map must stay as they are, as those of every map.
+        if let (OperatorStateMode::Broadcast, Shape::Tuple(old), Shape::Tuple(new)) = (then.mode, old, new)
+            && let ([old, _], [new, _]) = (old.as_slice(), new.as_slice())
+        {
+            same(old, new).map_err(|difference| refused(format!(": a key: {difference}")))?;
+        }
+        match compare(old, new, Added::Optional) {
+            Ok(Change::None) => Ok((entries, 0)),
+            Ok(Change::Grown) => {
+                let grown = |entry: &Bytes| {
+                    let damaged = |problem| refused(format!(": an element of the snapshot is damaged: {problem}"));
+                    transcode(old, new, entry).map(Bytes::from).map_err(damaged)
+                };
+                let grown = entries.iter().map(grown).collect::<Result<Vec<Bytes>, _>>()?;
+                let count = grown.len() as u64;
+                Ok((grown, count))
+            }
+            Err(difference) => Err(refused(format!(": {difference}"))),
+        }
+    }
 }
 
 /// Adds what falls to a subtask of parts of one kind, which are in the order of their subtasks.

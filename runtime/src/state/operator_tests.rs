@@ -1,6 +1,7 @@
 //! Operator state as an operator sees it, its snapshots, and who gets what of them.
 
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::*;
 
@@ -201,4 +202,100 @@ fn state_that_is_no_longer_declared_is_carried_along() {
     backend.opened();
     let again: Parts = backend.snapshot().into_iter().map(|p| (0, p.data.encoded().unwrap())).collect();
     assert_eq!(again, parts);
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Before {
+    count: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct After {
+    count: u64,
+    note: Option<String>,
+}
+
+fn declared<M: StateValue + Ord, V: StateValue>(
+    parts: &Parts,
+) -> Result<(OperatorBackend, OperatorListState<V>, OperatorListState<V>, BroadcastState<M, V>), UserError> {
+    let mut backend = OperatorBackend::restore(OperatorUid("op".into()), place(0, 1), parts)?;
+    let mut ctx = backend.open_context();
+    let (split, union) = (ctx.list_state("split")?, ctx.union_list_state("union")?);
+    let broadcast = ctx.broadcast_state("broadcast")?;
+    backend.opened();
+    Ok((backend, split, union, broadcast))
+}
+
+fn parts_of(backend: &OperatorBackend) -> Parts {
+    backend.snapshot().into_iter().map(|part| (0, part.data.encoded().unwrap())).collect()
+}
+
+fn filled<V: StateValue>(made: impl Fn(u64) -> V) -> Parts {
+    let (mut backend, split, union, broadcast) = declared::<u8, V>(&Parts::new()).unwrap();
+    let mut ctx = backend.context();
+    for n in 0..3 {
+        split.push(&mut ctx, made(n));
+        union.push(&mut ctx, made(n + 10));
+        broadcast.insert(&mut ctx, n as u8, made(n + 20));
+    }
+    parts_of(&backend)
+}
+
+/// R20. Elements of all kinds of operator state grow as values of keyed state do; what cannot be is refused in the same words.
+#[test]
+fn elements_grow_with_their_type() {
+    let old = filled(|count| Before { count });
+    let (mut backend, ..) = declared::<u8, After>(&old).unwrap();
+    assert_eq!(parts_of(&backend), filled(|count| After { count, note: None }));
+    let upgraded: Vec<(String, u64)> = backend.take_upgrades().into_iter().map(|u| (u.state, u.values)).collect();
+    assert_eq!(upgraded, [("split".to_string(), 3), ("union".to_string(), 3), ("broadcast".to_string(), 3)]);
+    assert!(backend.take_upgrades().is_empty());
+    let new = parts_of(&backend);
+    let error = declared::<u8, Before>(&new).err().unwrap();
+    assert!(
+        error.message().contains("Split state of") && error.message().ends_with("field 2 `note` is gone"),
+        "{error}"
+    );
+    // The key of a broadcast map may not even grow.
+    let keys = |parts: &Parts| OperatorBackend::restore(OperatorUid("op".into()), place(0, 1), parts).unwrap();
+    let mut backend = keys(&Parts::new());
+    let state = backend.open_context().broadcast_state::<(u8, Key), u8>("keyed").unwrap();
+    backend.opened();
+    state.insert(&mut backend.context(), (1, Key { id: 1 }), 1);
+    let error = keys(&parts_of(&backend)).open_context().broadcast_state::<(u8, Larger), u8>("keyed").err().unwrap();
+    assert!(error.message().contains(": a key: ") && error.message().ends_with("no key may change"), "{error}");
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Key {
+    id: u8,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Larger {
+    id: u8,
+    more: Option<u8>,
+}
+
+fn hex(parts: &Parts) -> String {
+    parts.iter().map(|(_, bytes)| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n").collect()
+}
+
+/// R28. The bytes are pinned; those of the version before structures are read, and written anew in today's.
+#[test]
+fn the_bytes_of_operator_parts_are_pinned() {
+    let parts = old(1, &[(2, 1, 1)], &BTreeMap::from([(7, 300)])).remove(0).snapshot(0);
+    insta::assert_snapshot!("operator-parts", hex(&parts));
+    let earlier = include_str!("tests/golden/operator-state-version-1.txt");
+    let earlier: Parts = earlier
+        .lines()
+        .map(|line| {
+            let byte = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap();
+            (0, (0..line.len()).step_by(2).map(byte).collect::<Vec<u8>>().into())
+        })
+        .collect();
+    assert_eq!(Operator::open(place(0, 1), &earlier).unwrap().snapshot(0), parts);
+    let mut backend = OperatorBackend::restore(OperatorUid("op".into()), place(0, 1), &earlier).unwrap();
+    let error = backend.open_context().list_state::<i64>("split").err().unwrap();
+    assert!(error.message().contains("u32") && error.message().contains("i64"), "{error}");
 }

@@ -57,6 +57,9 @@ pub struct BackendSettings {
     pub max_memory_state_size: u64,
     /// Key groups of full snapshots are compressed with Snappy.
     pub compression: bool,
+    /// A full snapshot of the keyed state of an operator in a subtask is written in so many parts at most, each a range of its
+    /// key groups: what is encoded, stored, copied locally and restored on its own. 0 is 1.
+    pub parts_per_snapshot: u32,
     pub rocksdb: RocksDbSettings,
 }
 
@@ -70,6 +73,7 @@ impl Default for BackendSettings {
             small_state_threshold: 1024,
             max_memory_state_size: 5 << 20,
             compression: false,
+            parts_per_snapshot: 4,
             rocksdb: RocksDbSettings::default(),
         }
     }

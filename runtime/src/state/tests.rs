@@ -208,4 +208,4 @@ pub(super) fn assert_is(operator: &mut Operator, model: &BTreeMap<String, Model>
 mod part_bytes;
 mod refused;
 mod snapshots_of_state;
-mod upgrade;
+pub(super) mod upgrade;

@@ -13,8 +13,9 @@ use std::{
 
 use super::{
     error::{StateError, StateProblem},
-    format::{FormatError, SectionWriter, StateHeader, StateKind, StateSection},
+    format::{FormatError, SectionWriter, StateHeader, StateKind, StateSection, StateStructure},
     key::StateKey,
+    shape::Shape,
     table::{StateNamespace, decode},
     timer_rows::{HeapRows, Row, TIMESTAMP_BYTES, TimerRows, put_timestamp},
 };
@@ -46,8 +47,14 @@ fn queue_name(domain: TimeDomain, service: &str) -> String {
 }
 
 pub(super) fn queue_header<N: StateNamespace>(domain: TimeDomain, service: &str) -> StateHeader {
-    let name = queue_name(domain, service);
-    StateHeader { name, kind: StateKind::Timers, value_type: type_name::<N>().to_string(), version: 1 }
+    let structure = Shape::of::<N>().map(|namespace| StateStructure { value: Shape::Unit, namespace });
+    StateHeader {
+        name: queue_name(domain, service),
+        kind: StateKind::Timers,
+        value_type: type_name::<N>().to_string(),
+        version: 1,
+        structure,
+    }
 }
 
 /// A queue whatever its namespace.

@@ -75,10 +75,12 @@ impl Nemesis {
                 verbs.ask_for_savepoint(None)?;
                 Ok("the job".to_string().into())
             }
-            FaultKind::StopAndResume { parallelism, backend, restart_after_ms } => {
-                let (parallelism, backend, restart_after_ms) = (*parallelism, *backend, *restart_after_ms);
-                verbs.ask_for_savepoint(Some(Resume { parallelism, backend, restart_after_ms }))?;
-                Ok(format!("the job, to parallelism {parallelism}").into())
+            FaultKind::StopAndResume { parallelism, backend, next_version, restart_after_ms } => {
+                let (parallelism, backend) = (*parallelism, *backend);
+                let (next_version, restart_after_ms) = (*next_version, *restart_after_ms);
+                verbs.ask_for_savepoint(Some(Resume { parallelism, backend, next_version, restart_after_ms }))?;
+                let version = if next_version { ", in its next version" } else { "" };
+                Ok(format!("the job, to parallelism {parallelism}{version}").into())
             }
             FaultKind::MemoryLimit { headroom_bytes, restart_after_ms } => {
                 self.alive(&target)?;

@@ -610,13 +610,19 @@ fn a_job_is_stopped_as_a_whole_and_comes_back_at_another_parallelism() {
 
 #[test]
 fn a_savepoint_is_asked_for_and_the_job_resumed_when_it_has_ended_with_it() {
-    let resume = FaultKind::StopAndResume { parallelism: 5, backend: Some(BackendKind::Memory), restart_after_ms: 40 };
+    let resume = FaultKind::StopAndResume {
+        parallelism: 5,
+        backend: Some(BackendKind::Memory),
+        next_version: true,
+        restart_after_ms: 40,
+    };
     let (notebook, nemesis) = with(vec![
         fault("jobmanager", Trigger::AtMs(10), 0, FaultKind::Savepoint {}),
         fault("jobmanager", Trigger::AtMs(20), 0, resume),
     ]);
     notebook.advance_to(100);
-    let asked = "savepoint Some(Resume { parallelism: 5, backend: Some(Memory), restart_after_ms: 40 })";
+    let asked =
+        "savepoint Some(Resume { parallelism: 5, backend: Some(Memory), next_version: true, restart_after_ms: 40 })";
     assert_eq!(notebook.log(), ["savepoint None", asked], "nothing is stopped before the savepoint is there");
     let classes: Vec<_> = nemesis.account().0.into_iter().map(|fired| fired.class).collect();
     assert_eq!(classes, ["savepoint", "stop-and-resume"]);

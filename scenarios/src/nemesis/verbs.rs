@@ -77,6 +77,8 @@ pub struct Resume {
     pub parallelism: u32,
     /// None: as before.
     pub backend: Option<BackendKind>,
+    /// In the next version of the job.
+    pub next_version: bool,
     pub restart_after_ms: u64,
 }
 

@@ -320,7 +320,11 @@ impl StatesOracle {
         let mut asked = BTreeSet::new();
         for (key, value) in state.entries("echo", "asked") {
             let key: u64 = decoded(key, "key of asked")?;
-            asked.extend(decoded::<BTreeMap<i64, u64>>(value, "asked")?.keys().map(|at| (key, *at)));
+            // What the job notes with it, in either version: they differ in length.
+            let first = decoded::<BTreeMap<i64, u64>>(&value, "asked").map(|asked| asked.into_keys().collect());
+            let next = || decoded::<BTreeMap<i64, (u64, Option<u64>)>>(&value, "asked");
+            let known: Vec<i64> = first.or_else(|_| next().map(|asked| asked.into_keys().collect()))?;
+            asked.extend(known.into_iter().map(|at| (key, at)));
         }
         let pending = state.timers::<u64>("echo", "_timer_state/processing_user")?;
         let pending = pending.into_iter().map(|(at, key)| (key, at)).collect();

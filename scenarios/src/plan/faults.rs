@@ -222,6 +222,10 @@ pub enum FaultKind {
         parallelism: u32,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         backend: Option<BackendKind>,
+        /// What goes on is the next version of the job, in which types of its state have grown; so are all that follow. (Of the
+        /// workloads, `states` has one.)
+        #[serde(default, skip_serializing_if = "super::model::is_default")]
+        next_version: bool,
         restart_after_ms: u64,
     },
     /// A TaskManager may hold only so much more memory than it does at that moment, for the duration. If it needs more (in

@@ -90,7 +90,8 @@ impl Maker<'_> {
                 // A database is dear to open.
                 let backend = if rocksdb && parallelism <= 2 { Some(BackendKind::RocksDb) } else { backend };
                 let backend = backend.filter(|backend| *backend != self.plan.settings.backend);
-                let fault = FaultKind::StopAndResume { parallelism, backend, restart_after_ms };
+                let next_version = Draw::new(self.plan.seed, "faults/next-version").chance(40);
+                let fault = FaultKind::StopAndResume { parallelism, backend, next_version, restart_after_ms };
                 self.push(JOB_MANAGER, Trigger::AtMs(at), 0, fault);
             }
             FaultClass::Rescale => {

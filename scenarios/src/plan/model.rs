@@ -166,7 +166,7 @@ pub struct Settings {
     pub ttl_compaction_filter: bool,
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 

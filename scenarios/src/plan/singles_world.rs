@@ -157,7 +157,12 @@ pub(super) fn of_class(class: FaultClass, plan: &Plan) -> Vec<SingleFault> {
             let most = plan.cluster.task_managers * plan.cluster.slots;
             [("to one", 1), ("by one up", (plan.workload.parallelism + 1).min(most))]
                 .map(|(name, parallelism)| {
-                    let fault = FaultKind::StopAndResume { parallelism, backend: None, restart_after_ms: 200 };
+                    let fault = FaultKind::StopAndResume {
+                        parallelism,
+                        backend: None,
+                        next_version: false,
+                        restart_after_ms: 200,
+                    };
                     of(name, Sites::AnyKind, Victim::JobManager, 0, fault)
                 })
                 .to_vec()

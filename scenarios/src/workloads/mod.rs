@@ -78,6 +78,8 @@ pub struct WorkloadParams {
     pub max_parallelism: Option<u16>,
     pub records_per_second: Option<f64>,
     pub user_faults: Vec<UserFault>,
+    /// States: the job as its author has developed it: types of its state have grown.
+    pub next_version: bool,
 }
 
 impl Default for WorkloadParams {
@@ -95,6 +97,7 @@ impl Default for WorkloadParams {
             max_parallelism: None,
             records_per_second: None,
             user_faults: Vec::new(),
+            next_version: false,
         }
     }
 }
@@ -165,7 +168,14 @@ impl WorkloadParams {
             max_parallelism: parameter(MAX_PARALLELISM).map(|max| u16::try_from(max).unwrap_or(u16::MAX)),
             records_per_second: (plan.records_per_second > 0).then_some(plan.records_per_second as f64),
             user_faults,
+            next_version: false,
         })
+    }
+
+    /// The same in its next version.
+    #[must_use]
+    pub fn next_version(&self) -> WorkloadParams {
+        WorkloadParams { next_version: true, ..self.clone() }
     }
 
     /// The same at another parallelism.

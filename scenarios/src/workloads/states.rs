@@ -18,7 +18,7 @@ use runtime::{
     state::{
         Aggregate, AggregatingState, BroadcastState, KeyedContext, ListState, MapState, OpenContext, OperatorContext,
         OperatorListState, OperatorOpenContext, OperatorReadContext, ProcessingClock, ReadsOperatorState,
-        ReducingState, Timers, Ttl, TtlReducingState, UserError, ValueState,
+        ReducingState, StateValue, Timers, Ttl, TtlReducingState, UserError, ValueState,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -255,22 +255,67 @@ impl KeyedBroadcastProcess for Fold {
     }
 }
 
+/// What a key notes when it asks to be woken: how many records it had seen. In the next version of the job there is more in it.
+trait Note: StateValue {
+    fn of(echo: u64) -> Self;
+    /// Whether one of this or an earlier version can have written it.
+    fn is_sound(&self) -> bool;
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct FirstNote {
+    echo: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct NextNote {
+    echo: u64,
+    /// None: the first version wrote it.
+    twice: Option<u64>,
+}
+
+impl Note for FirstNote {
+    fn of(echo: u64) -> FirstNote {
+        FirstNote { echo }
+    }
+    fn is_sound(&self) -> bool {
+        self.echo % WAKE_EVERY == 1
+    }
+}
+
+impl Note for NextNote {
+    fn of(echo: u64) -> NextNote {
+        NextNote { echo, twice: Some(2 * echo) }
+    }
+    fn is_sound(&self) -> bool {
+        self.echo % WAKE_EVERY == 1 && self.twice.is_none_or(|twice| twice == 2 * self.echo)
+    }
+}
+
 /// Counts what comes by, and after each few records asks to be woken in processing time.
-#[derive(Default)]
-struct Echo {
+struct Echo<N> {
     count: ValueState<u64>,
-    asked: MapState<i64, u64>,
+    asked: MapState<i64, N>,
     lately: TtlReducingState<u64>,
     timers: Timers,
     clock: ProcessingClock,
 }
 
+impl<N: Note> Default for Echo<N> {
+    fn default() -> Echo<N> {
+        let (count, asked, lately) = (ValueState::default(), MapState::default(), TtlReducingState::default());
+        Echo { count, asked, lately, timers: Timers::default(), clock: ProcessingClock::default() }
+    }
+}
+
+/// One of so many records asks.
+const WAKE_EVERY: u64 = 4;
 /// A key is woken so long after it asked.
 const WAKE_MILLIS: i64 = 150;
 /// What a key had is forgotten so long after its last record.
 const LATELY_MILLIS: u64 = 250;
 
-impl KeyedProcess for Echo {
+impl<N: Note> KeyedProcess for Echo<N> {
     type Key = u64;
     type In = Folded;
     type Out = Folded;
@@ -301,8 +346,8 @@ impl KeyedProcess for Echo {
             self.lately.add(ctx, 1)?;
             record.lately = self.lately.get(ctx)?.unwrap_or(0);
             let wake = self.clock.now(ctx) + WAKE_MILLIS;
-            if record.echo % 4 == 1 && !self.asked.contains(ctx, &wake)? {
-                self.asked.insert(ctx, wake, record.echo)?;
+            if record.echo % WAKE_EVERY == 1 && !self.asked.contains(ctx, &wake)? {
+                self.asked.insert(ctx, wake, N::of(record.echo))?;
                 self.timers.register(ctx, wake)?;
             }
         }
@@ -317,6 +362,9 @@ impl KeyedProcess for Echo {
         out: &mut Vec<Folded>,
     ) -> Result<(), UserError> {
         let key = u32::try_from(*ctx.key()).map_err(|_| UserError::new("a key that no record had"))?;
+        if !self.asked.get(ctx, &timer.timestamp)?.is_some_and(N::is_sound) {
+            return Err(UserError::new(format!("key {key} was woken at {} and does not know why", timer.timestamp)));
+        }
         out.push(Folded::ProcessingTimer { key, timestamp: timer.timestamp });
         Ok(())
     }
@@ -409,12 +457,15 @@ pub(super) fn job(params: &WorkloadParams, input: &AuditInput, traps: &[Trap]) -
         .parallelism(params.source_parallelism)
         .process("tally", Tally::default);
     let traps: Arc<[Trap]> = traps.to_vec().into();
-    tallied
+    let folded = tallied
         .key_by(|record: &AuditRecord| record.key)
         .connect(&rules.broadcast(), "fold", move || Fold { traps: traps.clone(), ..Fold::default() })
-        .reinterpret_as_keyed_by(key_of)
-        .process("echo", Echo::default)
-        .sink(SINK, write_folded);
+        .reinterpret_as_keyed_by(key_of);
+    let echoed = match params.next_version {
+        false => folded.process("echo", Echo::<FirstNote>::default),
+        true => folded.process("echo", Echo::<NextNote>::default),
+    };
+    echoed.sink(SINK, write_folded);
     let windows = match sessions(params.seed) {
         true => Windows::session(Duration::from_millis(GAP_MILLIS.unsigned_abs())),
         false => Windows::tumbling(Duration::from_millis(WINDOW_MILLIS.unsigned_abs())),

@@ -11,7 +11,8 @@ use crate::{
         error::StateError,
         key::StateKey,
         key_group::key_group_of,
-        table::{StateNamespace, StateValue},
+        restored::pad,
+        table::{StateNamespace, StateValue, encode_plain},
         timer_rows::TIMESTAMP_BYTES,
     },
 };
@@ -22,6 +23,8 @@ pub(in crate::state) struct Declared {
     pub(super) check_key: CheckKey,
     pub(super) check_value: fn(&[u8]) -> Result<(), String>,
     pub(super) split: Option<Split>,
+    /// Reads a value of an older version of a type whose structure is not known, and encodes it anew.
+    pub(super) pad: fn(&[u8]) -> Result<Vec<u8>, String>,
 }
 
 /// Whether a key is in a key group, of so many.
@@ -52,6 +55,16 @@ fn check_key<K: StateKey, N: StateNamespace>(
     }
 }
 
+/// As [`CheckKey`], of the key of the stream that something begins with.
+pub(super) fn check_key_alone<K: StateKey>(bytes: &[u8], group: KeyGroup, max_parallelism: u16) -> Result<(), String> {
+    let (key, _) = postcard::take_from_bytes::<K>(bytes).map_err(|error| error.to_string())?;
+    if key_group_of(key.java_hash(), max_parallelism) == group {
+        Ok(())
+    } else {
+        Err(format!("a key in key group {group} is not of it: {} has another hash", std::any::type_name::<K>()))
+    }
+}
+
 pub(super) fn check_timer<K: StateKey, N: StateNamespace>(
     row: &[u8],
     group: KeyGroup,
@@ -63,6 +76,11 @@ pub(super) fn check_timer<K: StateKey, N: StateNamespace>(
 
 fn check_empty(value: &[u8]) -> Result<(), String> {
     if value.is_empty() { Ok(()) } else { Err("a timer has no value".to_string()) }
+}
+
+/// Of a kind of state whose version nobody can raise.
+fn never(_value: &[u8]) -> Result<Vec<u8>, String> {
+    Err("its structure is not known".to_string())
 }
 
 fn split_map<M: DeserializeOwned, V: DeserializeOwned>(bytes: &[u8], each: &mut EachEntry<'_>) -> Result<(), String> {
@@ -81,16 +99,17 @@ fn split_map<M: DeserializeOwned, V: DeserializeOwned>(bytes: &[u8], each: &mut 
 impl Declared {
     pub(in crate::state) fn plain<K: StateKey, N: StateNamespace, V: StateValue>() -> Declared {
         let check_value = |bytes: &[u8]| whole::<V>(bytes).map(drop);
-        Declared { check_key: check_key::<K, N>, check_value, split: None }
+        let pad = |bytes: &[u8]| pad::<V>(bytes, encode_plain::<V>);
+        Declared { check_key: check_key::<K, N>, check_value, split: None, pad }
     }
 
     /// A queue of timers.
     pub(in crate::state) fn timers<K: StateKey, N: StateNamespace>() -> Declared {
-        Declared { check_key: check_timer::<K, N>, check_value: check_empty, split: None }
+        Declared { check_key: check_timer::<K, N>, check_value: check_empty, split: None, pad: never }
     }
 
     pub(in crate::state) fn map<K: StateKey, N: StateNamespace, M: StateValue + Ord, V: StateValue>() -> Declared {
         let check_value = |bytes: &[u8]| whole::<BTreeMap<M, V>>(bytes).map(drop);
-        Declared { check_key: check_key::<K, N>, check_value, split: Some(split_map::<M, V>) }
+        Declared { check_key: check_key::<K, N>, check_value, split: Some(split_map::<M, V>), pad: never }
     }
 }

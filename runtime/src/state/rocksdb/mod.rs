@@ -8,6 +8,7 @@ mod contents;
 mod database;
 mod declared;
 mod expiry;
+mod grow;
 mod layout;
 mod native;
 mod open;
@@ -32,3 +33,5 @@ mod options_tests;
 mod tests;
 #[cfg(test)]
 mod timers_tests;
+#[cfg(test)]
+mod upgrade_tests;

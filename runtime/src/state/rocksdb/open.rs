@@ -7,8 +7,9 @@ use rocksdb::WriteBatch;
 use super::{
     contents::{Contents, write_contents},
     database::{Database, family_of},
-    declared::Declared,
+    declared::{CheckKey, Declared},
     expiry::Expiring,
+    grow::{as_it_is, check_keys, grow},
     layout::{group_length, put_group, put_tail},
     restore::{Restoring, restore_native, split_whole},
     timers::{FoundTimers, HeapQueue, heads, take_rows},
@@ -20,7 +21,7 @@ use crate::{
     state::{
         error::{StateError, StateProblem, UserError},
         format::{PartHeader, StateHeader, StateKind},
-        restored::{Restored, same_state},
+        restored::Restored,
         settings::RocksDbSettings,
     },
 };
@@ -40,6 +41,8 @@ pub(super) struct Opened {
     pub backend: BackendId,
     pub increments: Arc<Mutex<Increments>>,
     pub timers: Mutex<FoundTimers>,
+    /// By state: values that were encoded anew.
+    pub upgrades: Mutex<Vec<(String, u64)>>,
 }
 
 pub(super) enum OpenFailure {
@@ -64,26 +67,40 @@ impl From<UserError> for OpenFailure {
     }
 }
 
-/// Opens the database, fills it, and writes down what it holds.
+/// What the operator has declared, and what is carried along.
+pub(super) struct Declarations {
+    pub pending: Vec<Pending>,
+    pub heap_queues: Vec<HeapQueue>,
+    pub expiring: Expiring,
+    /// Of the keys of the stream.
+    pub check_key: CheckKey,
+}
+
+/// Opens the database, fills it, makes its values those of the types that are declared, and writes down what it holds.
 pub(super) fn open(
     scratch: Scratch,
     settings: &RocksDbSettings,
     mut header: PartHeader,
-    pending: &[Pending],
-    heap_queues: &[HeapQueue],
-    expiring: &Expiring,
+    declarations: &Declarations,
 ) -> Result<Opened, OpenFailure> {
+    let Declarations { pending, heap_queues, expiring, check_key } = declarations;
     let names = pending.iter().map(|state| family_of(&state.header.name)).collect();
     let Scratch { directory, backend, restored, unclipped } = scratch;
-    let Restoring { database, before, adopted } =
+    let Restoring { database, before, adopted, keys_renamed } =
         restore_native(directory, settings, &header, names, expiring, &restored, unclipped)?;
     let length = group_length(header.max_parallelism);
     let Contents { header: PartHeader { states, .. }, mut whole } = before;
+    if keys_renamed {
+        check_keys(&database, &header, &states, *check_key)?;
+    }
+    let mut upgrades = Vec::new();
     for state in pending {
         let name = &state.header.name;
         if let Some(stored) = states.iter().find(|stored| stored.name == *name) {
-            same_state(stored, &state.header)?;
-            if let (Some(split), true) = (state.declared.and_then(|d| d.split), whole.contains(name)) {
+            let is_whole = whole.contains(name);
+            let values = grow(&database, stored, state, is_whole, header.key_groups, length)?;
+            upgrades.extend((values > 0).then(|| (name.clone(), values)));
+            if let (Some(split), true) = (state.declared.and_then(|d| d.split), is_whole) {
                 split_whole(&database, name, split, length)?;
                 whole.retain(|other| other != name);
             }
@@ -105,7 +122,7 @@ pub(super) fn open(
     for queue in heap_queues {
         let name = &queue.header.name;
         if let Some(stored) = states.iter().find(|stored| stored.name == *name) {
-            same_state(stored, &queue.header)?;
+            as_it_is(stored, &queue.header)?;
             timers.moved.insert(name.clone(), take_rows(&database, queue, range, length, max_parallelism)?);
         }
     }
@@ -121,7 +138,8 @@ pub(super) fn open(
         None => (backend, Increments::default()),
     };
     let (increments, timers) = (Arc::new(Mutex::new(increments)), Mutex::new(timers));
-    Ok(Opened { database: Arc::new(database), contents, backend, increments, timers })
+    let (database, upgrades) = (Arc::new(database), Mutex::new(upgrades));
+    Ok(Opened { database, contents, backend, increments, timers, upgrades })
 }
 
 /// Bytes of a batch when a state is filled.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rocksdb::WriteBatch;
 
 use super::{
-    contents::{CONTENTS, Contents},
+    contents::Contents,
     database::{Database, FrozenDatabase, WORKING, database_error},
     declared::Split,
     expiry::Expiring,
@@ -24,7 +24,6 @@ use crate::{
     state::{
         error::{StateError, StateProblem},
         format::{PartHeader, encode_part},
-        restored::same_state,
         rocksdb_options::host::DatabaseHost,
         settings::RocksDbSettings,
     },
@@ -37,6 +36,8 @@ pub(super) struct Restoring {
     pub before: Contents,
     /// The checkpoint it goes on from as it was.
     pub adopted: Option<RestoredNative>,
+    /// Its keys were of a type of another name: of the same structure, but perhaps not with the same hashes.
+    pub keys_renamed: bool,
 }
 
 fn environment(what: &str, error: &rocksdb::Error) -> OpenFailure {
@@ -57,7 +58,7 @@ pub(super) fn restore_native(
     let Some(best) = best_overlap(header.key_groups, restored) else {
         let database = Database::open(directory, WORKING, settings, families, expiring).map_err(does_not_open)?;
         let before = Contents { header: header.clone(), whole: Vec::new() };
-        return Ok(Restoring { database, before, adopted: None });
+        return Ok(Restoring { database, before, adopted: None, keys_renamed: false });
     };
     let (mut families, mut known) = (families, Vec::new());
     for native in restored {
@@ -69,10 +70,11 @@ pub(super) fn restore_native(
     let database = Database::open(directory.clone(), &initial.subdirectory, settings, families, expiring)
         .map_err(does_not_open)?;
     let mut before = contents_of(&database, header)?;
+    let mut keys_renamed = before.header.key_type != header.key_type;
     if let [only] = restored
         && only.key_groups == header.key_groups
     {
-        return Ok(Restoring { database, before, adopted: Some(only.clone()) });
+        return Ok(Restoring { database, before, adopted: Some(only.clone()), keys_renamed });
     }
     if !unclipped {
         clip(&database, header)?;
@@ -82,10 +84,11 @@ pub(super) fn restore_native(
         let other = Database::open_to_read(directory.clone(), &native.subdirectory, settings, families);
         let other = other.map_err(does_not_open)?;
         let of_other = contents_of(&other, header)?;
+        keys_renamed |= of_other.header.key_type != header.key_type;
         merge_contents(&mut before, of_other)?;
         copy(&other, &database, header)?;
     }
-    Ok(Restoring { database, before, adopted: None })
+    Ok(Restoring { database, before, adopted: None, keys_renamed })
 }
 
 /// All that the files of a native checkpoint hold, as one part of a full snapshot. A native call.
@@ -98,8 +101,7 @@ pub fn part_of_database(directory: NativeDir, subdirectory: &str) -> Result<Byte
     let failed = |error: rocksdb::Error| format!("the database does not open: {error}");
     let families = Database::families_of(&directory, subdirectory, &settings).map_err(failed)?;
     let database = Arc::new(Database::open_to_read(directory, subdirectory, &settings, families).map_err(failed)?);
-    let bytes = database.rocksdb().get(CONTENTS).map_err(failed)?.ok_or("the database does not say what it holds")?;
-    let contents: Contents = postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
+    let contents = Contents::read(&database).map_err(failed)?.map_err(|what| format!("the database {what}"))?;
     for (from, to) in outside(&contents.header) {
         for name in database.families().iter().filter(|name| *name != "default") {
             let mut foreign = 0;
@@ -139,11 +141,9 @@ fn best_overlap(wanted: KeyGroupRange, restored: &[RestoredNative]) -> Option<us
 
 /// What a database says of itself, if it is of this operator.
 fn contents_of(database: &Database, header: &PartHeader) -> Result<Contents, OpenFailure> {
-    let bytes = database.rocksdb().get(CONTENTS).map_err(|error| OpenFailure::from(database_error("", &error)))?;
     let bad = |what: String| OpenFailure::Data(format!("its database in the snapshot {what}"));
-    let bytes = bytes.ok_or_else(|| bad("does not say what it holds".to_string()))?;
-    let contents: Contents =
-        postcard::from_bytes(&bytes).map_err(|error| bad(format!("does not say what it holds: {error}")))?;
+    let contents = Contents::read(database).map_err(|error| OpenFailure::from(database_error("", &error)))?;
+    let contents = contents.map_err(bad)?;
     let found = &contents.header;
     if found.operator != header.operator {
         return Err(bad(format!("is of operator {}", found.operator)));
@@ -154,12 +154,7 @@ fn contents_of(database: &Database, header: &PartHeader) -> Result<Contents, Ope
             found.max_parallelism, header.max_parallelism
         )));
     }
-    if found.key_type != header.key_type {
-        return Err(bad(format!(
-            "has keys of type {}, the operator has keys of type {}",
-            found.key_type, header.key_type
-        )));
-    }
+    found.has_keys_of(header).map_err(bad)?;
     Ok(contents)
 }
 
@@ -167,7 +162,12 @@ fn merge_contents(into: &mut Contents, other: Contents) -> Result<(), OpenFailur
     for state in other.header.states {
         match into.header.states.iter().find(|known| known.name == state.name) {
             Some(known) => {
-                same_state(&state, known)?;
+                if state != *known {
+                    let name = &state.name;
+                    let what =
+                        format!("state {name:?} is a {state} in one database of the snapshot and a {known} in another");
+                    return Err(OpenFailure::Data(what));
+                }
                 if into.whole.contains(&state.name) != other.whole.contains(&state.name) {
                     let what = format!("state {:?} lies in two ways in the databases of the snapshot", state.name);
                     return Err(OpenFailure::Data(what));

@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use super::{
     database::{Database, FrozenDatabase, database_error},
-    declared::{Declared, check_timer},
+    declared::{Declared, check_key_alone, check_timer},
     expiry::Expiring,
     layout::{group_length, put_group},
     native::{MANY_FILES, NativeCheckpoint, compact},
-    open::{OpenFailure, Opened, Pending, open},
+    open::{Declarations, OpenFailure, Opened, Pending, open},
     tables::{ListTable, MapTable, RocksTable, ValueTable, encode},
     timers::{DatabaseRows, HeapQueue},
 };
@@ -49,7 +49,6 @@ pub(in crate::state) struct RocksStore {
     frozen: Vec<Weak<FrozenDatabase>>,
     database: Arc<OnceLock<Opened>>,
     tables: Vec<Box<dyn RocksTable>>,
-    max_parallelism: u16,
     group_length: usize,
     /// The current key with its key group; empty: none.
     key: Vec<u8>,
@@ -73,7 +72,6 @@ impl RocksStore {
             frozen: Vec::new(),
             database: Arc::new(OnceLock::new()),
             tables: Vec::new(),
-            max_parallelism,
             group_length: group_length(max_parallelism),
             key: Vec::new(),
             next_key: Vec::new(),
@@ -143,40 +141,35 @@ impl RocksStore {
         Ok(moved.into_iter().map(|(group, row)| (usize::from(group.0 - range.first.0), row)).collect())
     }
 
-    /// The call that opens the database and fills it.
-    pub(in crate::state) fn opening<K: StateKey>(
-        &mut self,
-        operator: &OperatorUid,
-        range: KeyGroupRange,
-    ) -> Option<NativeCall> {
+    /// The call that opens the database of an operator and fills it.
+    pub(in crate::state) fn opening<K: StateKey>(&mut self, description: &PartHeader) -> Option<NativeCall> {
         let scratch = self.scratch.take()?;
-        let (settings, max_parallelism) = (self.settings.clone(), self.max_parallelism);
-        let pending = std::mem::take(&mut self.pending);
-        let heap_queues = std::mem::take(&mut self.heap_queues);
-        let expiring = self.expiring.clone();
-        let slot = self.database.clone();
-        let header = PartHeader {
-            operator: operator.0.clone(),
-            key_type: std::any::type_name::<K>().to_string(),
-            max_parallelism,
-            key_groups: range,
-            states: Vec::new(),
+        let settings = self.settings.clone();
+        let states = Declarations {
+            pending: std::mem::take(&mut self.pending),
+            heap_queues: std::mem::take(&mut self.heap_queues),
+            expiring: self.expiring.clone(),
+            check_key: check_key_alone::<K>,
         };
-        let uid = operator.clone();
-        let operator = operator.0.clone();
+        let slot = self.database.clone();
+        let header = description.clone();
+        let operator = description.operator.clone();
+        let uid = OperatorUid(operator.clone());
         let run = move || {
-            let opened =
-                open(scratch, &settings, header, &pending, &heap_queues, &expiring).map_err(
-                    |failure| match failure {
-                        OpenFailure::Environment(what) => TaskFailure::Environment(format!("{operator}: {what}")),
-                        OpenFailure::Data(what) => TaskFailure::User(format!("{operator}: {what}")),
-                    },
-                )?;
+            let opened = open(scratch, &settings, header, &states).map_err(|failure| match failure {
+                OpenFailure::Environment(what) => TaskFailure::Environment(format!("{operator}: {what}")),
+                OpenFailure::Data(what) => TaskFailure::User(format!("{operator}: {what}")),
+            })?;
             // Opened once.
             let _ = slot.set(opened);
             Ok(())
         };
         Some(NativeCall { operator: uid, op: NativeOp::DatabaseOpen, run: Box::new(run) })
+    }
+
+    /// By state: values of an older structure that were encoded anew when the database was opened.
+    pub(in crate::state) fn take_upgrades(&self) -> Outcome<Vec<(String, u64)>> {
+        Ok(std::mem::take(&mut *self.opened()?.upgrades.lock().expect("upgrades: a holder panicked")))
     }
 
     /// The call that closes the database, as far as nobody else uses it.

@@ -127,6 +127,24 @@ fn a_snapshot_has_four_parts_with_stable_names_even_if_they_are_empty() {
     assert_eq!(odd.snapshot().unwrap()[0].name, "per_carrier___-0-0");
 }
 
+/// The parts of a snapshot are as many as was said, but never more than key groups; into how many it came apart does not show.
+#[test]
+fn a_snapshot_has_as_many_parts_as_was_said() {
+    for (said, parts) in [(0, 1), (1, 1), (2, 2), (4, 4), (7, 7), (1_000, usize::from(MAX_PARALLELISM))] {
+        let settings = BackendSettings { parts_per_snapshot: said, ..BackendSettings::default() };
+        let mut operator = Operator::open_in(&settings, &Parts::new(), all_groups()).unwrap();
+        for n in 0..200 {
+            operator.apply(&format!("k{n}"), &Change::Set(n));
+        }
+        let written = operator.snapshot();
+        assert_eq!(written.len(), parts);
+        let four = Operator::open(&written).unwrap().snapshot();
+        assert_eq!(four.len(), 4);
+        assert_eq!(Operator::open_in(&settings, &four, all_groups()).unwrap().snapshot(), written);
+    }
+    assert_eq!(BackendSettings::default().parts_per_snapshot, 4);
+}
+
 #[test]
 fn state_that_is_no_longer_declared_is_carried_along() {
     let mut operator = Operator::open(&Parts::new()).unwrap();
