@@ -20,7 +20,8 @@ use super::{
     ttl::{Kept, Strip, Ttl},
 };
 
-/// What a table may hold.
+/// What a table may hold. It must not change behind a shared reference (an atomic number in an `Arc`, say): what was read and is changed
+/// counts once it is written back, and not before. On the heap such a value would be the state itself, in RocksDB a copy of it.
 pub trait StateValue: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
 
 impl<V: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> StateValue for V {}

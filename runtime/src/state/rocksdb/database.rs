@@ -1,6 +1,6 @@
 //! One open database: column families by state, reads and writes of bytes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode,
@@ -8,7 +8,10 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
-use super::{expiry::Expiring, native::Window, options::options_for, slot_memory::SlotShare};
+use super::{
+    expiry::Expiring, list_lengths::Longest, native::Window, options::options_for, slot_memory::SlotShare,
+    tables::encode,
+};
 use crate::{
     platform::NativeDir,
     state::{
@@ -32,6 +35,8 @@ pub struct Database {
     families: Vec<String>,
     window: Window,
     window_bytes: u64,
+    /// What it says of its longest lists.
+    longest: Mutex<Longest>,
     /// Kept for as long as the database works in it.
     directory: NativeDir,
 }
@@ -42,6 +47,9 @@ pub fn family_of(state: &str) -> String {
 }
 
 const FAMILY_OF: &str = "state:";
+
+/// Where the database says how long its lists are at most.
+const LONGEST: &[u8] = b"longest lists";
 
 fn state_of(family: &str) -> &str {
     family.strip_prefix(FAMILY_OF).unwrap_or(family)
@@ -84,7 +92,7 @@ impl Database {
             ColumnFamilyDescriptor::new(family, options)
         });
         let db = DB::open_cf_descriptors(&options, directory.path().join(subdirectory), described)?;
-        Ok(Database::of(db, directory, settings, families))
+        Database::of(db, directory, settings, families)
     }
 
     /// Opens the database in a subdirectory of `directory` with these of its column families, only to read it: nothing is
@@ -102,10 +110,15 @@ impl Database {
         let described = families.iter().map(|family| ColumnFamilyDescriptor::new(family, options.clone()));
         let path = directory.path().join(subdirectory);
         let db = DB::open_cf_descriptors_read_only(&options, path, described, false)?;
-        Ok(Database::of(db, directory, settings, families))
+        Database::of(db, directory, settings, families)
     }
 
-    fn of(db: DB, directory: NativeDir, settings: &RocksDbSettings, families: Vec<String>) -> Database {
+    fn of(
+        db: DB,
+        directory: NativeDir,
+        settings: &RocksDbSettings,
+        families: Vec<String>,
+    ) -> Result<Database, rocksdb::Error> {
         let mut writes = WriteOptions::default();
         // What is not in a checkpoint is lost with the process, and meant to be.
         writes.disable_wal(true);
@@ -114,7 +127,10 @@ impl Database {
             settings.options.column_family.write_buffer_size.unwrap_or(settings.write_buffer_bytes);
         let (max_entry_bytes, window_bytes) = (settings.max_entry_bytes, write_buffer_bytes / 2);
         let window = Window::default();
-        Database { db, writes, max_entry_bytes, share, families, window, window_bytes, directory }
+        // What cannot be read says nothing: it is there to save reads.
+        let longest = db.get(LONGEST)?.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
+        let longest = Mutex::new(longest);
+        Ok(Database { db, writes, max_entry_bytes, share, families, window, window_bytes, longest, directory })
     }
 
     pub(super) fn rocksdb(&self) -> &DB {
@@ -199,6 +215,46 @@ impl Database {
         self.before_write(key, list);
         let merged = self.db.merge_cf_opt(self.family(state)?, key, list, &self.writes);
         merged.and_then(|()| self.wrote(key.len() + list.len())).map_err(|e| database_error(state, &e))
+    }
+
+    /// So long may a key or a value be, in bytes.
+    pub(super) fn max_entry_bytes(&self) -> u64 {
+        self.max_entry_bytes
+    }
+
+    fn longest(&self) -> MutexGuard<'_, Longest> {
+        self.longest.lock().expect("the longest lists: a holder panicked")
+    }
+
+    /// No list of the state is longer, in bytes, as far as was noted.
+    pub(super) fn longest_list(&self, state: &str) -> u64 {
+        self.longest().of(state)
+    }
+
+    /// Notes that a list of the state may have so many bytes, in the database itself, for whoever restores it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn note_longest_list(&self, state: &str, bytes: u64) -> Result<(), StateError> {
+        let mut longest = self.longest();
+        if longest.note(state, bytes) { self.write_longest(&longest) } else { Ok(()) }
+    }
+
+    /// Takes over what another database says of its lists, which come into this one.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn note_longest_lists_of(&self, other: &Database) -> Result<(), StateError> {
+        let (mut longest, other) = (self.longest(), other.longest().clone());
+        let before = longest.clone();
+        longest.merge(&other);
+        if *longest == before { Ok(()) } else { self.write_longest(&longest) }
+    }
+
+    fn write_longest(&self, longest: &Longest) -> Result<(), StateError> {
+        let bytes = encode("", "description", longest, Vec::new())?;
+        self.before_write(LONGEST, &bytes);
+        self.db.put_opt(LONGEST, bytes, &self.writes).map_err(|e| database_error("", &e))
     }
 
     /// # Errors

@@ -10,6 +10,7 @@ mod declared;
 mod expiry;
 mod grow;
 mod layout;
+mod list_lengths;
 mod native;
 mod open;
 mod options;
@@ -25,6 +26,8 @@ pub use restore::part_of_database;
 pub use slot_memory::SlotMemory;
 pub(super) use store::RocksStore;
 
+#[cfg(test)]
+mod copies_tests;
 #[cfg(test)]
 mod expiry_tests;
 #[cfg(test)]

@@ -156,11 +156,13 @@ fn fill(
     let name = &state.header.name;
     let family = database.family(name)?;
     let mut batch = WriteBatch::default();
+    let mut longest = 0;
     for (group, section) in &restored.sections {
         let mut failure = None;
         let read = section.for_each(|entry| {
             let mut put = |key: &[u8], value: &[u8]| {
                 database.check_size(name, key, value)?;
+                longest = longest.max(value.len() as u64);
                 batch.put_cf(family, key, value);
                 if batch.size_in_bytes() > BATCH_BYTES {
                     database.write(name, std::mem::take(&mut batch))?;
@@ -211,6 +213,9 @@ fn fill(
             (None, Err(error)) => return Err(OpenFailure::Data(error.to_string())),
             (None, Ok(())) => {}
         }
+    }
+    if state.header.kind == StateKind::List {
+        database.note_longest_list(name, longest)?;
     }
     Ok(database.write(name, batch)?)
 }

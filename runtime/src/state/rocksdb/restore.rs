@@ -87,6 +87,7 @@ pub(super) fn restore_native(
         keys_renamed |= of_other.header.key_type != header.key_type;
         merge_contents(&mut before, of_other)?;
         copy(&other, &database, header)?;
+        database.note_longest_lists_of(&other)?;
     }
     Ok(Restoring { database, before, adopted: None, keys_renamed })
 }

@@ -276,6 +276,7 @@ impl RocksStore {
         self.settle()?;
         self.report_metrics()?;
         let Opened { database, backend, increments, .. } = self.opened()?;
+        self.tables.iter().try_for_each(|table| table.before_native_checkpoint(database))?;
         let subdirectory = format!("chk-{checkpoint}");
         let begun = NativeCheckpoint::begin(database, subdirectory.clone()).map_err(|e| database_error("", &e))?;
         let flushed = begun.clone();

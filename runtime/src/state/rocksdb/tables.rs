@@ -10,6 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     database::Database,
     layout::{map_entry, put_count, put_tail},
+    list_lengths::{ListLength, ListLengths},
 };
 use crate::state::{
     error::{StateError, StateProblem},
@@ -22,6 +23,12 @@ type Result<T> = std::result::Result<T, StateError>;
 pub(super) trait RocksTable: Any {
     /// The key is done: writes back what was changed in place, and forgets the rest.
     fn settle(&mut self, database: &Database, key: &[u8]) -> Result<()>;
+
+    /// A native checkpoint is going to be made: writes down what whoever restores it must know besides.
+    fn before_native_checkpoint(&self, _database: &Database) -> Result<()> {
+        Ok(())
+    }
+
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
@@ -164,11 +171,13 @@ impl<N: StateNamespace, V: StateValue> RocksTable for ValueTable<N, V> {
 pub(in crate::state) struct ListTable<N, V> {
     state: String,
     entries: Entries<N, Vec<V>>,
+    /// None until something is written.
+    lengths: Option<ListLengths>,
 }
 
 impl<N: StateNamespace, V: StateValue> ListTable<N, V> {
     pub(in crate::state) fn new(state: &str) -> Self {
-        ListTable { state: state.to_string(), entries: FrozenVec::new() }
+        ListTable { state: state.to_string(), entries: FrozenVec::new(), lengths: None }
     }
 
     pub(in crate::state) fn get(&self, database: &Database, key: &[u8], namespace: &N) -> Result<&[V]> {
@@ -185,7 +194,17 @@ impl<N: StateNamespace, V: StateValue> ListTable<N, V> {
         let mut list = Vec::new();
         put_count(1, &mut list);
         let list = encode(&self.state, "element", &value, list)?;
-        database.append(&self.state, &in_namespace(&self.state, key, namespace)?, &list)?;
+        let at = in_namespace(&self.state, key, namespace)?;
+        let state = &self.state;
+        let read = || {
+            let found = database.get(state, &at, |list| Ok(ListLength::of(list)))?;
+            Ok::<_, StateError>(found.unwrap_or_default())
+        };
+        let limit = database.max_entry_bytes();
+        if let Err(bytes) = lengths(&mut self.lengths, state, database).append(&at, &list, read)? {
+            return Err(StateError::new(state, StateProblem::TooLarge { what: "list", bytes, limit }));
+        }
+        database.append(state, &at, &list)?;
         if let Some(found) = find_mut(&mut self.entries, namespace) {
             found.push(value);
         }
@@ -201,11 +220,12 @@ impl<N: StateNamespace, V: StateValue> ListTable<N, V> {
         values: Vec<V>,
     ) -> Result<()> {
         let at = in_namespace(&self.state, key, namespace)?;
-        if values.is_empty() {
-            database.delete(&self.state, &at)?;
-        } else {
-            database.put(&self.state, &at, &encode(&self.state, "list", &values, Vec::new())?)?;
+        let list = (!values.is_empty()).then(|| encode(&self.state, "list", &values, Vec::new())).transpose()?;
+        match &list {
+            None => database.delete(&self.state, &at)?,
+            Some(list) => database.put(&self.state, &at, list)?,
         }
+        lengths(&mut self.lengths, &self.state, database).replaced(&at, list.as_deref());
         match find_mut(&mut self.entries, namespace) {
             Some(found) => *found = values,
             None => self.entries.push(Box::new(Entry { namespace: namespace.clone(), content: values })),
@@ -214,10 +234,19 @@ impl<N: StateNamespace, V: StateValue> ListTable<N, V> {
     }
 }
 
+fn lengths<'a>(of: &'a mut Option<ListLengths>, state: &str, database: &Database) -> &'a mut ListLengths {
+    of.get_or_insert_with(|| ListLengths::new(database.max_entry_bytes(), database.longest_list(state)))
+}
+
 impl<N: StateNamespace, V: StateValue> RocksTable for ListTable<N, V> {
     fn settle(&mut self, _database: &Database, _key: &[u8]) -> Result<()> {
         self.entries.as_mut().clear();
         Ok(())
+    }
+
+    fn before_native_checkpoint(&self, database: &Database) -> Result<()> {
+        let longest = self.lengths.as_ref().map_or(0, ListLengths::longest);
+        database.note_longest_list(&self.state, longest)
     }
 
     as_any!();

@@ -11,8 +11,8 @@ use crate::{
     dataflow::chain::{NativeSnapshot, NativeStage, RestoredNative, Scratch},
     ids::{BackendId, CheckpointId, KeyGroupRange, OperatorUid},
     state::{
-        BackendKind, BackendSettings, KeyedBackend, MapState, PartReader, RocksDbSettings, StateKey, StateProblem,
-        UserError, key_group_of, key_group_range,
+        BackendKind, BackendSettings, KeyedBackend, MapState, PartReader, RocksDbSettings, StateError, StateKey,
+        StateProblem, UserError, key_group_of, key_group_range,
         rocksdb_options::host::DatabaseHost,
         tests::{
             Change, MAX_PARALLELISM, Model, Operator, Parts, all_groups, apply_all, assert_is, changes, encode, groups,
@@ -106,6 +106,97 @@ fn what_is_too_large_is_refused_when_it_is_written() {
     let error = operator.value.update(&mut ctx, 1).unwrap_err();
     assert!(matches!(error.problem(), StateProblem::TooLarge { what: "key", bytes: 102, limit: 100 }), "{error}");
     assert_eq!(error.state(), "value");
+}
+
+/// An element of five bytes.
+const ELEMENT: i32 = i32::MIN;
+
+fn push(operator: &mut Operator, key: &str, value: i32) -> Result<(), StateError> {
+    let key = key.to_string();
+    let mut ctx = operator.backend.context(&key).unwrap().unwrap();
+    operator.list.push(&mut ctx, value)
+}
+
+fn elements(operator: &mut Operator, key: &str) -> usize {
+    let key = key.to_string();
+    let ctx = operator.backend.context(&key).unwrap().unwrap();
+    operator.list.get(&ctx).unwrap().len()
+}
+
+fn limited(settings: &BackendSettings, max_entry_bytes: u64) -> BackendSettings {
+    BackendSettings { rocksdb: RocksDbSettings { max_entry_bytes, ..settings.rocksdb.clone() }, ..settings.clone() }
+}
+
+/// R101: the append that would take a list past the limit is the one that fails (in Flink the next read does), to the byte, and says
+/// so; what is there is read as before, shorter elements still fit, and other lists do not notice. So it is after a restore.
+#[test]
+fn the_append_that_makes_a_list_too_long_is_refused() {
+    let settings = limited(&rocksdb(), 64 << 10);
+    let mut operator = Operator::open_in(&settings, &Parts::new(), all_groups()).unwrap();
+    // Two bytes of count.
+    let most = ((64 << 10) - 2) / 5;
+    for _ in 0..most {
+        push(&mut operator, "a", ELEMENT).unwrap();
+        push(&mut operator, "b", 1).unwrap();
+    }
+    let refused = |operator: &mut Operator| {
+        let error = push(operator, "a", ELEMENT).unwrap_err();
+        assert_eq!(error.to_string(), "state \"list\": a list of 65537 bytes, the limit is 65536 bytes");
+        assert_eq!((elements(operator, "a"), elements(operator, "b")), (most, most));
+    };
+    refused(&mut operator);
+    refused(&mut operator);
+    let parts = operator.snapshot();
+    let mut restored = Operator::open_in(&settings, &parts, all_groups()).unwrap();
+    refused(&mut restored);
+    for operator in [&mut operator, &mut restored] {
+        push(operator, "b", ELEMENT).unwrap();
+        push(operator, "a", 1).unwrap();
+        assert_eq!((elements(operator, "a"), elements(operator, "b")), (most + 1, most + 1));
+        operator.apply(&"a".to_string(), &Change::SetList(Vec::new()));
+        push(operator, "a", ELEMENT).unwrap();
+        assert_eq!(elements(operator, "a"), 1);
+    }
+}
+
+/// R101: how long the longest list is travels with a native checkpoint: whoever restores it, at another parallelism too, refuses what is
+/// too long at once.
+#[test]
+fn a_restored_database_knows_how_long_its_lists_are() {
+    let many = vec![ELEMENT; 2 << 20];
+    let bytes = postcard::to_allocvec(&many).unwrap().len() as u64;
+    let settings = limited(&incremental(), bytes);
+    let halves = [0, 1].map(|half| key_group_range(half, 2, MAX_PARALLELISM));
+    let mut checkpoints = Vec::new();
+    let mut keys = Vec::new();
+    for (range, is_long) in halves.into_iter().zip([false, true]) {
+        let mut operator = Operator::open_in(&settings, &Parts::new(), range).unwrap();
+        let of_range = |key: &String| range.contains(key_group_of(key.java_hash(), MAX_PARALLELISM));
+        let key = (0..).map(|n: u32| format!("k{n}")).find(of_range).unwrap();
+        operator.apply(&key, &Change::SetList(if is_long { many.clone() } else { vec![ELEMENT] }));
+        if is_long {
+            // From a full snapshot, too.
+            let parts = operator.snapshot();
+            let mut restored = Operator::open_in(&settings, &parts, range).unwrap();
+            push(&mut restored, &key, ELEMENT).unwrap_err();
+            keys.push(key);
+        }
+        checkpoints.push(take(barrier(&mut operator, 1)));
+    }
+    let restore = |from: &[(KeyGroupRange, Files)], range| {
+        let scratch = Scratch { unclipped: false, ..brought_back(from) };
+        let mut operator = Operator::open_from(&settings, &Parts::new(), range, Some(scratch)).unwrap();
+        let [key] = &keys[..] else { panic!("one has a long list") };
+        let error = push(&mut operator, key, ELEMENT).unwrap_err();
+        assert!(matches!(error.problem(), StateProblem::TooLarge { what: "list", .. }), "{error}");
+        operator
+    };
+    let mut same = restore(&checkpoints[1..], halves[1]);
+    // And from there on.
+    let again = take(barrier(&mut same, 2));
+    restore(&[again], halves[1]);
+    // The first of them becomes the database, and has only short ones itself.
+    restore(&checkpoints, all_groups());
 }
 
 /// As user code does it: some states, in a backend of the given kind.
