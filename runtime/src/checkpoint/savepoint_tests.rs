@@ -21,7 +21,7 @@ use crate::{
     },
     layout::{Layout, SavepointDirectory},
     platform::ObjectName,
-    recovery::import::{ImportError, Others, SavepointRestore, import},
+    recovery::import::{self, ImportError, Others, SavepointRestore},
 };
 
 const OLD: JobId = JobId(0xabcd_ef00_0000_0000_0000_0000_0000_0007);
@@ -108,8 +108,9 @@ fn from(path: &str) -> SavepointRestore {
 async fn begin(p: &Primary, job: &Job, from: &SavepointRestore) -> Result<HeadLog, ImportError> {
     let head = HeadLog::open(p.clone(), Layout { job: job.id }).await.unwrap();
     let others = Others::look(p, job.id).await?;
+    let checked = import::check(p, job, from, &others).await?;
     head.claim_above(others.leader, &Default::default()).await.unwrap();
-    import(p, &head, job, from, &others).await.map(|()| head)
+    import::record(p, &head, job, checked).await.map(|()| head)
 }
 
 /// R44, R47, R48: the directory's name, below the target; the metadata's name in it.
@@ -269,9 +270,26 @@ fn a_job_that_begins_with_a_savepoint_meets_nobody() {
         // Those before were never this job's to void.
         assert_eq!(state.voidable(CheckpointId(43), state.newest), [CheckpointId(41), CheckpointId(42)]);
         let entries = state.next_sequence;
-        let again = from("savepoints/no-such-thing");
-        import(&p, &head, &job, &again, &Others::default()).await.unwrap();
+        let again = import::check(&p, &job, &from(&path), &Others::default()).await.unwrap();
+        import::record(&p, &head, &job, again).await.unwrap();
         assert_eq!(head.state().next_sequence, entries, "a job that has begun does not begin anew");
+    });
+}
+
+/// R65: a job that is refused has not begun: it leaves nothing that would keep another from beginning, nor does a probe that stayed behind.
+#[test]
+fn a_job_that_is_refused_is_in_nobodys_way() {
+    let world = World::default();
+    let p = primary(&world);
+    world.run(async {
+        let name = write(&world, &p).await;
+        let refused = begin(&p, &job(OLD, "another"), &from(name.as_str())).await.map(|_| ());
+        assert!(matches!(&refused, Err(ImportError::Refused(reason)) if reason.contains("count")), "{refused:?}");
+        world.put_object(&object(&format!("ha/{OLD}/probe-0123")), "weir probe");
+        let others = Others::look(&p, NEW).await.unwrap();
+        assert_eq!((others.running, others.leader), (None, LeaderEpoch(0)));
+        begin(&p, &job(NEW, "count"), &from(name.as_str())).await.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(Others::look(&p, OLD).await.unwrap().running, Some(NEW));
     });
 }
 

@@ -20,9 +20,10 @@ use crate::{
         savepoint::{self, SavepointError},
     },
     graph::Job,
-    ids::{CheckpointId, JobId, LeaderEpoch},
+    ids::{CheckpointId, JobId, LeaderEpoch, OperatorUid},
     journal::Event,
     layout::Layout,
+    platform::ObjectName,
 };
 
 /// What a job is to begin with.
@@ -56,20 +57,27 @@ impl From<SavepointError> for ImportError {
     }
 }
 
-/// Records that the job begins with a savepoint, once: what the job has decided since counts more (a new leader goes on from there).
+/// A savepoint that a job may begin with.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    metadata: ObjectName,
+    checkpoint: CheckpointId,
+    granted: CheckpointId,
+    left_behind: Vec<OperatorUid>,
+    allow_non_restored_state: bool,
+}
+
+/// Whether the job may begin with the savepoint. Nothing is recorded: a job that is refused has not begun, and is in nobody's way, so this
+/// comes before the claim of its first leader.
 ///
 /// # Errors
 /// [`ImportError`].
-pub async fn import(
+pub async fn check(
     primary: &Primary,
-    head: &HeadLog,
     job: &Job,
     from: &SavepointRestore,
     others: &Others,
-) -> Result<(), ImportError> {
-    if !head.state().is_fresh() {
-        return Ok(());
-    }
+) -> Result<Checked, ImportError> {
     if let Some(running) = others.running {
         return Err(ImportError::Refused(format!(
             "job {running}, whose output is in the same storage, has not ended: stop it first (weir stop), or give this job an \
@@ -81,15 +89,30 @@ pub async fn import(
     let refused = |reason: String| ImportError::Refused(reason);
     assign_as_allowed(&metadata, &job.graph, from.allow_non_restored_state).map_err(|e| refused(e.to_string()))?;
     let checkpoint = metadata.checkpoint;
-    let granted = others.granted.max(checkpoint);
+    Ok(Checked {
+        metadata: object,
+        checkpoint,
+        granted: others.granted.max(checkpoint),
+        left_behind: left_behind(&metadata, &job.graph).map_err(|e| refused(e.to_string()))?,
+        allow_non_restored_state: from.allow_non_restored_state,
+    })
+}
+
+/// Records that the job begins with a savepoint, once: what the job has decided since counts more (a new leader goes on from there).
+///
+/// # Errors
+/// [`ImportError`].
+pub async fn record(primary: &Primary, head: &HeadLog, job: &Job, checked: Checked) -> Result<(), ImportError> {
+    if !head.state().is_fresh() {
+        return Ok(());
+    }
+    let Checked { metadata, checkpoint, granted, left_behind, allow_non_restored_state } = checked;
     let journal = &primary.platform().journal;
-    for operator in left_behind(&metadata, &job.graph).map_err(|e| refused(e.to_string()))? {
+    for operator in left_behind {
         journal.emit(Event::StateLeftBehind { operator: operator.0, checkpoint });
     }
-    let name = object.to_string();
-    journal.emit(Event::StateImported { job: job.name.clone(), checkpoint, metadata: name });
-    let allow_non_restored_state = from.allow_non_restored_state;
-    head.append(HeadEntry::Imported { checkpoint, metadata: object, granted, allow_non_restored_state }).await?;
+    journal.emit(Event::StateImported { job: job.name.clone(), checkpoint, metadata: metadata.to_string() });
+    head.append(HeadEntry::Imported { checkpoint, metadata, granted, allow_non_restored_state }).await?;
     Ok(())
 }
 
@@ -129,7 +152,9 @@ impl Others {
             let state = head.state();
             others.granted = others.granted.max(state.granted);
             others.leader = others.leader.max(state.leader);
-            others.running = others.running.or(state.end.is_none().then_some(job));
+            // Without a leader there is no job, only what a probe has left behind.
+            let runs = state.end.is_none() && state.leader > LeaderEpoch(0);
+            others.running = others.running.or(runs.then_some(job));
         }
         Ok(others)
     }

@@ -26,7 +26,7 @@ use crate::{
     journal::Event,
     layout::Layout,
     platform::{Address, Connection, ObjectName, Platform, StoreError},
-    recovery::import::{ImportError, Others, SavepointRestore, import},
+    recovery::import::{self, ImportError, Others, SavepointRestore},
     sabotage::SabotageSet,
 };
 
@@ -157,13 +157,17 @@ async fn claim(
     let layout = Layout { job: job.id };
     probe(primary, layout).await?;
     let head = HeadLog::open(primary.clone(), layout).await?;
-    let others = match from {
-        Some(_) if head.state().is_fresh() => Others::look(primary, job.id).await?,
-        _ => Others::default(),
+    let (others, checked) = match from {
+        Some(from) if head.state().is_fresh() => {
+            let others = Others::look(primary, job.id).await?;
+            let checked = import::check(primary, job, from, &others).await?;
+            (others, Some(checked))
+        }
+        _ => (Others::default(), None),
     };
     let epoch = head.claim_above(others.leader, sabotage).await?;
-    if let Some(from) = from {
-        import(primary, &head, job, from, &others).await?;
+    if let Some(checked) = checked {
+        import::record(primary, &head, job, checked).await?;
     }
     Ok((head, epoch))
 }
