@@ -9,5 +9,7 @@ pub mod cluster;
 pub mod contracts;
 pub mod defects;
 pub mod kept;
+pub mod objects;
 pub mod processes;
+pub mod real_cluster;
 pub mod tales;

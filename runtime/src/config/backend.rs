@@ -136,13 +136,7 @@ pub fn resolve(
         });
     }
     if kind == BackendKind::RocksDb && !cfg!(feature = "rocksdb") {
-        return Err(Wrong {
-            key: BACKEND,
-            value: Some("rocksdb".to_string()),
-            accepted: "jobmanager, filesystem, hashmap; this program was built without RocksDB, which the feature rocksdb of the \
-                       crate runtime brings in"
-                .to_string(),
-        });
+        return Err(without_rocksdb());
     }
     let directory = match code.and_then(|backend| backend.directory.as_deref()) {
         None => config.checkpoint_directory.clone(),
@@ -214,6 +208,17 @@ pub fn resolve(
     };
     let local_recovery = local_recovery(config, kind, &mut notices);
     Ok(ResolvedState { backend, local_recovery, directory, notices })
+}
+
+/// What a program says in which there is no RocksDB, when it is asked for.
+pub(super) fn without_rocksdb() -> Wrong {
+    Wrong {
+        key: BACKEND,
+        value: Some("rocksdb".to_string()),
+        accepted: "jobmanager, filesystem, hashmap; this program was built without RocksDB: build it with the feature `rocksdb` of \
+                   the crate runtime (on by default; with --no-default-features, add --features rocksdb)"
+            .to_string(),
+    }
 }
 
 /// The backend of a factory that the configuration names; None: it names none, or one that is built in.

@@ -42,6 +42,8 @@ pub struct KeyedBackend<K> {
     pub(super) parts_per_snapshot: u32,
     pub(super) store: Store<K>,
     pub(super) declared: Vec<StateHeader>,
+    /// The snapshot has state of this operator.
+    pub(super) is_restored: bool,
     /// Read from the snapshot and not declared yet.
     pub(super) restored: BTreeMap<String, Restored>,
     pub(super) time: KeyedTime<K>,
@@ -72,6 +74,7 @@ impl<K: StateKey> KeyedBackend<K> {
         scratch: Option<Scratch>,
         settings: &BackendSettings,
     ) -> Result<KeyedBackend<K>, UserError> {
+        let is_restored = !parts.is_empty() || scratch.as_ref().is_some_and(|scratch| !scratch.restored.is_empty());
         let description = PartHeader::of::<K>(&operator, max_parallelism, range);
         let restored = read_parts(&description, parts)?;
         let store = match settings.kind {
@@ -87,6 +90,7 @@ impl<K: StateKey> KeyedBackend<K> {
             parts_per_snapshot: settings.parts_per_snapshot.max(1),
             store,
             declared: Vec::new(),
+            is_restored,
             restored,
             time: KeyedTime::new(settings),
             upgrades: Vec::new(),

@@ -100,6 +100,12 @@ pub struct OpenContext<'a, K> {
 }
 
 impl<K: StateKey> OpenContext<'_, K> {
+    /// Whether the operator begins with keyed state of a snapshot. An operator that is new in its job, and one whose state was left behind,
+    /// begins without (Flink `FunctionInitializationContext.isRestored`).
+    pub fn is_restored(&self) -> bool {
+        self.backend.is_restored
+    }
+
     /// One value per key. Its type may grow between two versions of the job: fields at the end of a struct, each an option, and
     /// variants at the end of an enum.
     ///

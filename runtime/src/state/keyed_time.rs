@@ -133,6 +133,12 @@ impl<K: StateKey> KeyedBackend<K> {
         self.time.queues.iter().map(|queue| queue.count()).sum()
     }
 
+    /// Bytes of the timers that are in memory: of all if they are on the heap, of a bounded number in each key group if they are in the
+    /// database. Without what it costs to find them, which is about as much again. Counted by looking at each.
+    pub fn timer_bytes_in_memory(&self) -> u64 {
+        self.time.queues.iter().map(|queue| queue.bytes_in_memory()).sum()
+    }
+
     /// Takes out the first timer of a service, if its time has come.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ pub struct OperatorBackend {
     operator: OperatorUid,
     pub(super) place: SubtaskPlace,
     states: Vec<Box<dyn AnyState>>,
+    /// The snapshot has state of this operator.
+    pub(super) is_restored: bool,
     /// This subtask's share of what the snapshot has, as far as it is not declared yet.
     restored: BTreeMap<String, Restored>,
     /// By state: elements of an older structure that were encoded anew.
@@ -53,6 +55,7 @@ impl OperatorBackend {
         place: SubtaskPlace,
         parts: &[(u32, Bytes)],
     ) -> Result<OperatorBackend, UserError> {
+        let is_restored = !parts.is_empty();
         let mut read = Vec::with_capacity(parts.len());
         for (from, bytes) in parts {
             let of_part = |problem: String| UserError::new(format!("operator state of subtask {from}: {problem}"));
@@ -71,7 +74,7 @@ impl OperatorBackend {
             let parts: Vec<OperatorPart> = read.extract_if(.., |part| part.header.union == union).collect();
             take_share(parts, union, place, &mut restored)?;
         }
-        Ok(OperatorBackend { operator, place, states: Vec::new(), restored, upgrades: Vec::new() })
+        Ok(OperatorBackend { operator, place, states: Vec::new(), is_restored, restored, upgrades: Vec::new() })
     }
 
     pub fn open_context(&mut self) -> OperatorOpenContext<'_> {

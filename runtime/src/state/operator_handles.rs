@@ -21,6 +21,12 @@ pub struct OperatorOpenContext<'a> {
 }
 
 impl OperatorOpenContext<'_> {
+    /// Whether the operator begins with such state of a snapshot. One that is new in its job, and one whose state was left behind, begins
+    /// without (Flink `FunctionInitializationContext.isRestored`).
+    pub fn is_restored(&self) -> bool {
+        self.backend.is_restored
+    }
+
     /// A list of which each subtask of a restored operator gets a share.
     ///
     /// # Errors

@@ -64,6 +64,9 @@ pub(super) trait TimerRows {
     /// If they cannot be counted.
     fn count(&self) -> Result<u64, StateError>;
 
+    /// Bytes of the rows that are in memory, without what it costs to find them.
+    fn bytes_in_memory(&self) -> u64;
+
     /// The database is open, if there is one.
     ///
     /// # Errors
@@ -92,6 +95,10 @@ impl Heads {
     pub(super) fn first(&self) -> Option<(i64, usize)> {
         self.0.first().copied()
     }
+}
+
+pub(super) fn bytes_of(rows: &BTreeSet<Row>) -> u64 {
+    rows.iter().map(|row| row.len() as u64).sum()
 }
 
 pub(super) fn first_timestamp(rows: &BTreeSet<Row>) -> Option<i64> {
@@ -196,6 +203,10 @@ impl TimerRows for HeapRows {
 
     fn count(&self) -> Result<u64, StateError> {
         Ok(self.groups.iter().map(|group| group.read().len() as u64).sum())
+    }
+
+    fn bytes_in_memory(&self) -> u64 {
+        self.groups.iter().map(|group| bytes_of(group.read())).sum()
     }
 
     fn opened(&mut self) -> Result<(), StateError> {

@@ -67,6 +67,8 @@ pub(super) trait AnyTimers<K> {
     /// # Errors
     /// If they cannot be counted.
     fn count(&self) -> Result<u64, StateError>;
+    /// Bytes of the timers that are in memory.
+    fn bytes_in_memory(&self) -> u64;
     /// The database is open, if there is one.
     ///
     /// # Errors
@@ -178,6 +180,10 @@ impl<K: StateKey, N: StateNamespace> AnyTimers<K> for TimerQueue<K, N> {
 
     fn count(&self) -> Result<u64, StateError> {
         self.rows.count()
+    }
+
+    fn bytes_in_memory(&self) -> u64 {
+        self.rows.bytes_in_memory()
     }
 
     fn opened(&mut self) -> Result<(), StateError> {

@@ -13,6 +13,7 @@ mod copies;
 mod count;
 mod local;
 mod network;
+mod options;
 mod recovery;
 mod shrink;
 mod state;
@@ -50,6 +51,8 @@ enum Figure {
     Copies(copies::Options),
     /// Keyed state: operations per second, and what snapshots cost, for each backend.
     State(state::Options),
+    /// RocksDB's predefined options and main keys: what each does to updates, reads, files and checkpoints.
+    Options(options::Options),
     /// Messages per second through the simulated transport, beside bare madsim.
     Network(network::Options),
 }
@@ -73,6 +76,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Figure::Local(options) => local::measure(&options),
         Figure::Copies(options) => copies::measure(&options),
         Figure::State(options) => state::measure(&options),
+        Figure::Options(options) => options::measure(&options),
         Figure::Network(options) => network::measure(&options),
     };
     match measured {

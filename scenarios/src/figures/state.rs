@@ -22,8 +22,8 @@ use runtime::{
 
 use super::{Rounds, usage::load};
 
-const MAX_PARALLELISM: u16 = 128;
-const ALL_GROUPS: KeyGroupRange = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(MAX_PARALLELISM - 1) };
+pub(super) const MAX_PARALLELISM: u16 = 128;
+pub(super) const ALL_GROUPS: KeyGroupRange = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(MAX_PARALLELISM - 1) };
 
 #[derive(Args)]
 pub struct Options {
@@ -36,9 +36,9 @@ pub struct Options {
     /// Keys of the state that snapshots are taken of, one after the other, such as 10000,100000,1000000,10000000.
     #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000", value_parser = clap::value_parser!(u64).range(100..))]
     sizes: Vec<u64>,
-    /// Timers that are registered and fired in a round.
-    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
-    timers: u64,
+    /// Timers that are registered and fired in a round, one number after the other, such as 1000,10000,100000,1000000.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000,1000000", value_parser = clap::value_parser!(u64).range(1..))]
+    timers: Vec<u64>,
     /// What is measured; all of it, if nothing is said.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
@@ -64,11 +64,11 @@ struct Operator {
 }
 
 /// A key is made so that neighbours are far apart.
-fn key(n: u64) -> u64 {
+pub(super) fn key(n: u64) -> u64 {
     n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn scratch() -> Result<Scratch, String> {
+pub(super) fn scratch() -> Result<Scratch, String> {
     let directory = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
     let directory = NativeDir(Arc::new(directory));
     Ok(Scratch { directory, backend: BackendId(1), restored: Vec::new(), unclipped: false })
@@ -138,66 +138,86 @@ fn backends() -> [(&'static str, BackendSettings); 2] {
 
 type Operation = fn(&mut Operator, u64) -> Result<(), String>;
 
-fn operations(options: &Options) -> Result<(), String> {
-    let kinds: [(&str, Operation); 4] = [
-        ("value, read and updated", Operator::count),
-        ("value, read", Operator::read),
-        ("list, appended to", Operator::push),
-        ("map, read and inserted into", Operator::insert),
-    ];
-    println!("state  operations/s, {} keys, {}", options.keys, load());
-    for (name, settings) in backends() {
-        for (what, operation) in kinds {
-            let mut rounds = Rounds::default();
-            for _ in 0..options.rounds {
-                let mut operator = Operator::fresh(&settings)?;
-                for n in 0..options.keys {
-                    operator.count(key(n))?;
-                }
-                let started = Instant::now();
-                for n in 0..options.operations {
-                    operation(&mut operator, key(n.wrapping_mul(7919) % options.keys))?;
-                }
-                operator.backend.settle().map_err(|error| error.to_string())?;
-                rounds.add(options.operations as f64 / started.elapsed().as_secs_f64());
+const KINDS: [(&str, Operation); 4] = [
+    ("value, read and updated", Operator::count),
+    ("value, read", Operator::read),
+    ("list, appended to", Operator::push),
+    ("map, read and inserted into", Operator::insert),
+];
+
+/// Operations per second of one kind, in each backend by turns, so that a busy machine is busy for both.
+fn operations_of(options: &Options, operation: Operation) -> Result<[Rounds; 2], String> {
+    let mut rates = [Rounds::default(), Rounds::default()];
+    for _ in 0..options.rounds {
+        for ((_, settings), rate) in backends().iter().zip(&mut rates) {
+            let mut operator = Operator::fresh(settings)?;
+            for n in 0..options.keys {
+                operator.count(key(n))?;
             }
-            println!("  {name:<8} {what:<28} {rounds}");
+            let started = Instant::now();
+            for n in 0..options.operations {
+                operation(&mut operator, key(n.wrapping_mul(7919) % options.keys))?;
+            }
+            operator.backend.settle().map_err(|error| error.to_string())?;
+            rate.add(options.operations as f64 / started.elapsed().as_secs_f64());
         }
     }
-    Ok(())
+    Ok(rates)
+}
+
+fn operations(options: &Options) -> Result<String, String> {
+    let mut text = format!("state  operations/s, {} keys, {}\n", options.keys, load());
+    for (what, operation) in KINDS {
+        let rates = operations_of(options, operation)?;
+        for ((name, _), rate) in backends().iter().zip(&rates) {
+            text += &format!("  {name:<8} {what:<28} {rate}\n");
+        }
+        let [heap, rocksdb] = rates;
+        text += &format!("  {:<8} {what:<28} rocksdb is {:.1} times slower\n", "", heap.median() / rocksdb.median());
+    }
+    Ok(text)
 }
 
 /// Timers of keys in no order, each for an instant of its own, registered and then fired one by one.
-fn timers(options: &Options) -> Result<(), String> {
-    println!("state  timers/s, {} of them, {}", options.timers, load());
+fn timers_of(settings: &BackendSettings, count: u64, rounds: u32) -> Result<(Rounds, Rounds, u64), String> {
+    let (mut registered, mut fired, mut in_memory) = (Rounds::default(), Rounds::default(), 0);
+    for _ in 0..rounds {
+        let mut operator = Operator::fresh(settings)?;
+        let started = Instant::now();
+        for n in 0..count {
+            let (key, instant) = (key(n), (key(n) >> 2).cast_signed());
+            let ctx = operator.backend.context(&key).map_err(|error| error.to_string())?;
+            let mut ctx = ctx.ok_or("every key group is here")?;
+            operator.timers.register(&mut ctx, instant).map_err(|error| error.to_string())?;
+        }
+        registered.add(count as f64 / started.elapsed().as_secs_f64());
+        in_memory = operator.backend.timer_bytes_in_memory();
+        let started = Instant::now();
+        let mut due = 0;
+        while operator.backend.fire_due(operator.timers, i64::MAX).map_err(|error| error.to_string())? {
+            due += 1;
+        }
+        if due != count {
+            return Err(format!("{due} timers fired, {count} were registered"));
+        }
+        fired.add(count as f64 / started.elapsed().as_secs_f64());
+    }
+    Ok((registered, fired, in_memory))
+}
+
+fn timers(options: &Options) -> Result<String, String> {
+    let mut text = format!("state  timers/s, {}\n", load());
     let in_database =
         BackendSettings { kind: BackendKind::RocksDb, timers: TimersPlace::RocksDb, ..BackendSettings::default() };
-    for (name, settings) in [("heap", BackendSettings::default()), ("rocksdb", in_database)] {
-        let (mut registered, mut fired) = (Rounds::default(), Rounds::default());
-        for _ in 0..options.rounds {
-            let mut operator = Operator::fresh(&settings)?;
-            let started = Instant::now();
-            for n in 0..options.timers {
-                let (key, instant) = (key(n), (key(n) >> 2).cast_signed());
-                let ctx = operator.backend.context(&key).map_err(|error| error.to_string())?;
-                let mut ctx = ctx.ok_or("every key group is here")?;
-                operator.timers.register(&mut ctx, instant).map_err(|error| error.to_string())?;
-            }
-            registered.add(options.timers as f64 / started.elapsed().as_secs_f64());
-            let started = Instant::now();
-            let mut count = 0;
-            while operator.backend.fire_due(operator.timers, i64::MAX).map_err(|error| error.to_string())? {
-                count += 1;
-            }
-            if count != options.timers {
-                return Err(format!("{count} timers fired, {} were registered", options.timers));
-            }
-            fired.add(options.timers as f64 / started.elapsed().as_secs_f64());
+    for &count in &options.timers {
+        for (name, settings) in [("heap", BackendSettings::default()), ("rocksdb", in_database.clone())] {
+            let (registered, fired, in_memory) = timers_of(&settings, count, options.rounds)?;
+            text += &format!("  {count:>9} timers  {name:<8} registered  {registered}\n");
+            text += &format!("  {count:>9} timers  {name:<8} fired       {fired}\n");
+            text += &format!("  {count:>9} timers  {name:<8} in memory   {in_memory} bytes\n");
         }
-        println!("  {name:<8} {:<28} {registered}", "registered");
-        println!("  {name:<8} {:<28} {fired}", "fired");
     }
-    Ok(())
+    Ok(text)
 }
 
 /// What a snapshot cost.
@@ -322,10 +342,10 @@ fn incremental(keys: u64) -> Result<(Cost, Cost), String> {
 pub fn measure(options: &Options) -> Result<(), String> {
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     if wanted(Part::Operations) {
-        operations(options)?;
+        print!("{}", operations(options)?);
     }
     if wanted(Part::Timers) {
-        timers(options)?;
+        print!("{}", timers(options)?);
     }
     if !wanted(Part::Snapshots) {
         return Ok(());
@@ -340,4 +360,46 @@ pub fn measure(options: &Options) -> Result<(), String> {
         show(keys, "rocksdb, 1 % changed", &second);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Options {
+        Options {
+            operations: 400,
+            keys: 100,
+            sizes: vec![100],
+            timers: vec![1_000, 20_000],
+            only: Vec::new(),
+            rounds: 1,
+        }
+    }
+
+    /// R103: one run has every kind of state on both backends, and how much slower RocksDB is.
+    #[test]
+    fn operations_of_both_backends_are_in_one_table() {
+        let text = operations(&small()).expect("measured");
+        for (what, _) in KINDS {
+            let lines = text.lines().filter(|line| line.contains(what));
+            assert_eq!(lines.count(), 3, "{text}");
+        }
+        assert_eq!(text.matches("times slower").count(), KINDS.len(), "{text}");
+    }
+
+    /// R156: timers of each number on the heap and in RocksDB; only on the heap does their memory grow as they do.
+    #[test]
+    fn timers_of_both_places_are_in_one_table() {
+        let text = timers(&small()).expect("measured");
+        let in_memory: Vec<u64> = text
+            .lines()
+            .filter(|line| line.contains("in memory"))
+            .map(|line| line.split_whitespace().rev().nth(1).expect("a number").parse().expect("a number"))
+            .collect();
+        let [heap_few, database_few, heap_many, database_many] = in_memory[..] else { panic!("{text}") };
+        assert_eq!(heap_many, heap_few * 20, "{text}");
+        assert!(database_few <= heap_few && database_many < heap_many, "{text}");
+        assert_eq!(text.lines().count(), 1 + 2 * 2 * 3, "{text}");
+    }
 }

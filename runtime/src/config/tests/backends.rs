@@ -81,6 +81,20 @@ fn a_backend_is_chosen_by_any_of_its_names() {
     );
 }
 
+/// R110: without RocksDB in the program, choosing it is an error that says how to build it in. (That a program so built says this, and has
+/// nothing of the C++ library, is a step of `.ci/run`.)
+#[test]
+fn a_program_without_rocksdb_says_how_to_build_it_in() {
+    let wrong = backend::without_rocksdb();
+    assert_eq!((wrong.key, wrong.value.as_deref()), ("state.backend", Some("rocksdb")));
+    for part in
+        ["jobmanager, filesystem, hashmap;", "built without RocksDB", "the feature `rocksdb`", "--features rocksdb"]
+    {
+        assert!(wrong.accepted.contains(part), "{}", wrong.accepted);
+    }
+    assert_eq!(state("state.backend: rocksdb\n").is_ok(), cfg!(feature = "rocksdb"));
+}
+
 /// R111: own backends plug in by name, and get the configuration.
 #[test]
 fn a_registered_factory_is_chosen_by_its_name() {

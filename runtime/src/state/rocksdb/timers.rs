@@ -23,7 +23,7 @@ use crate::{
     state::{
         error::{StateError, StateProblem},
         format::{SectionWriter, StateHeader},
-        timer_rows::{Heads, Row, TimerRows, first_timestamp, timestamp_of},
+        timer_rows::{Heads, Row, TimerRows, bytes_of, first_timestamp, timestamp_of},
     },
 };
 
@@ -259,6 +259,10 @@ impl TimerRows for DatabaseRows {
             Ok(true)
         })?;
         Ok(count)
+    }
+
+    fn bytes_in_memory(&self) -> u64 {
+        self.groups.iter().map(|group| bytes_of(&group.rows)).sum()
     }
 
     fn opened(&mut self) -> Outcome<()> {

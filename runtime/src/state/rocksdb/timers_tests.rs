@@ -1,5 +1,9 @@
 //! Timers in a database against those on the heap: the same fire, in the same order, whatever they are restored from.
 
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "measures how long the stream would wait")]
+
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 
 use super::tests::{Files, brought_back, incremental, rocksdb, take};
@@ -7,8 +11,8 @@ use crate::{
     dataflow::chain::{ChainSnapshot, NativeStage, Scratch},
     ids::{CheckpointId, KeyGroup, KeyGroupRange, OperatorUid},
     state::{
-        BackendKind, BackendSettings, KeyedBackend, StateKey, StateKind, TimeDomain, Timer, TimerService, TimersPlace,
-        key_group_of, key_group_range,
+        BackendKind, BackendSettings, KeyedBackend, PartReader, StateKey, StateKind, TimeDomain, Timer, TimerService,
+        TimersPlace, key_group_of, key_group_range,
         tests::{Parts, encode, scratch},
     },
 };
@@ -258,4 +262,78 @@ fn a_closed_queue_lets_go_of_the_database() {
     (operator.backend.native_calls(NativeStage::Close).unwrap().run)().unwrap();
     assert_eq!(operator.backend.next_timer(TimeDomain::Event), None);
     assert_eq!(operator.backend.timers().unwrap(), 0);
+}
+
+/// R158: timers on the heap beside RocksDB, with full snapshots and with incremental ones (Flink writes them out while the stream waits): the
+/// stream waits no longer for a million than for a thousand, and for a small part of the time that they take to write.
+#[test]
+fn the_stream_does_not_wait_for_the_timers_of_a_snapshot() {
+    const FEW: i64 = 1_000;
+    const MANY: i64 = 1_000_000;
+    for settings in [rocksdb(), incremental()] {
+        let mut operator = Operator::open(&settings, &Parts::new(), all(), scratch());
+        let mut checkpoint = 0;
+        let mut measure = |operator: &mut Operator, expected: i64| {
+            let mut best = (Duration::MAX, Duration::MAX);
+            for _ in 0..5 {
+                checkpoint += 1;
+                let mut snapshot = ChainSnapshot { checkpoint: CheckpointId(checkpoint), ..ChainSnapshot::default() };
+                let started = Instant::now();
+                operator.backend.add_to(&mut snapshot).unwrap();
+                let sync = started.elapsed();
+                let started = Instant::now();
+                let parts = encode(snapshot.parts);
+                best = (best.0.min(sync), best.1.min(started.elapsed()));
+                snapshot.native.into_iter().for_each(|native| drop(take(native)));
+                let sections = parts.iter().flat_map(|(_, bytes)| PartReader::new(bytes).unwrap().sections);
+                let written: u32 = sections.map(|section| section.entries).sum();
+                assert_eq!(i64::from(written), expected);
+            }
+            best
+        };
+        let register = |operator: &mut Operator, instants: std::ops::Range<i64>| {
+            for instant in instants {
+                let key = u32::try_from(instant % 4_096).unwrap();
+                let mut ctx = operator.backend.context(&key).unwrap().unwrap();
+                operator.service.register_in(&mut ctx, instant, &String::new()).unwrap();
+            }
+        };
+        register(&mut operator, 0..FEW);
+        let few = measure(&mut operator, FEW);
+        register(&mut operator, FEW..MANY);
+        let many = measure(&mut operator, MANY);
+        let what = format!("incremental {}: {few:?} for {FEW}, {many:?} for {MANY}", settings.incremental);
+        println!("{what} (sync, beside the stream)");
+        assert!(many.0 < few.0 * 20 + Duration::from_millis(2), "{what}");
+        assert!(many.0 * 20 < many.1, "{what}");
+    }
+}
+
+/// R156: timers on the heap take memory with each of them; those in the database spill to its files, and a bounded number of each key group is
+/// in memory, however many there are. They fire alike.
+#[test]
+fn timers_in_the_database_do_not_take_memory_with_their_number() {
+    let mut taken = Vec::new();
+    for count in [2_000, 20_000] {
+        let mut bytes = Vec::new();
+        for settings in [rocksdb(), in_database(rocksdb())] {
+            let mut operator = Operator::open(&settings, &Parts::new(), all(), scratch());
+            for n in 0..count {
+                // In no order.
+                let step = Step::Register(n * 7_919 % count, u32::try_from(n % 4_096).unwrap(), String::new());
+                assert_eq!(operator.apply(&[step]), []);
+            }
+            let in_memory = operator.backend.timer_bytes_in_memory();
+            assert_eq!(operator.backend.timers().unwrap(), count as u64);
+            let fired = operator.fire(i64::MAX);
+            assert!(fired.is_sorted_by_key(|(timestamp, ..)| *timestamp) && fired.len() == count as usize);
+            assert_eq!(operator.backend.timer_bytes_in_memory(), 0);
+            bytes.push(in_memory);
+        }
+        taken.push(bytes);
+    }
+    let [few, many] = &taken[..] else { panic!() };
+    assert!(many[0] > few[0] * 9, "on the heap: {taken:?}");
+    // Three of each group, which is what tests keep.
+    assert!(many[1] == few[1] && many[1] < u64::from(GROUPS) * 3 * 16, "in the database: {taken:?}");
 }
