@@ -339,29 +339,6 @@ fn the_job_recovers_when_a_full_disk_has_room_again() {
     tale.first_after(broken, "checkpoints go on", NEAR, completed);
 }
 
-/// The files of tables in databases that are in use.
-fn tables_below(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for database in databases_below(directory) {
-        for entry in walk(&database) {
-            if entry.extension().is_some_and(|extension| extension == "sst") {
-                found.push(entry);
-            }
-        }
-    }
-    found
-}
-
-fn walk(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    // Files come and go.
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() { found.extend(walk(&path)) } else { found.push(path) }
-    }
-    found
-}
-
 /// A job with a database of each operator on one TaskManager, and its processes.
 struct Running {
     scratch: tempfile::TempDir,
@@ -382,10 +359,6 @@ impl Running {
         Running { scratch, job_manager, task_manager }
     }
 
-    fn databases(&self) -> PathBuf {
-        self.scratch.path().join("databases")
-    }
-
     /// To its end: what it has committed is what an undisturbed run commits.
     fn gives_what_it_should(mut self) {
         self.job_manager.ends_well();
@@ -397,34 +370,6 @@ impl Running {
         let lines = |root: &Path| committed_lines(&of_directory(root));
         assert!(lines(&self.scratch.path().join("data")) == lines(&undisturbed), "another output");
     }
-}
-
-/// R148, for real: every table of the running databases rots under them. The next to read one finds it by its checksum: the task fails, the
-/// job restores from its last checkpoint, and the output is exact. Local copies are links to the rotten files, and are refused too.
-#[test]
-fn tables_that_rot_under_a_running_job_are_found() {
-    // What is cached is not read from the disk, and compaction makes it whole again.
-    let uncached = ["state.backend.rocksdb.memory.managed=false", "state.backend.rocksdb.block.cache-size=1kb"];
-    let mut running =
-        Running::start(&["-D", "state.backend.local-recovery=true", "-D", uncached[0], "-D", uncached[1]]);
-    let seen = running.job_manager.wait_for("CheckpointCompleted", 1);
-    running.job_manager.wait_for("CheckpointCompleted", seen);
-    let tables = tables_below(&running.databases());
-    assert!(!tables.is_empty(), "checkpoints flush");
-    for table in &tables {
-        use std::os::unix::fs::FileExt;
-        // It may be compacted away just now.
-        if let Ok(file) = std::fs::OpenOptions::new().write(true).open(table) {
-            file.write_all_at(&[0xff; 32], 0).expect("it can be written");
-        }
-    }
-    let failed = running.job_manager.wait_until("the task fails", |events| {
-        let failed = |line: &&String| line.contains("JobStateChanged") && line.contains("to=\"FAILING\"");
-        events.iter().find(failed).cloned()
-    });
-    assert!(failed.contains("orruption") || failed.contains("background"), "{failed}");
-    running.job_manager.wait_for("RestoreChosen", 1);
-    running.gives_what_it_should();
 }
 
 /// R102, for real: the files of a TaskManager cannot grow any more for a while, as on a full disk: flushes fail, the task fails with what the
@@ -443,11 +388,11 @@ fn a_real_job_recovers_when_there_is_room_again() {
         assert!(set.expect("util-linux is there").success(), "the limit was not set");
     };
     limit("64:unlimited");
-    let failed = running.job_manager.wait_until("the task fails", |events| {
-        let failed = |line: &&String| line.contains("JobStateChanged") && line.contains("to=\"FAILING\"");
-        events.iter().find(failed).cloned()
+    // The first failure that the JobManager hears of may be that of a neighbour, whose connection closed.
+    running.job_manager.wait_until("the task fails and says why", |events| {
+        let failures = events.iter().filter(|line| line.contains("JobStateChanged") && line.contains("to=\"FAILING\""));
+        failures.into_iter().find(|line| line.contains("File too large") || line.contains("background")).cloned()
     });
-    assert!(failed.contains("File too large") || failed.contains("background"), "{failed}");
     // And again, as nothing has changed.
     running.job_manager.wait_for("to=\"FAILING\"", 1);
     limit("unlimited:unlimited");

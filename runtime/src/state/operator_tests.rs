@@ -215,9 +215,10 @@ struct After {
     note: Option<String>,
 }
 
-fn declared<M: StateValue + Ord, V: StateValue>(
-    parts: &Parts,
-) -> Result<(OperatorBackend, OperatorListState<V>, OperatorListState<V>, BroadcastState<M, V>), UserError> {
+/// A backend with its states "split", "union" and "broadcast".
+type Declared<M, V> = (OperatorBackend, OperatorListState<V>, OperatorListState<V>, BroadcastState<M, V>);
+
+fn declared<M: StateValue + Ord, V: StateValue>(parts: &Parts) -> Result<Declared<M, V>, UserError> {
     let mut backend = OperatorBackend::restore(OperatorUid("op".into()), place(0, 1), parts)?;
     let mut ctx = backend.open_context();
     let (split, union) = (ctx.list_state("split")?, ctx.union_list_state("union")?);

@@ -93,8 +93,8 @@ pub fn compare(old: &Shape, new: &Shape, added: Added) -> Result<Change, Differe
         }
         (Shape::Struct(old), Shape::Struct(new)) => {
             let change = most(common("field", old, new, added))?;
-            for (number, gone) in (1..).zip(old).skip(new.len()) {
-                return Err(Difference::new(format!("field {number} `{}` is gone", gone.name)));
+            if let Some(gone) = old.get(new.len()) {
+                return Err(Difference::new(format!("field {} `{}` is gone", new.len() + 1, gone.name)));
             }
             for (number, field) in (1..).zip(new).skip(old.len()) {
                 if !may_be_added(&field.shape, added) {
@@ -110,8 +110,8 @@ pub fn compare(old: &Shape, new: &Shape, added: Added) -> Result<Change, Differe
         }
         (Shape::Enum(old), Shape::Enum(new)) => {
             let change = most(common("variant", old, new, added))?;
-            for (number, gone) in (1..).zip(old).skip(new.len()) {
-                return Err(Difference::new(format!("variant {number} `{}` is gone", gone.name)));
+            if let Some(gone) = old.get(new.len()) {
+                return Err(Difference::new(format!("variant {} `{}` is gone", new.len() + 1, gone.name)));
             }
             Ok(change)
         }

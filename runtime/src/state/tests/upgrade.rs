@@ -50,7 +50,7 @@ pub(in crate::state) struct Around<V> {
 
 impl<V: Version> Version for Around<V> {
     fn made(number: u64) -> Around<V> {
-        let first = (number % 2 == 0).then(|| Box::new(V::made(number)));
+        let first = number.is_multiple_of(2).then(|| Box::new(V::made(number)));
         Around { first, all: vec![(1, V::made(number + 1)), (2, V::made(2))], last: -7 }
     }
 }
