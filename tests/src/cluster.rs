@@ -35,7 +35,7 @@ impl Drop for Process {
 ///
 /// Below the ports that the system gives to connections: between the death of a JobManager and the start of the next nobody can
 /// be given its port by chance, not even a TaskManager that tries to reach it.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);

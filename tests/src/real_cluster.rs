@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::cluster::free_address;
+
 /// In real time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -120,12 +122,11 @@ impl RealCluster {
     /// # Panics
     /// If there is no free port.
     pub fn new(worker: &Path, root: &Path, job: &[&str]) -> RealCluster {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let root = root.display().to_string();
         let (name, settings) = job.split_first().expect("a job has a name");
         let job = [&[*name, "--output", &root, "--events"][..], settings].concat();
         let job = job.into_iter().map(str::to_string).collect();
-        RealCluster { worker: worker.to_path_buf(), address: port.expect("a port").to_string(), job }
+        RealCluster { worker: worker.to_path_buf(), address: free_address(), job }
     }
 
     fn command(&self, kind: &str, own: &[&str]) -> Command {
