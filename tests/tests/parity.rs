@@ -13,13 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use scenarios::{
-    cluster_runner::{Jobs, start_cluster, world_config},
-    plan::Plan,
-    workloads::WorkloadParams,
-};
+use scenarios::plan::Plan;
 use serde::Deserialize;
-use weir_tests::{processes::program, tales::calm};
+use weir_tests::{objects::of_simulated, processes::program, tales::calm};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_weir-test-worker");
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-2013-01.csv");
@@ -157,33 +153,12 @@ fn simulated(rows: usize) -> Results {
     plan.workload.name = "flights".to_string();
     plan.workload.records = rows as u64;
     plan.workload.records_per_second = 1_000;
-    let params = WorkloadParams::of_plan(&plan.workload, plan.seed).expect("a workload");
-    let config = world_config(&plan);
-    let outcome = sim::run(config, move |world| {
-        let job = async move {
-            let workload = params.build().expect("a job");
-            for (path, bytes) in &workload.inputs {
-                world.inputs().put(path, bytes.clone());
-            }
-            let jobs = Jobs::of(&plan, &params, &workload.job).expect("one job");
-            let end = start_cluster(&world, &plan, &jobs);
-            while end.lock().expect("nobody panics with it").is_none() {
-                world.sleep(Duration::from_millis(50)).await;
-            }
-            let store = world.store();
-            let named = |name: &str| {
-                let meta = store.list(name).into_iter().find(|meta| meta.name.as_str() == name).expect("it is there");
-                store.peek(&meta.name).expect("it was listed").to_vec()
-            };
-            let manifests = |output: &str| {
-                let listed = store.list(&format!("output/{output}/_committed/"));
-                listed.iter().map(|meta| store.peek(&meta.name).expect("it was listed").to_vec()).collect()
-            };
-            results_of(manifests, named)
-        };
-        Box::pin(job)
-    });
-    outcome.value.expect("the world ended well")
+    let objects = of_simulated(&plan, |_| ());
+    let manifests = |output: &str| {
+        let prefix = format!("output/{output}/_committed/");
+        objects.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, bytes)| bytes.to_vec()).collect()
+    };
+    results_of(manifests, |name| objects[name].to_vec())
 }
 
 fn sample() -> String {
