@@ -1,5 +1,7 @@
 //! Options of a database, from the settings of the backend.
 
+use std::sync::OnceLock;
+
 use rocksdb::{BlockBasedOptions, Cache, DBCompactionStyle, InfoLogger, LogLevel, MergeOperands, Options};
 
 use super::{layout::join_lists, slot_memory::SlotMemory};
@@ -14,24 +16,25 @@ const BACKGROUND_JOBS: i32 = 2;
 /// A manifest that will not grow.
 const FLEETING_MANIFEST_BYTES: usize = 4 << 10;
 
+/// Memory that a memtable takes at a time, where it will hold little and there are many of them.
+const FLEETING_ARENA_BLOCK_BYTES: usize = 32 << 10;
+
 /// Options of the database and of each of its column families. `slot` is the memory that it shares with others; without it the
 /// column families have caches of their own.
 ///
 /// # Errors
 /// If this RocksDB does not know one of them.
 pub fn options_for(settings: &RocksDbSettings, slot: Option<&SlotMemory>) -> Result<Options, rocksdb::Error> {
-    // What the C interface has no call for. A closing database would write out what nobody reads again; and the name of the
-    // machine does not belong into files.
     let fleeting = settings.host.fleeting;
-    let mut options = Options::default().get_options_from_string(format!(
-        "avoid_flush_during_shutdown=true;db_host_id=weir;allow_fallocate={}",
-        !fleeting
-    ))?;
+    let mut options = base(fleeting)?;
     if fleeting {
         // Without a file of its own, and silent unless it cannot go on.
         options.set_info_logger(InfoLogger::new_stderr_logger(LogLevel::Fatal, None::<&str>));
         options.set_manifest_preallocation_size(FLEETING_MANIFEST_BYTES);
         options.set_skip_stats_update_on_db_open(true);
+        // Otherwise 15 threads are started for each column family of each database that is opened, however few files it has.
+        options.set_max_file_opening_threads(1);
+        options.set_arena_block_size(FLEETING_ARENA_BLOCK_BYTES);
     }
     // Whatever a factory says, as in Flink.
     options.create_if_missing(true);
@@ -47,7 +50,7 @@ pub fn options_for(settings: &RocksDbSettings, slot: Option<&SlotMemory>) -> Res
     database(&settings.options.database, &mut options);
     column_family(&settings.options.column_family, settings.write_buffer_bytes, &mut options);
     match &settings.options.column_family.table {
-        TableFormat::BlockBased(table) => options.set_block_based_table_factory(&blocks(table, slot)),
+        TableFormat::BlockBased(table) => options.set_block_based_table_factory(&blocks(table, slot, fleeting)),
         // Its own defaults are for fixed-length keys in memory; what RocksDB offers for prefixes does not fit here.
         TableFormat::Plain => options.set_plain_table_factory(&rocksdb::PlainTableFactoryOptions {
             user_key_length: 0,
@@ -64,6 +67,20 @@ pub fn options_for(settings: &RocksDbSettings, slot: Option<&SlotMemory>) -> Res
         options.set_write_buffer_manager(slot.write_buffers());
     }
     Ok(options)
+}
+
+/// What the C interface has no call for, and is given as a text. A closing database would write out what nobody reads again; and
+/// the name of the machine does not belong into files. The text is read once: that is dear, and databases are opened often.
+fn base(fleeting: bool) -> Result<Options, rocksdb::Error> {
+    static LASTING: OnceLock<Options> = OnceLock::new();
+    static FLEETING: OnceLock<Options> = OnceLock::new();
+    let known = if fleeting { &FLEETING } else { &LASTING };
+    if let Some(options) = known.get() {
+        return Ok(options.clone());
+    }
+    let text = format!("avoid_flush_during_shutdown=true;db_host_id=weir;allow_fallocate={}", !fleeting);
+    let options = Options::default().get_options_from_string(text)?;
+    Ok(known.get_or_init(|| options).clone())
 }
 
 fn database(said: &DatabaseOptions, options: &mut Options) {
@@ -102,7 +119,7 @@ fn column_family(said: &ColumnFamilyOptions, write_buffer_bytes: u64, options: &
     }
 }
 
-fn blocks(said: &BlockBasedTable, slot: Option<&SlotMemory>) -> BlockBasedOptions {
+fn blocks(said: &BlockBasedTable, slot: Option<&SlotMemory>, fleeting: bool) -> BlockBasedOptions {
     let mut blocks = BlockBasedOptions::default();
     if let Some(bytes) = said.block_size {
         blocks.set_block_size(size(bytes));
@@ -118,11 +135,12 @@ fn blocks(said: &BlockBasedTable, slot: Option<&SlotMemory>) -> BlockBasedOption
             blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
             blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
         }
-        None => {
-            if let Some(bytes) = said.block_cache_size {
-                blocks.set_block_cache(&Cache::new_lru_cache(size(bytes)));
-            }
-        }
+        None => match said.block_cache_size {
+            Some(bytes) => blocks.set_block_cache(&Cache::new_lru_cache(size(bytes))),
+            // The cache that RocksDB would make costs more than reading so little again.
+            None if fleeting => blocks.disable_cache(),
+            None => {}
+        },
     }
     blocks
 }
