@@ -2,13 +2,15 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
-
-use crate::cluster::free_address;
 
 /// In real time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -74,6 +76,7 @@ impl Process {
     ///
     /// # Panics
     /// As [`Process::wait_for`].
+    #[track_caller]
     pub fn wait_until<T>(&mut self, what: &str, found: impl Fn(&[String]) -> Option<T>) -> T {
         let started = Instant::now();
         loop {
@@ -109,6 +112,27 @@ impl Process {
     }
 }
 
+/// An address of this machine that nobody listens on.
+///
+/// Below the ports that the system gives to connections: between the death of a JobManager and the start of the next nobody can
+/// be given its port by chance, not even a TaskManager that tries to reach it.
+fn free_address() -> String {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests run in several processes at a time: each begins somewhere else.
+    let start = std::process::id().wrapping_mul(7_919);
+    for _ in 0..COUNT {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let offset = start.wrapping_add(step) % u32::from(COUNT);
+        let address = format!("127.0.0.1:{}", u32::from(FIRST) + offset);
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no port is free");
+}
+
 /// How the processes of a cluster are started.
 pub struct RealCluster {
     worker: PathBuf,
@@ -127,6 +151,11 @@ impl RealCluster {
         let job = [&[*name, "--output", &root, "--events"][..], settings].concat();
         let job = job.into_iter().map(str::to_string).collect();
         RealCluster { worker: worker.to_path_buf(), address: free_address(), job }
+    }
+
+    /// Where its JobManager listens.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     fn command(&self, kind: &str, own: &[&str]) -> Command {

@@ -8,14 +8,19 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use scenarios::plan::Plan;
 use serde::Deserialize;
-use weir_tests::{objects::of_simulated, processes::program, tales::calm};
+use weir_tests::{
+    objects::{Objects, committed_lines, of_directory, of_simulated},
+    processes::program,
+    real_cluster::{Process, RealCluster},
+    tales::calm,
+};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_weir-test-worker");
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-2013-01.csv");
@@ -64,17 +69,6 @@ fn independent(csv: &str) -> Results {
 }
 
 #[derive(Deserialize)]
-struct Manifest {
-    kind: String,
-    objects: Vec<ManifestObject>,
-}
-
-#[derive(Deserialize)]
-struct ManifestObject {
-    name: String,
-}
-
-#[derive(Deserialize)]
 struct Line {
     key: String,
     sequence: u64,
@@ -84,29 +78,21 @@ struct Line {
 }
 
 /// The final figures of what was committed. Every row of a key must be there once: its lines count from 1 without a gap.
-fn results_of(manifests: impl Fn(&str) -> Vec<Vec<u8>>, object: impl Fn(&str) -> Vec<u8>) -> Results {
+fn results_of(objects: &Objects) -> Results {
     let mut results = Results::new();
+    let mut committed = committed_lines(objects);
     for output in ["carriers", "routes"] {
         let mut lines: BTreeMap<String, BTreeMap<u64, Figures>> = BTreeMap::new();
-        for manifest in manifests(output) {
-            let manifest: Manifest = serde_json::from_slice(&manifest).expect("a manifest");
-            if manifest.kind != "commit" {
-                continue;
-            }
-            for named in manifest.objects {
-                let bytes = object(&named.name);
-                for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                    let line: Line = serde_json::from_slice(line).expect("a line of output");
-                    let figures = Figures {
-                        rows: line.sequence,
-                        delayed: line.count,
-                        cancelled: line.cancelled,
-                        delay_sum: line.delay_sum,
-                    };
-                    let twice = lines.entry(line.key.clone()).or_default().insert(line.sequence, figures);
-                    assert!(twice.is_none(), "{output} {}: sequence {} is there twice", line.key, line.sequence);
-                }
-            }
+        for line in committed.remove(output).unwrap_or_default() {
+            let line: Line = serde_json::from_str(&line).expect("a line of output");
+            let figures = Figures {
+                rows: line.sequence,
+                delayed: line.count,
+                cancelled: line.cancelled,
+                delay_sum: line.delay_sum,
+            };
+            let twice = lines.entry(line.key.clone()).or_default().insert(line.sequence, figures);
+            assert!(twice.is_none(), "{output} {}: sequence {} is there twice", line.key, line.sequence);
         }
         for (key, by_sequence) in lines {
             let whole = by_sequence.keys().copied().eq(1..=by_sequence.len() as u64);
@@ -115,28 +101,20 @@ fn results_of(manifests: impl Fn(&str) -> Vec<Vec<u8>>, object: impl Fn(&str) ->
             results.entry(output).or_default().insert(key, last);
         }
     }
+    assert!(committed.is_empty(), "outputs that the job does not have: {:?}", committed.keys());
     results
 }
 
-/// The manifests of an output: files named by ten digits. A writer that is killed may leave the file beside it (`0000000003#1`)
-/// from which the manifest is linked; that is no manifest, and no reader may take it for one.
-fn manifest_paths(root: &Path, output: &str) -> Vec<PathBuf> {
+/// How many epochs of an output are committed: files named by ten digits.
+fn committed_epochs(root: &Path, output: &str) -> usize {
     let directory = root.join("output").join(output).join("_committed");
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    paths.retain(|path| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.len() == 10 && name.bytes().all(|byte| byte.is_ascii_digit())
-    });
-    paths.sort();
-    paths
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.len() == 10 && name.bytes().all(|byte| byte.is_ascii_digit())).count()
 }
 
 fn real_results(root: &Path) -> Results {
-    let manifests = |output: &str| {
-        manifest_paths(root, output).iter().map(|path| std::fs::read(path).expect("a manifest")).collect()
-    };
-    results_of(manifests, |name| std::fs::read(root.join(name)).expect("a committed object is there"))
+    results_of(&of_directory(root))
 }
 
 fn run_for_real(root: &Path, more: &[&str]) {
@@ -153,12 +131,7 @@ fn simulated(rows: usize) -> Results {
     plan.workload.name = "flights".to_string();
     plan.workload.records = rows as u64;
     plan.workload.records_per_second = 1_000;
-    let objects = of_simulated(&plan, |_| ());
-    let manifests = |output: &str| {
-        let prefix = format!("output/{output}/_committed/");
-        objects.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, bytes)| bytes.to_vec()).collect()
-    };
-    results_of(manifests, |name| objects[name].to_vec())
+    results_of(&of_simulated(&plan, |_| ()))
 }
 
 fn sample() -> String {
@@ -214,7 +187,7 @@ fn killed_and_resumed(resumed_with: &[&str]) {
         .stderr(Stdio::null())
         .spawn()
         .expect("the worker starts");
-    let committed = || manifest_paths(&root, "routes").len();
+    let committed = || committed_epochs(&root, "routes");
     let deadline = Instant::now() + Duration::from_secs(60);
     while committed() < 3 && Instant::now() < deadline {
         assert!(child.try_wait().expect("it can be asked").is_none(), "it ended before it was killed");
@@ -232,59 +205,28 @@ fn killed_and_resumed(resumed_with: &[&str]) {
     assert!(committed() > before);
 }
 
-/// Kills a process that a failed test leaves behind.
-struct Child(std::process::Child);
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A JobManager and three TaskManagers, each a process of its own. One of them is killed when some epochs are committed; its
 /// subtasks move to the slots of the others, and the output is exact.
 #[test]
 fn a_cluster_of_processes_survives_the_loss_of_one() {
     let directory = tempfile::tempdir().expect("a directory");
     let root = directory.path().join("run");
-    let text = root.to_str().expect("the path is text");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-    let address = port.to_string();
-    let job = ["flights", "--output", text, "--records-per-second", "9000", "--quiet"];
-    let process = |arguments: &[&str]| {
-        let mut command = Command::new(WORKER);
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        Child(command.spawn().expect("the worker starts"))
-    };
-    let task_manager = |name: &str| {
-        let own = ["--job-manager", &address, "--name", name, "--slots", "1"];
-        process(&[&["weir", "taskmanager"][..], &job, &own].concat())
-    };
+    let cluster = RealCluster::new(Path::new(WORKER), &root, &["flights", "--records-per-second", "9000"]);
     // They wait for their JobManager.
-    let mut task_managers: Vec<Child> = ["tm-1", "tm-2", "tm-3"].into_iter().map(task_manager).collect();
-    let own = ["--listen", &address, "--checkpoint-interval-ms", "100"];
-    let mut job_manager = process(&[&["weir", "jobmanager"][..], &job, &own].concat());
-    let committed = || manifest_paths(&root, "routes").len();
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut task_managers: Vec<Process> = ["tm-1", "tm-2", "tm-3"].map(|name| cluster.task_manager(name, 1)).into();
+    let mut job_manager = cluster.job_manager(&["--checkpoint-interval-ms", "100"]);
+    let committed = || committed_epochs(&root, "routes");
     let mut wait_for = |epochs: usize| {
-        while committed() < epochs {
-            assert!(Instant::now() < deadline, "only {} epochs committed", committed());
-            assert!(job_manager.0.try_wait().expect("it can be asked").is_none(), "the JobManager has ended");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        job_manager.wait_until("enough epochs are committed", |_| (committed() >= epochs).then_some(()));
     };
     wait_for(3);
     // Two of the three have the job's two slots, so one of any two does.
     for number in 0..2 {
-        drop(task_managers.remove(0));
-        task_managers.push(task_manager(&format!("tm-{}", 4 + number)));
+        task_managers.remove(0).kill();
+        task_managers.push(cluster.task_manager(&format!("tm-{}", 4 + number), 1));
         let before = committed();
         wait_for(before + 2);
     }
-    while job_manager.0.try_wait().expect("it can be asked").is_none() {
-        assert!(Instant::now() < deadline, "the job does not end");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    job_manager.ends_well();
     assert_eq!(real_results(&root), independent(&sample()));
 }

@@ -15,12 +15,12 @@ const WORKER: &str = env!("CARGO_BIN_EXE_weir-test-worker");
 /// More than the failures of a test can last; each reads on until its cluster is killed.
 const RECORDS_PER_SECOND: &str = "150";
 
-fn cluster(directory: &Path, task_managers: u32, slots: u32, parallelism: &str, more: &[&str]) -> Cluster<'static> {
+fn cluster(directory: &Path, task_managers: u32, slots: u32, parallelism: &str, more: &[&str]) -> Cluster {
     // State in files, however small it is: what travels with messages has no local copies.
     let mut job = vec!["flights", "--parallelism", parallelism, "--records-per-second", RECORDS_PER_SECOND];
     job.extend(["-D", "state.backend=filesystem", "-D", "state.storage.fs.memory-threshold=0"]);
     job.extend(more);
-    Cluster::start(Shape {
+    Cluster::start(&Shape {
         program: Path::new(WORKER),
         job: job.into_iter().map(str::to_string).collect(),
         output: directory.join("run"),

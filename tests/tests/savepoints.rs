@@ -7,10 +7,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Output},
 };
 
 use runtime::{
@@ -18,7 +16,10 @@ use runtime::{
     state::BackendKind,
 };
 use scenarios::plan::{FaultKind, FaultSpec, Plan, StoreErrorKind, StoreOperation, Trigger};
-use weir_tests::tales::{Tale, Told, calm, fault, later, tell, when};
+use weir_tests::{
+    real_cluster::{Process, RealCluster},
+    tales::{Tale, Told, calm, fault, later, tell, when},
+};
 
 fn told(faults: Vec<FaultSpec>) -> Tale {
     tell(&Plan { faults, ..calm() })
@@ -171,7 +172,6 @@ fn the_next_version_of_a_job_goes_on_with_grown_types() {
 // ---- processes
 
 const WORKER: &str = env!("CARGO_BIN_EXE_weir-test-worker");
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn weir(arguments: &[&str]) -> Output {
     Command::new(WORKER).arg("weir").args(arguments).output().expect("the worker starts")
@@ -181,63 +181,25 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A JobManager and a TaskManager; killed when it is dropped.
+/// A JobManager and a TaskManager of a job that runs.
 struct Cluster {
-    job_manager: Child,
-    task_manager: Child,
-    address: String,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for child in [&mut self.job_manager, &mut self.task_manager] {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
+    processes: RealCluster,
+    _running: [Process; 2],
 }
 
 impl Cluster {
     fn start(output: &Path, more: &[&str]) -> Cluster {
-        let address = format!("127.0.0.1:{}", free_port());
-        let output = output.display().to_string();
-        let job = [&["flights", "--output", &output, "--parallelism", "2"][..], more].concat();
-        let spawn = |arguments: &[&str], out: Stdio| {
-            let mut command = Command::new(WORKER);
-            command.arg("weir").args(arguments).stdout(Stdio::null()).stderr(out);
-            command.spawn().expect("the worker starts")
-        };
-        let job_manager = [&["jobmanager"][..], &job[..], &["--listen", &address, "--events"][..]].concat();
-        let mut job_manager =
-            spawn(&[&job_manager[..], &["--checkpoint-interval-ms", "3600000"][..]].concat(), Stdio::piped());
-        let task_manager = [
-            &["taskmanager"][..],
-            &job[..],
-            &["--job-manager", &address, "--name", "tm", "--slots", "2", "--quiet"][..],
-        ]
-        .concat();
-        let lines = job_manager.stderr.take().expect("piped");
-        // From here on both are killed, whatever happens.
-        let cluster = Cluster { job_manager, task_manager: spawn(&task_manager, Stdio::null()), address };
-        let mut lines = BufReader::new(lines);
-        let started = Instant::now();
-        let mut heard = String::new();
-        while !heard.contains("ExecutionRunning") {
-            assert!(started.elapsed() < PATIENCE, "it does not run:\n{heard}");
-            assert!(lines.read_line(&mut heard).expect("text") > 0, "the JobManager ended:\n{heard}");
-        }
-        // Whoever writes into a closed pipe dies of it.
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        cluster
+        let job = [&["flights", "--parallelism", "2"][..], more].concat();
+        let processes = RealCluster::new(Path::new(WORKER), output, &job);
+        let mut job_manager = processes.job_manager(&["--checkpoint-interval-ms", "3600000"]);
+        let task_manager = processes.task_manager("tm", 2);
+        job_manager.wait_for(" ExecutionRunning ", 0);
+        Cluster { processes, _running: [job_manager, task_manager] }
     }
 
     fn ask(&self, arguments: &[&str]) -> Output {
         let (command, rest) = arguments.split_first().expect("a command");
-        weir(&[&[*command, "--job-manager", &self.address][..], rest].concat())
+        weir(&[&[*command, "--job-manager", self.processes.address()][..], rest].concat())
     }
 }
 
