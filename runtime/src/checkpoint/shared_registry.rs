@@ -86,11 +86,6 @@ impl SharedRegistry {
         self.retained.get(&checkpoint).into_iter().flat_map(|c| std::iter::once(&c.metadata).chain(&c.objects))
     }
 
-    /// Objects that retained checkpoints refer to, metadata left out.
-    pub fn referenced(&self) -> usize {
-        self.references.len()
-    }
-
     /// A checkpoint is under way. From now on nothing it may refer to goes.
     pub fn triggered(&mut self, checkpoint: CheckpointId) {
         self.pending.entry(checkpoint).or_default();

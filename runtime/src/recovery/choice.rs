@@ -101,21 +101,20 @@ impl fmt::Display for Impossible {
 fn epochs_behind(head: &HeadState, from: Option<CheckpointId>) -> Result<Vec<LedgerEpoch>, String> {
     let mut epochs = Vec::new();
     let mut at = head.newest;
-    while at != from {
-        let Some(id) = at else {
-            return Err("committed output does not descend from it".to_string());
-        };
+    while let Some(id) = at
+        && at > from
+    {
         let Some(epoch) = head.ledger.get(&id) else {
             return Err(format!("epoch {id}, whose output is committed, is not in the ledger any more"));
         };
         if epoch.previous.is_some_and(|previous| previous >= id) {
             return Err(format!("the ledger is damaged: epoch {id} continues from {:?}", epoch.previous));
         }
-        if from.is_some_and(|from| id < from) {
-            return Err("committed output does not descend from it".to_string());
-        }
         epochs.push(epoch.clone());
         at = epoch.previous;
+    }
+    if at != from {
+        return Err("committed output does not descend from it".to_string());
     }
     epochs.reverse();
     Ok(epochs)

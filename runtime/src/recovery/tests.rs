@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{
-    allocations::{StoredAllocation, release, scan, write_slot},
+    allocations::{StoredAllocation, forget_slot, release, scan, write_slot},
     local_manifest::LocalManifest,
     local_store::LocalStateStore,
     snapshot_reading::restore_parts,
@@ -23,6 +23,7 @@ use crate::{
     },
     ids::*,
     journal::{Event, EventKind},
+    layout::LocalLayout,
     platform::{LocalDisk, ObjectName, RelPath},
     state::{BackendKind, BackendSettings},
 };
@@ -346,6 +347,43 @@ fn allocations_are_found_again_and_rubbish_is_named() {
     world.edit_file("aid_00000000000000000000000000000002/slot", |b| b[22] ^= 1);
     let found = world.run(scan(&world)).unwrap();
     assert_eq!((found.allocations.len(), found.rejected.len()), (1, 2));
+}
+
+/// A slot that nothing runs in any more is not offered after a restart, but what lies in it can still be restored from; one that is
+/// given back leaves nothing, whichever directories its copies lie in.
+#[test]
+fn a_forgotten_slot_keeps_its_copies_and_a_released_one_leaves_nothing() {
+    let world = World::default();
+    let roots = LocalLayout::roots(3);
+    let stored = |slot: u32| StoredAllocation {
+        allocation: AllocationId(slot.into()),
+        slot,
+        shared: SharedSlot { group: 0, index: slot, parallelism: 3 },
+        since: AttemptId::default(),
+    };
+    let copies = |allocation: u32| {
+        let directory = LocalLayout::allocation_name(AllocationId(allocation.into()));
+        let there = roots.iter().filter(|root| {
+            let names = world.run(LocalDisk::list(&world, &root.join(&directory))).unwrap();
+            names.contains(&"copy".to_string())
+        });
+        there.count()
+    };
+    world.run(async {
+        for slot in [1, 2] {
+            write_slot(&world, stored(slot)).await.unwrap();
+            for root in &roots {
+                let directory = root.join(&LocalLayout::allocation_name(AllocationId(slot.into())));
+                world.create_new(&directory.join("copy")).await.unwrap();
+            }
+        }
+        forget_slot(&world, AllocationId(1)).await.unwrap();
+        forget_slot(&world, AllocationId(1)).await.expect("it is forgotten already");
+        assert_eq!(scan(&world).await.unwrap().allocations, [stored(2)]);
+    });
+    assert_eq!((copies(1), copies(2)), (roots.len(), roots.len()));
+    world.run(release(&world, &roots, AllocationId(2))).unwrap();
+    assert_eq!((copies(1), copies(2)), (roots.len(), 0));
 }
 
 proptest! {

@@ -290,7 +290,7 @@ impl Cluster {
         let epoch: Vec<_> =
             self.this_execution.iter().copied().filter(|id| Some(*id) > newest && *id <= checkpoint).collect();
         let out = OperatorUid("out".into());
-        assert_eq!(ledger.previous, newest);
+        assert_eq!((ledger.checkpoint, ledger.previous), (checkpoint, newest));
         assert_eq!(ledger.digests[&out].records, epoch.len() as u64 * u64::from(SINKS));
         let runs: Vec<_> = epoch.iter().map(|id| MergeStep::Run(MergeRun { input: id.0 as u32, records: 1 })).collect();
         for subtask in subtasks() {

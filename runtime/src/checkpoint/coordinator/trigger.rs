@@ -23,9 +23,9 @@ impl Coordinator {
         let trigger = trigger.filter(|_| self.running.is_some());
         let trigger = match (trigger, &self.ids) {
             (Some(at), Ids::Enough) => Some(at),
-            (Some(at), Ids::AskAgain(again)) if self.next_id == self.ids_end => Some(at.max(*again)),
-            (Some(at), Ids::Asked | Ids::AskAgain(_)) => (self.next_id < self.ids_end).then_some(at),
-            (None, _) => None,
+            // They are asked for when the last one is used, so there is none to trigger with.
+            (Some(at), Ids::AskAgain(again)) => Some(at.max(*again)),
+            (Some(_), Ids::Asked) | (None, _) => None,
         };
         expiry.into_iter().chain(trigger).min()
     }

@@ -108,6 +108,18 @@ fn a_base_that_is_gone_is_refused() {
     assert!(registry.acknowledged(CheckpointId(4), &snapshot(vec![part("x", alone, 2)])).is_err());
 }
 
+/// A subtask that is asked for an older checkpoint cannot have a newer one to build on, though that one is whole and there.
+#[test]
+fn a_later_checkpoint_is_no_base() {
+    let mut registry = new_registry();
+    registry.triggered(CheckpointId(1));
+    let a = shared(2, 0, "a");
+    let _ = complete(&mut registry, 2, vec![part("a", a.clone(), 2)]);
+    let error = registry.acknowledged(CheckpointId(1), &snapshot(vec![part("a", a.clone(), 2)])).unwrap_err();
+    let expected = format!("part a refers to {a} of checkpoint 2, which is a later one");
+    assert_eq!(error.to_string(), expected);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Trigger,

@@ -101,3 +101,6 @@ impl ExecutionState {
         self.exhausted.insert(subtask) && self.exhausted.is_superset(&self.sources)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,6 +217,19 @@ fn output_must_descend_from_what_is_restored() {
     );
 }
 
+/// The way back leads past a checkpoint: that is why it is of no use, and not what the ledger has forgotten below it.
+#[test]
+fn what_the_way_back_leads_past_is_not_on_it() {
+    let mut head = head(&[1, 2, 3, 4], 4);
+    head.ledger.get_mut(&CheckpointId(4)).unwrap().previous = Some(CheckpointId(2));
+    head.ledger.remove(&CheckpointId(2));
+    let refused = choose(&head, &condemned(&[4, 2]), &ChoiceSettings::default()).unwrap_err();
+    let tried = |position: usize| (refused.tried[position].0, refused.tried[position].1.as_str());
+    assert_eq!(tried(1), (Some(CheckpointId(3)), "committed output does not descend from it"));
+    let forgotten = "epoch 2, whose output is committed, is not in the ledger any more";
+    assert_eq!(tried(3), (Some(CheckpointId(1)), forgotten));
+}
+
 /// What the head log knows to be lost need not be found again.
 #[test]
 fn what_was_condemned_before_is_not_tried_again() {

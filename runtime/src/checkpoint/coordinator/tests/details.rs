@@ -86,6 +86,38 @@ fn a_block_of_ids_that_repeats_used_ones_is_ignored() {
     assert_eq!(cluster.coordinator.first_unused_id(), next);
 }
 
+/// While ids are asked for a tick is of no use. When there are none, it is of use when one may ask again and a checkpoint is due,
+/// whichever comes later.
+#[test]
+fn without_ids_one_waits_until_they_can_be_had() {
+    for (interval, expected) in [(100, 140), (400, 400)] {
+        let mut cluster = Cluster::new(CoordinatorConfig { interval: interval * MS, ..config() }, HeadState::default());
+        cluster.start();
+        assert!(std::mem::take(&mut cluster.ids_wanted));
+        assert_eq!(cluster.coordinator.next_deadline(), None);
+        cluster.now = cluster.now + 40 * MS;
+        cluster.send(Input::IdsUnavailable { reason: "store is down".into() });
+        assert_eq!(cluster.coordinator.next_deadline(), Some(Mono(0) + expected * MS), "every {interval} ms");
+    }
+}
+
+/// That there is no room is said once for each checkpoint that is put off.
+#[test]
+fn a_checkpoint_that_is_put_off_is_mentioned_once() {
+    let mut cluster = running(config());
+    let ticks = |cluster: &mut Cluster, milliseconds: u32| {
+        cluster.now = cluster.now + milliseconds * MS;
+        kinds(&cluster.send(Input::Tick))
+    };
+    cluster.wait(100 * MS);
+    assert_eq!(ticks(&mut cluster, 100), ["CheckpointSkipped"]);
+    assert_eq!(ticks(&mut cluster, 100), Vec::<String>::new());
+    cluster.complete_one();
+    cluster.wait(30 * MS);
+    assert_eq!(cluster.only_open(), CheckpointId(2), "it is made up for");
+    assert_eq!(ticks(&mut cluster, 100), ["CheckpointSkipped"]);
+}
+
 /// A block is used to its last id; the next one is asked for then, and not before.
 #[test]
 fn a_block_of_ids_is_used_to_its_end() {

@@ -193,6 +193,82 @@ fn ids_go_on_above_every_block_ever_granted() {
     assert_eq!(cluster.coordinator.first_unused_id(), CheckpointId(2 * ID_BLOCK + 2));
 }
 
+/// While the last checkpoint is under way, also when it is being made durable, there is no second one, though there would be room.
+#[test]
+fn there_is_one_last_checkpoint_at_a_time() {
+    let mut cluster = running(CoordinatorConfig { max_concurrent: 2, ..config() });
+    cluster.exhausted = true;
+    cluster.send(Input::AllSourcesExhausted);
+    let last = cluster.only_open();
+    cluster.wait(200 * MS);
+    assert_eq!(cluster.only_open(), last);
+    cluster.ack_all(last);
+    cluster.wait(200 * MS);
+    assert_eq!(cluster.only_open(), last);
+    cluster.metadata(true);
+    cluster.append(true);
+    assert_eq!(kinds(&cluster.commit()), ["FinalCompleted"]);
+    cluster.check_nothing_leaks();
+}
+
+/// An answer to what was not asked yet, was answered already, or is of another checkpoint: nothing is completed or ended by it.
+#[test]
+fn an_answer_out_of_turn_changes_nothing() {
+    let mut cluster = running(config());
+    cluster.exhausted = true;
+    cluster.send(Input::AllSourcesExhausted);
+    let last = cluster.only_open();
+    let another = CheckpointId(last.0 + 1);
+    let appended = |checkpoint| Input::HeadAppended { checkpoint, result: Ok(77) };
+    let committed = |checkpoint| Input::SinksCommitted { checkpoint };
+    let ignores = |cluster: &mut Cluster, events: [CoordinatorEvent; 3]| {
+        for event in events {
+            assert_eq!(cluster.send(event.clone()), [], "{event:?}");
+        }
+    };
+    cluster.ack_all(last);
+    ignores(&mut cluster, [appended(last), committed(last), appended(another)]);
+    cluster.metadata(true);
+    ignores(&mut cluster, [committed(last), appended(another), committed(another)]);
+    cluster.append(true);
+    ignores(&mut cluster, [appended(last), appended(another), committed(another)]);
+    assert_eq!(kinds(&cluster.commit()), ["FinalCompleted"]);
+    ignores(&mut cluster, [appended(last), committed(last), committed(another)]);
+    cluster.check_nothing_leaks();
+}
+
+/// A subtask that heard nothing of newer checkpoints builds on what is gone: that checkpoint is given up, with the reason, and is
+/// nobody's failure; what was written for it goes, and the next one completes.
+#[test]
+fn a_base_that_is_gone_costs_that_checkpoint_only() {
+    let mut cluster = running(CoordinatorConfig { tolerable_failures: Some(0), ..config() });
+    for _ in 0..2 {
+        cluster.wait(100 * MS);
+        cluster.complete_one();
+    }
+    cluster.wait(100 * MS);
+    let three = cluster.only_open();
+    let (subtask, attempt) = (subtasks()[2], cluster.attempt());
+    cluster.ack(three, subtasks()[0], attempt);
+    let gone = cluster.acks[0].snapshot.parts[0].clone();
+    assert_eq!(gone.written_by, CheckpointId(1));
+    let mut ack = cluster.make_ack(three, subtask, attempt);
+    ack.snapshot.parts.push(gone.clone());
+    cluster.coordinator.take_points();
+    let out = cluster.send(Input::Ack(Box::new(ack)));
+    let expected = ["CheckpointAcked", "CheckpointAborted", "NotifyAborted", "Discard", "CheckpointDiscarded"];
+    assert_eq!(kinds(&out), expected);
+    let Command::NotifyAborted { reason, .. } = &out[2] else { panic!("{out:?}") };
+    let object = gone.object().unwrap();
+    let expected = format!("task{subtask}: part p refers to {object} of checkpoint 1, which is retained no more");
+    assert!(reason.starts_with(&expected), "{reason}");
+    assert!(cluster.coordinator.take_points().passed().any(|point| point == Point::BaseIsGone));
+    assert!(!cluster.failed);
+    cluster.wait(100 * MS);
+    assert_eq!(cluster.complete_one(), CheckpointId(4));
+    cluster.check_nothing_leaks();
+}
+
 /// The model notices what it is there to notice.
 #[cfg(feature = "sabotage")]
 mod sabotage {
