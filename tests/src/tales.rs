@@ -1,10 +1,16 @@
 //! Hand-written plans, and what happened in their runs: the journal is collected whole, so that a test can say what must have
 //! happened besides a clean verdict.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use reports::{RunRecord, failure_screen};
-use runtime::journal::{Event, EventKind};
+use runtime::{
+    ids::AttemptId,
+    journal::{Event, EventKind},
+};
 use scenarios::{
     plan::{FaultKind, FaultSpec, Plan, Trigger},
     record::{Observer, Story},
@@ -180,4 +186,24 @@ pub fn fault(target: &str, trigger: Trigger, fault: FaultKind) -> FaultSpec {
 /// A fault that lasts.
 pub fn lasting(duration_ms: u64, target: &str, trigger: Trigger, fault: FaultKind) -> FaultSpec {
     FaultSpec { target: target.to_string(), trigger, duration_ms, fault }
+}
+
+/// Whether what is told is an event of this kind.
+pub fn of_kind(kind: EventKind) -> impl Fn(&Told) -> bool {
+    move |told| told.event.kind() == kind
+}
+
+/// Where a subtask was deployed: TaskManager, slot, allocation.
+pub type Place = (String, u32, String);
+
+/// Where each subtask was deployed in each attempt.
+pub fn deployments(tale: &Tale) -> BTreeMap<AttemptId, BTreeMap<String, Place>> {
+    let mut deployments: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for told in &tale.events {
+        if let Event::TaskDeployed { subtask, attempt, task_manager, slot, allocation } = &told.event {
+            let place = (task_manager.clone(), *slot, allocation.to_string());
+            deployments.entry(*attempt).or_default().insert(subtask.clone(), place);
+        }
+    }
+    deployments
 }

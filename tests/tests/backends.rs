@@ -26,7 +26,7 @@ use weir_tests::{
     objects::{Entry, Objects, committed_lines, newest_state, of_directory, of_simulated},
     processes::program,
     real_cluster::{Process, RealCluster},
-    tales::{Tale, Told, calm, fault, lasting, later, tell},
+    tales::{Tale, Told, calm, fault, lasting, later, of_kind, tell},
 };
 
 const WORKER: &str = env!("CARGO_BIN_EXE_weir-test-worker");
@@ -248,10 +248,6 @@ fn a_killed_task_manager_leaves_no_database_for_good() {
 }
 
 // ---- broken disks and files
-
-fn of_kind(kind: EventKind) -> impl Fn(&Told) -> bool {
-    move |told| told.event.kind() == kind
-}
 
 const NEAR: &[EventKind] = &[
     EventKind::DatabaseBroken,

@@ -18,15 +18,11 @@ use runtime::{
 use scenarios::plan::{FaultKind, FaultSpec, Plan, StoreErrorKind, StoreOperation, Trigger};
 use weir_tests::{
     real_cluster::{Process, RealCluster},
-    tales::{Tale, Told, calm, fault, later, tell, when},
+    tales::{Tale, Told, calm, fault, later, of_kind, tell, when},
 };
 
 fn told(faults: Vec<FaultSpec>) -> Tale {
     tell(&Plan { faults, ..calm() })
-}
-
-fn of_kind(kind: EventKind) -> impl Fn(&Told) -> bool {
-    move |told| told.event.kind() == kind
 }
 
 const NEAR: &[EventKind] = &[

@@ -13,25 +13,7 @@ use runtime::{
     journal::{Event, EventKind},
 };
 use scenarios::plan::{DiskErrorKind, DiskOperation, FaultKind, FaultSpec, Plan, Side, Trigger, model::USER_PANIC_AT};
-use weir_tests::tales::{Tale, Told, calm, fault, lasting, later, tell, when};
-
-type Place = (String, u32, String);
-
-/// Where each subtask was deployed in each attempt: TaskManager, slot, allocation.
-fn deployments(tale: &Tale) -> BTreeMap<AttemptId, BTreeMap<String, Place>> {
-    let mut deployments: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-    for told in &tale.events {
-        if let Event::TaskDeployed { subtask, attempt, task_manager, slot, allocation } = &told.event {
-            let place = (task_manager.clone(), *slot, allocation.to_string());
-            deployments.entry(*attempt).or_default().insert(subtask.clone(), place);
-        }
-    }
-    deployments
-}
-
-fn of_kind(kind: EventKind) -> impl Fn(&Told) -> bool {
-    move |told| told.event.kind() == kind
-}
+use weir_tests::tales::{Place, Tale, Told, calm, deployments, fault, lasting, later, of_kind, tell, when};
 
 /// Ten TaskManagers of a slot each run ten subtasks of each vertex, two more have spare slots.
 fn ten_and_two() -> Plan {

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use runtime::{
-    ids::{AttemptId, CheckpointId},
+    ids::CheckpointId,
     journal::{Event, EventKind},
 };
 use scenarios::plan::{
     Damage, DiskErrorKind, DiskOperation, FaultKind, FaultSpec, ObjectChoice, Plan, StoreErrorKind, StoreOperation,
     model::USER_PANIC_AT,
 };
-use weir_tests::tales::{Tale, Told, calm, fault, lasting, later, tell, when};
+use weir_tests::tales::{Tale, calm, deployments, fault, lasting, later, of_kind, tell, when};
 
 const STORE: &str = "store";
 
@@ -46,10 +46,6 @@ fn completed(tale: &Tale) -> Vec<u64> {
         _ => None,
     });
     completed.collect()
-}
-
-fn of_kind(kind: EventKind) -> impl Fn(&Told) -> bool {
-    move |told| told.event.kind() == kind
 }
 
 /// Keyed state is written in as many parts as the plan says.
@@ -247,18 +243,6 @@ fn an_ambiguous_answer_to_the_completing_entry() {
         assert_eq!(tale.count(of_kind(EventKind::LeaderSteppedDown)), 0);
         assert_eq!(completed(&tale).iter().filter(|checkpoint| **checkpoint == 4).count(), 1);
     }
-}
-
-/// Where each subtask was deployed in each attempt.
-fn deployments(tale: &Tale) -> BTreeMap<AttemptId, BTreeMap<String, (String, u32, String)>> {
-    let mut deployments: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-    for told in &tale.events {
-        if let Event::TaskDeployed { subtask, attempt, task_manager, slot, allocation } = &told.event {
-            let place = (task_manager.clone(), *slot, allocation.to_string());
-            deployments.entry(*attempt).or_default().insert(subtask.clone(), place);
-        }
-    }
-    deployments
 }
 
 /// A machine goes up in smoke and a spare slot is there: exactly the tasks that were on it move, all others return to their

@@ -14,8 +14,8 @@ use runtime::{
 };
 
 use crate::plan::{
-    ClusterShape, Damage, DiskErrorKind, DiskOperation, DiskSettings, FaultKind, FaultSpec, LinkSettings, Plan,
-    Profile, Span, StoreSettings, Trigger, generate, model::JOB_MANAGER,
+    ClusterShape, Damage, DiskErrorKind, DiskOperation, FaultKind, FaultSpec, Plan, Profile, Trigger, generate,
+    model::JOB_MANAGER,
 };
 
 /// How state is kept.
@@ -342,19 +342,7 @@ pub fn base(seed: u64, setup: Setup) -> Plan {
         Setup::RocksDbFull => (BackendKind::RocksDb, false),
         Setup::RocksDbIncremental => (BackendKind::RocksDb, true),
     };
-    plan.network = LinkSettings {
-        latency: Span { min_us: 100, max_us: 300 },
-        jitter_us: 20,
-        bytes_per_second: 100_000_000,
-        window_bytes: 65_536,
-        dead_peer_timeout_ms: 4_000,
-    };
-    plan.disk = DiskSettings {
-        latency: Span { min_us: 50, max_us: 200 },
-        bytes_per_second: 100_000_000,
-        capacity_bytes: 1 << 30,
-    };
-    plan.store = StoreSettings { latency: Span { min_us: 1_000, max_us: 4_000 }, bytes_per_second: 100_000_000 };
+    plan.run_on_quick_machines();
     let input_ms = plan.workload.records * 1_000 / plan.workload.records_per_second;
     plan.healed_by_ms = input_ms + 8_000;
     plan.time_limit_ms = plan.healed_by_ms + 60_000;

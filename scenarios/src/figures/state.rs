@@ -382,7 +382,9 @@ mod tests {
     fn operations_of_both_backends_are_in_one_table() {
         let text = operations(&small()).expect("measured");
         for (what, _) in KINDS {
-            let lines = text.lines().filter(|line| line.contains(what));
+            // Padded: one kind's name is the beginning of another's.
+            let column = format!(" {what:<28} ");
+            let lines = text.lines().filter(|line| line.contains(&column));
             assert_eq!(lines.count(), 3, "{text}");
         }
         assert_eq!(text.matches("times slower").count(), KINDS.len(), "{text}");
@@ -398,7 +400,8 @@ mod tests {
             .map(|line| line.split_whitespace().rev().nth(1).expect("a number").parse().expect("a number"))
             .collect();
         let [heap_few, database_few, heap_many, database_many] = in_memory[..] else { panic!("{text}") };
-        assert_eq!(heap_many, heap_few * 20, "{text}");
+        // An instant takes a byte more or less.
+        assert!(heap_many.abs_diff(heap_few * 20) * 100 < heap_many, "{text}");
         assert!(database_few <= heap_few && database_many < heap_many, "{text}");
         assert_eq!(text.lines().count(), 1 + 2 * 2 * 3, "{text}");
     }

@@ -54,6 +54,23 @@ pub struct Reseed {
 }
 
 impl Plan {
+    /// A network, disks and a store without delays worth naming, in the place of those that were drawn.
+    pub fn run_on_quick_machines(&mut self) {
+        self.network = LinkSettings {
+            latency: Span { min_us: 100, max_us: 300 },
+            jitter_us: 20,
+            bytes_per_second: 100_000_000,
+            window_bytes: 65_536,
+            dead_peer_timeout_ms: 4_000,
+        };
+        self.disk = DiskSettings {
+            latency: Span { min_us: 50, max_us: 200 },
+            bytes_per_second: 100_000_000,
+            capacity_bytes: 1 << 30,
+        };
+        self.store = StoreSettings { latency: Span { min_us: 1_000, max_us: 4_000 }, bytes_per_second: 100_000_000 };
+    }
+
     /// The seed of the schedule.
     pub fn schedule(&self) -> u64 {
         self.schedule_seed.unwrap_or(self.seed)

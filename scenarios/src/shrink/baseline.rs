@@ -3,9 +3,7 @@
 
 use runtime::state::BackendKind;
 
-use crate::plan::{
-    DiskSettings, FallbackBehindCommit, LinkSettings, Plan, Profile, Settings, Span, StoreSettings, generate,
-};
+use crate::plan::{FallbackBehindCommit, Plan, Profile, Settings, generate};
 
 /// Only its settings, network, disk, store and (absent) parameters of the workload count.
 pub fn baseline() -> Plan {
@@ -46,18 +44,6 @@ pub fn baseline() -> Plan {
         timers_in_rocksdb: false,
         ttl_compaction_filter: false,
     };
-    plan.network = LinkSettings {
-        latency: Span { min_us: 100, max_us: 300 },
-        jitter_us: 20,
-        bytes_per_second: 100_000_000,
-        window_bytes: 65_536,
-        dead_peer_timeout_ms: 4_000,
-    };
-    plan.disk = DiskSettings {
-        latency: Span { min_us: 50, max_us: 200 },
-        bytes_per_second: 100_000_000,
-        capacity_bytes: 1 << 30,
-    };
-    plan.store = StoreSettings { latency: Span { min_us: 1_000, max_us: 4_000 }, bytes_per_second: 100_000_000 };
+    plan.run_on_quick_machines();
     plan
 }
