@@ -1,7 +1,5 @@
 //! Options of a database, from the settings of the backend.
 
-use std::sync::OnceLock;
-
 use rocksdb::{BlockBasedOptions, Cache, DBCompactionStyle, InfoLogger, LogLevel, MergeOperands, Options};
 
 use super::{layout::join_lists, slot_memory::SlotMemory};
@@ -71,7 +69,9 @@ pub fn options_for(settings: &RocksDbSettings, slot: Option<&SlotMemory>) -> Res
 
 /// What the C interface has no call for, and is given as a text. A closing database would write out what nobody reads again; and
 /// the name of the machine does not belong into files. The text is read once: that is dear, and databases are opened often.
+#[allow(clippy::disallowed_types, reason = "the same options for everybody: nothing hangs on who makes them first")]
 fn base(fleeting: bool) -> Result<Options, rocksdb::Error> {
+    use std::sync::OnceLock;
     static LASTING: OnceLock<Options> = OnceLock::new();
     static FLEETING: OnceLock<Options> = OnceLock::new();
     let known = if fleeting { &FLEETING } else { &LASTING };
