@@ -203,7 +203,6 @@ pub fn resolve(
             options: rocksdb,
             memory,
             metrics: settings.metrics.clone(),
-            recent_bytes: settings.recent_bytes,
             ..RocksDbSettings::default()
         },
     };
