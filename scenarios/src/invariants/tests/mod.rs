@@ -17,6 +17,5 @@ mod output_truth;
 mod replay;
 mod restored;
 mod reuse;
-mod runtime_formats;
 mod suite;
 mod superset;
