@@ -18,7 +18,7 @@ const FLEETING_MANIFEST_BYTES: usize = 4 << 10;
 const FLEETING_ARENA_BLOCK_BYTES: usize = 32 << 10;
 
 /// Options of the database and of each of its column families. `slot` is the memory that it shares with others; without it the
-/// column families have caches of their own.
+/// column families have caches of their own, and those of fleeting databases, which hold little, none.
 ///
 /// # Errors
 /// If this RocksDB does not know one of them.
