@@ -164,12 +164,14 @@ pub fn cluster_config(plan: &Plan) -> ClusterConfig {
                 compression: s.compression,
                 parts_per_snapshot: s.parts_per_snapshot,
                 timers: if s.timers_in_rocksdb { TimersPlace::RocksDb } else { TimersPlace::Heap },
-                // Compaction at its own times would differ from run to run. Little state needs little memory.
+                // Compaction at its own times would differ from run to run. Little state needs little memory; and so little in
+                // front of the databases that entries come and go.
                 rocksdb: RocksDbSettings {
                     auto_compaction: false,
                     ttl_compaction_filter: s.ttl_compaction_filter,
                     host: DatabaseHost { fleeting: true, ..DatabaseHost::default() },
                     write_buffer_bytes: 1 << 20,
+                    recent_bytes: Some(4 << 10),
                     ..RocksDbSettings::default()
                 },
                 ..BackendSettings::default()

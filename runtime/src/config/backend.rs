@@ -203,6 +203,7 @@ pub fn resolve(
             options: rocksdb,
             memory,
             metrics: settings.metrics.clone(),
+            recent_bytes: settings.recent_bytes,
             ..RocksDbSettings::default()
         },
     };

@@ -98,6 +98,8 @@ pub struct RocksDbConfig {
     pub memory_managed: bool,
     pub memory_per_slot: Option<u64>,
     pub memory: MemoryBudget,
+    /// What each state may keep in front of its database. None: what the memory of the slot gives it.
+    pub recent_bytes: Option<u64>,
 }
 
 impl Default for RocksDbConfig {
@@ -114,6 +116,7 @@ impl Default for RocksDbConfig {
             memory_managed: true,
             memory_per_slot: None,
             memory: MemoryBudget::default(),
+            recent_bytes: None,
         }
     }
 }

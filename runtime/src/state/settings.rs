@@ -104,6 +104,9 @@ pub struct RocksDbSettings {
     pub ttl_compaction_filter: bool,
     /// A column family is flushed when it holds so many bytes in memory.
     pub write_buffer_bytes: u64,
+    /// Each state keeps entries that were used lately in front of its database, in so many bytes at most; 0: none. None: as many as
+    /// the memory of the slot gives it.
+    pub recent_bytes: Option<u64>,
     /// Files that are uploaded or downloaded at the same time.
     pub transfer_threads: u32,
     /// Of each database, after predefined options and the options factory.
@@ -128,6 +131,7 @@ impl Default for RocksDbSettings {
             auto_compaction: true,
             ttl_compaction_filter: false,
             write_buffer_bytes: 64 << 20,
+            recent_bytes: None,
             transfer_threads: 1,
             options: RocksDbOptions::default(),
             memory: MemoryBudget::default(),

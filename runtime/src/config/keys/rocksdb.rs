@@ -146,4 +146,18 @@ pub(super) const KEYS: &[Key] = &[
         standing: Standing::NotYet("RocksDB's own share is used, a half: its bindings have no call for it"),
         test: "the_budget_is_divided_as_flink_divides_it",
     },
+    Key {
+        name: "state.backend.rocksdb.recent-entries.size",
+        older: &[],
+        default: None,
+        meaning: "Weir's own: so much memory each state has for entries that were used lately, in front of its database; 0 b: none; \
+                  without it, and never more than, its part of a fourth of what the bound of the slot leaves for blocks",
+        kind: Kind::Size {
+            at_least: 0,
+            at_most: u64::MAX,
+            set: |settings, bytes| settings.state.rocksdb.recent_bytes = Some(bytes),
+        },
+        standing: Standing::Works,
+        test: "recent_entries_are_bounded_and_can_be_switched_off",
+    },
 ];

@@ -9,7 +9,11 @@ use rocksdb::{
 use self_cell::self_cell;
 
 use super::{
-    expiry::Expiring, list_lengths::Longest, native::Window, options::options_for, slot_memory::SlotShare,
+    expiry::Expiring,
+    list_lengths::Longest,
+    native::Window,
+    options::options_for,
+    slot_memory::{RecentShare, SlotShare},
     tables::encode,
 };
 use crate::{
@@ -27,9 +31,12 @@ pub const WORKING: &str = "db";
 /// An open database. It is closed when the last owner lets go of it; [`Database::close`] says where that should be.
 pub struct Database {
     // Before the directory it is in.
-    db: DB,
+    open: OpenDatabase,
+    reads: ReadOptions,
     writes: WriteOptions,
     max_entry_bytes: u64,
+    /// So much may each state keep in front of it. None: what the memory of the slot gives.
+    recent_bytes: Option<u64>,
     /// The memory that it shares with other databases; None: no bound.
     share: Option<SlotShare>,
     families: Vec<String>,
@@ -40,6 +47,20 @@ pub struct Database {
     /// Kept for as long as the database works in it.
     directory: NativeDir,
 }
+
+/// The column families of states by the states' names, in their order: looked up with each access.
+type FamiliesByState<'a> = Vec<(String, &'a ColumnFamily)>;
+
+self_cell!(
+    struct OpenDatabase {
+        owner: DB,
+        #[covariant]
+        dependent: FamiliesByState,
+    }
+);
+
+/// What a state keeps in front of a database whose slot has no bound.
+const UNBOUNDED_RECENT_BYTES: u64 = 16 << 20;
 
 /// The column family of a state: no name of a state is one of RocksDB's own.
 pub fn family_of(state: &str) -> String {
@@ -130,11 +151,38 @@ impl Database {
         // What cannot be read says nothing: it is there to save reads.
         let longest = db.get(LONGEST)?.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
         let longest = Mutex::new(longest);
-        Ok(Database { db, writes, max_entry_bytes, share, families, window, window_bytes, longest, directory })
+        let open = OpenDatabase::new(db, |db| {
+            let of_states = families.iter().filter_map(|name| name.strip_prefix(FAMILY_OF).map(|state| (name, state)));
+            let found = of_states.filter_map(|(name, state)| Some((state.to_string(), db.cf_handle(name)?)));
+            let mut found: FamiliesByState<'_> = found.collect();
+            found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            found
+        });
+        Ok(Database {
+            open,
+            reads: ReadOptions::default(),
+            writes,
+            max_entry_bytes,
+            recent_bytes: settings.recent_bytes,
+            share,
+            families,
+            window,
+            window_bytes,
+            longest,
+            directory,
+        })
     }
 
     pub(super) fn rocksdb(&self) -> &DB {
-        &self.db
+        self.open.borrow_owner()
+    }
+
+    /// The part of one more state in the memory for entries in front of the database.
+    pub(super) fn recent_share(&self) -> RecentShare {
+        match &self.share {
+            Some(share) => share.recent_share(self.recent_bytes.unwrap_or(u64::MAX)),
+            None => RecentShare::alone(self.recent_bytes.unwrap_or(UNBOUNDED_RECENT_BYTES)),
+        }
     }
 
     pub fn directory(&self) -> &NativeDir {
@@ -150,11 +198,11 @@ impl Database {
         &self.window
     }
 
-    fn before_write(&self, key: &[u8], value: &[u8]) {
+    fn before_write(&self, entries: u64, bytes: usize) {
         if self.window.is_open() {
             // A memory that is nearly full makes RocksDB flush whatever it likes.
             let limit = if self.share.as_ref().is_some_and(SlotShare::is_nearly_full) { 0 } else { self.window_bytes };
-            self.window.before_write(key.len() + value.len(), limit);
+            self.window.before_write(entries, bytes, limit);
         }
     }
 
@@ -168,7 +216,7 @@ impl Database {
         for state in states {
             let Ok(family) = self.family(state) else { continue };
             for (name, property) in metrics.properties() {
-                let value = self.db.property_int_value_cf(family, property.as_str()).ok().flatten();
+                let value = self.rocksdb().property_int_value_cf(family, property.as_str()).ok().flatten();
                 found.extend(value.map(|value| ((*state).to_string(), name.to_string(), value)));
             }
         }
@@ -178,7 +226,9 @@ impl Database {
     /// # Errors
     /// If there is none: a programming error, but none that should take the process with it.
     pub fn family(&self, state: &str) -> Result<&ColumnFamily, StateError> {
-        self.db.cf_handle(&family_of(state)).ok_or_else(|| {
+        let families = self.open.borrow_dependent();
+        let found = families.binary_search_by(|(name, _)| name.as_str().cmp(state));
+        found.map(|at| families[at].1).map_err(|_| {
             StateError::new(state, StateProblem::Database("it has no column family of this name".to_string()))
         })
     }
@@ -193,7 +243,10 @@ impl Database {
         key: &[u8],
         with: impl FnOnce(&[u8]) -> Result<T, StateError>,
     ) -> Result<Option<T>, StateError> {
-        let found = self.db.get_pinned_cf(self.family(state)?, key).map_err(|e| database_error(state, &e))?;
+        let found = self
+            .rocksdb()
+            .get_pinned_cf_opt(self.family(state)?, key, &self.reads)
+            .map_err(|e| database_error(state, &e))?;
         found.map(|bytes| with(&bytes)).transpose()
     }
 
@@ -201,9 +254,9 @@ impl Database {
     /// If it cannot be written, or key or value is larger than allowed.
     pub fn put(&self, state: &str, key: &[u8], value: &[u8]) -> Result<(), StateError> {
         self.check_size(state, key, value)?;
-        self.before_write(key, value);
-        let put = self.db.put_cf_opt(self.family(state)?, key, value, &self.writes);
-        put.and_then(|()| self.wrote(key.len() + value.len())).map_err(|e| database_error(state, &e))
+        self.before_write(1, key.len() + value.len());
+        let put = self.rocksdb().put_cf_opt(self.family(state)?, key, value, &self.writes);
+        put.and_then(|()| self.wrote(1, key.len() + value.len())).map_err(|e| database_error(state, &e))
     }
 
     /// Appends an encoded list to what is there.
@@ -212,9 +265,9 @@ impl Database {
     /// As [`Self::put`].
     pub fn append(&self, state: &str, key: &[u8], list: &[u8]) -> Result<(), StateError> {
         self.check_size(state, key, list)?;
-        self.before_write(key, list);
-        let merged = self.db.merge_cf_opt(self.family(state)?, key, list, &self.writes);
-        merged.and_then(|()| self.wrote(key.len() + list.len())).map_err(|e| database_error(state, &e))
+        self.before_write(1, key.len() + list.len());
+        let merged = self.rocksdb().merge_cf_opt(self.family(state)?, key, list, &self.writes);
+        merged.and_then(|()| self.wrote(1, key.len() + list.len())).map_err(|e| database_error(state, &e))
     }
 
     /// So long may a key or a value be, in bytes.
@@ -253,37 +306,45 @@ impl Database {
 
     fn write_longest(&self, longest: &Longest) -> Result<(), StateError> {
         let bytes = encode("", "description", longest, Vec::new())?;
-        self.before_write(LONGEST, &bytes);
-        self.db.put_opt(LONGEST, bytes, &self.writes).map_err(|e| database_error("", &e))
+        let length = LONGEST.len() + bytes.len();
+        self.before_write(1, length);
+        let put = self.rocksdb().put_opt(LONGEST, bytes, &self.writes);
+        put.and_then(|()| self.wrote(1, length)).map_err(|e| database_error("", &e))
     }
 
     /// # Errors
     /// If it cannot be written.
     pub fn delete(&self, state: &str, key: &[u8]) -> Result<(), StateError> {
-        self.before_write(key, &[]);
-        let deleted = self.db.delete_cf_opt(self.family(state)?, key, &self.writes);
-        deleted.and_then(|()| self.wrote(key.len())).map_err(|e| database_error(state, &e))
+        self.before_write(1, key.len());
+        let deleted = self.rocksdb().delete_cf_opt(self.family(state)?, key, &self.writes);
+        deleted.and_then(|()| self.wrote(1, key.len())).map_err(|e| database_error(state, &e))
     }
 
-    /// Only before the first barrier.
+    /// Writes what is in the batch, whose sizes were checked. `state` is for the error.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, state: &str, batch: WriteBatch) -> Result<(), StateError> {
-        let bytes = batch.size_in_bytes();
-        let written = self.db.write_opt(batch, &self.writes);
-        written.and_then(|()| self.wrote(bytes)).map_err(|e| database_error(state, &e))
+        let (entries, bytes) = (batch.len() as u64, batch.size_in_bytes());
+        if entries == 0 {
+            return Ok(());
+        }
+        self.before_write(entries, bytes);
+        let written = self.rocksdb().write_opt(batch, &self.writes);
+        written.and_then(|()| self.wrote(entries, bytes)).map_err(|e| database_error(state, &e))
     }
 
     /// Flushes what this database has in memory if the memory of the slot is used up, and so slows its writer down to what the
     /// disk can take.
-    fn wrote(&self, bytes: usize) -> Result<(), rocksdb::Error> {
+    fn wrote(&self, entries: u64, bytes: usize) -> Result<(), rocksdb::Error> {
+        self.window.wrote(entries);
         let Some(share) = self.share.as_ref().filter(|share| share.wrote(bytes)) else { return Ok(()) };
         self.window.finish();
-        for family in self.families.iter().filter_map(|name| self.db.cf_handle(name)) {
-            let held = self.db.property_int_value_cf(family, "rocksdb.cur-size-all-mem-tables")?.unwrap_or(0);
+        let db = self.rocksdb();
+        for family in self.families.iter().filter_map(|name| db.cf_handle(name)) {
+            let held = db.property_int_value_cf(family, "rocksdb.cur-size-all-mem-tables")?.unwrap_or(0);
             if held >= share.least_flush_bytes() {
-                self.db.flush_cf(family)?;
+                db.flush_cf(family)?;
             }
         }
         Ok(())
@@ -327,7 +388,7 @@ impl Database {
         each: impl FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
     ) -> Result<(), StateError> {
         let state = state_of(family);
-        let iterator = self.db.raw_iterator_cf_opt(self.family(state)?, until(end));
+        let iterator = self.rocksdb().raw_iterator_cf_opt(self.family(state)?, until(end));
         scan(iterator, state, start, each)
     }
 }
@@ -376,7 +437,7 @@ pub struct FrozenDatabase(Frozen);
 
 impl FrozenDatabase {
     pub fn of(database: &Arc<Database>) -> FrozenDatabase {
-        FrozenDatabase(Frozen::new(database.clone(), |database| database.db.snapshot()))
+        FrozenDatabase(Frozen::new(database.clone(), |database| database.rocksdb().snapshot()))
     }
 
     /// As [`Database::scan`], of the contents as they were.

@@ -2,7 +2,8 @@
 //!
 //! The database lives in a scratch directory, without a write-ahead log: what counts is in checkpoints. It is opened after
 //! user code has declared its states, by a native call, and what a full snapshot holds is written into it then. Reads and
-//! writes of single entries are calls on the subtask's thread; everything else is a native call.
+//! writes of single entries are calls on the subtask's thread, and mostly end at the entries in front of the database
+//! (`recent`); everything else is a native call.
 
 mod contents;
 mod database;
@@ -14,6 +15,7 @@ mod list_lengths;
 mod native;
 mod open;
 mod options;
+mod recent;
 mod restore;
 mod scan;
 mod slot_memory;
@@ -32,6 +34,8 @@ mod copies_tests;
 mod expiry_tests;
 #[cfg(test)]
 mod options_tests;
+#[cfg(test)]
+mod recent_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -22,10 +22,15 @@ use super::database::Database;
 pub(super) struct Window {
     open: AtomicBool,
     bytes: AtomicU64,
-    entries: AtomicU64,
+    /// Entries whose writing has begun, and entries that were written.
+    begun: AtomicU64,
+    written: AtomicU64,
     /// Who waits for the files; nobody if it was given up.
     checkpoint: Mutex<Weak<NativeCheckpoint>>,
 }
+
+/// So often is looked whether nothing is being written right now.
+const LOOKS_FOR_A_PAUSE: usize = 64;
 
 /// Memory of an entry in a memtable beside its bytes, generously.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
@@ -40,15 +45,31 @@ impl Window {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Before a write of so many bytes while the window is open. `limit`: a memtable may be flushed when it holds more.
+    /// Before so many entries of so many bytes are written while the window is open. `limit`: a memtable may be flushed when it
+    /// holds more.
     #[cold]
-    pub(super) fn before_write(&self, bytes: usize, limit: u64) {
+    pub(super) fn before_write(&self, entries: u64, bytes: usize, limit: u64) {
         let bytes = bytes as u64;
-        let before = self.bytes.fetch_add(bytes + ENTRY_OVERHEAD_BYTES, Ordering::Relaxed);
+        let before = self.bytes.fetch_add(bytes + ENTRY_OVERHEAD_BYTES * entries, Ordering::Relaxed);
         if before + bytes > limit {
             self.finish();
         }
-        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(entries, Ordering::Release);
+    }
+
+    /// They were written.
+    #[inline]
+    pub(super) fn wrote(&self, entries: u64) {
+        if self.is_open() {
+            // With it goes what the memtables say of themselves.
+            self.written.fetch_add(entries, Ordering::Release);
+        }
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        // In this order: what is written has begun.
+        let written = self.written.load(Ordering::Acquire);
+        (self.begun.load(Ordering::Acquire), written)
     }
 
     /// Makes the files of an open window now.
@@ -83,10 +104,15 @@ impl NativeCheckpoint {
         let (database, taken) = (database.clone(), Mutex::new(None));
         let checkpoint = Arc::new(NativeCheckpoint { database, subdirectory, taken });
         let window = checkpoint.database.window();
-        window.bytes.store(0, Ordering::Relaxed);
-        window.entries.store(0, Ordering::Relaxed);
-        *window.checkpoint() = Arc::downgrade(&checkpoint);
-        window.open.store(true, Ordering::Relaxed);
+        for count in [&window.bytes, &window.begun, &window.written] {
+            count.store(0, Ordering::Relaxed);
+        }
+        {
+            // Together: who compacts looks at both.
+            let mut waiting = window.checkpoint();
+            *waiting = Arc::downgrade(&checkpoint);
+            window.open.store(true, Ordering::Relaxed);
+        }
         Ok(checkpoint)
     }
 
@@ -112,16 +138,33 @@ impl NativeCheckpoint {
         // So much: the memtables stay as they are.
         let made = Checkpoint::new(database).and_then(|c| c.create_checkpoint_with_log_size(path, u64::MAX));
         made.map_err(|error| format!("native checkpoint: {error}"))?;
-        let written = self.database.window().entries.load(Ordering::Relaxed);
-        let mut in_memory = 0;
-        for family in families(&self.database) {
-            in_memory += number(database, family, properties::NUM_ENTRIES_ACTIVE_MEM_TABLE)?;
+        if self.is_apart()? {
+            Ok(())
+        } else {
+            Err("state of after the barrier was flushed into the native checkpoint".to_string())
         }
-        // One write may be under way.
-        if in_memory + 1 < written {
-            return Err("state of after the barrier was flushed into the native checkpoint".to_string());
+    }
+
+    /// Whether all that was written since the barrier is still in memory.
+    fn is_apart(&self) -> Result<bool, String> {
+        let (database, window) = (self.database.rocksdb(), self.database.window());
+        for _ in 0..LOOKS_FOR_A_PAUSE {
+            let before = window.counts();
+            let mut in_memory = 0;
+            for family in families(&self.database) {
+                in_memory += number(database, family, properties::NUM_ENTRIES_ACTIVE_MEM_TABLE)?;
+            }
+            let (begun, written) = before;
+            if in_memory < written {
+                return Ok(false);
+            }
+            // What is under way may be in memory, not counted yet, and hide as many that are missing.
+            if begun == written && window.counts() == before {
+                return Ok(true);
+            }
         }
-        Ok(())
+        // The stream never paused. Then the last look, which can be wrong by what was under way, must do.
+        Ok(true)
     }
 
     /// Until no closed memtable is left.

@@ -1,6 +1,9 @@
 //! The memory that the databases of a slot share: a cache for their blocks, in which their write buffers are accounted.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use rocksdb::{Cache, WriteBufferManager};
 
@@ -11,6 +14,7 @@ use crate::state::rocksdb_options::memory::MemoryBudget;
 pub struct SlotMemory {
     cache: Cache,
     write_buffers: WriteBufferManager,
+    recent: Arc<RecentMemory>,
 }
 
 impl SlotMemory {
@@ -25,7 +29,7 @@ impl SlotMemory {
             false,
             cache.clone(),
         );
-        Some(SlotMemory { cache, write_buffers })
+        Some(SlotMemory { cache, write_buffers, recent: RecentMemory::new(shares.recent_bytes) })
     }
 
     pub(super) fn cache(&self) -> &Cache {
@@ -41,9 +45,18 @@ impl SlotMemory {
         self.write_buffers.get_usage() >= self.write_buffers.get_buffer_size()
     }
 
-    /// Bytes in use: blocks, indexes, filters, and write buffers in steps of 256 KiB.
+    /// Bytes in use: blocks, indexes, filters, write buffers in steps of 256 KiB, and recent entries.
     pub fn used_bytes(&self) -> u64 {
-        self.cache.get_usage() as u64
+        self.cache.get_usage() as u64 + self.recent_bytes()
+    }
+
+    /// Bytes that recent entries take of it.
+    pub fn recent_bytes(&self) -> u64 {
+        self.recent.taken.load(Ordering::Relaxed)
+    }
+
+    fn recent_share(&self, most: u64) -> RecentShare {
+        RecentShare::new(self.recent.clone(), most)
     }
 
     /// Bytes that write buffers take of it.
@@ -67,6 +80,11 @@ impl SlotShare {
         SlotShare { memory, unchecked: AtomicU64::new(0) }
     }
 
+    /// The part of one more state in the memory for recent entries, `most` bytes at most.
+    pub fn recent_share(&self, most: u64) -> RecentShare {
+        self.memory.recent_share(most)
+    }
+
     /// Whether RocksDB may soon flush on its own account.
     pub fn is_nearly_full(&self) -> bool {
         self.memory.write_buffers.get_usage() >= self.memory.write_buffers.get_buffer_size() / 4 * 3
@@ -85,5 +103,98 @@ impl SlotShare {
     /// A column family with less in memory is not worth a file.
     pub fn least_flush_bytes(&self) -> u64 {
         self.memory.write_buffers.get_buffer_size() as u64 / 32
+    }
+}
+
+/// What the recent entries of all states may take together.
+struct RecentMemory {
+    bytes: u64,
+    taken: AtomicU64,
+    states: AtomicU64,
+}
+
+impl RecentMemory {
+    fn new(bytes: u64) -> Arc<RecentMemory> {
+        Arc::new(RecentMemory { bytes, taken: AtomicU64::new(0), states: AtomicU64::new(0) })
+    }
+}
+
+/// One state's part in the memory for recent entries: all states have the same, and together never more than there is.
+pub struct RecentShare {
+    memory: Arc<RecentMemory>,
+    most: u64,
+    taken: u64,
+}
+
+impl RecentShare {
+    fn new(memory: Arc<RecentMemory>, most: u64) -> RecentShare {
+        memory.states.fetch_add(1, Ordering::Relaxed);
+        RecentShare { memory, most, taken: 0 }
+    }
+
+    /// Of a state that shares with no other.
+    pub fn alone(bytes: u64) -> RecentShare {
+        RecentShare::new(RecentMemory::new(bytes), bytes)
+    }
+
+    /// So much it may take. It is less when there are more states.
+    #[inline]
+    pub fn limit(&self) -> u64 {
+        self.most.min(self.memory.bytes / self.memory.states.load(Ordering::Relaxed).max(1))
+    }
+
+    /// Whether it has more than it may by now.
+    pub fn is_over(&self) -> bool {
+        self.taken > self.limit()
+    }
+
+    /// Takes more bytes, unless that is too much.
+    pub fn take(&mut self, bytes: u64) -> bool {
+        if self.taken + bytes > self.limit() {
+            return false;
+        }
+        let before = self.memory.taken.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.memory.bytes {
+            // Another state has not let go yet of what is this one's.
+            self.memory.taken.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.taken += bytes;
+        true
+    }
+
+    pub fn give_back(&mut self, bytes: u64) {
+        self.taken -= bytes;
+        self.memory.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for RecentShare {
+    fn drop(&mut self) {
+        self.give_back(self.taken);
+        self.memory.states.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_a_slot_have_equal_parts_and_never_more_than_there_is() {
+        let memory = RecentMemory::new(100);
+        let mut first = RecentShare::new(memory.clone(), u64::MAX);
+        assert_eq!(first.limit(), 100);
+        assert!(first.take(90) && !first.take(11));
+        let mut second = RecentShare::new(memory.clone(), 40);
+        assert_eq!((first.limit(), second.limit()), (50, 40));
+        // It may have them, and the first one has them.
+        assert!(!second.take(20) && second.take(10));
+        assert!(first.is_over() && !first.take(1));
+        first.give_back(45);
+        assert!(!first.is_over() && second.take(30) && !second.take(1));
+        assert_eq!(memory.taken.load(Ordering::Relaxed), 85);
+        drop(second);
+        assert_eq!((memory.taken.load(Ordering::Relaxed), first.limit()), (45, 100));
     }
 }

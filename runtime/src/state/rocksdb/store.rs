@@ -220,6 +220,13 @@ impl RocksStore {
         Ok(())
     }
 
+    /// Writes back all that waits: the database is what operators see.
+    fn write_back(&mut self) -> Outcome<()> {
+        self.settle()?;
+        let database = self.database.get().map(|opened| &opened.database).ok_or_else(not_open)?;
+        self.tables.iter_mut().try_for_each(|table| table.write_back(database))
+    }
+
     /// Headers of all states, by name.
     pub(in crate::state) fn headers(&self) -> Outcome<Vec<StateHeader>> {
         Ok(self.opened()?.contents.header.states.clone())
@@ -227,7 +234,7 @@ impl RocksStore {
 
     /// The contents as they are now.
     pub(in crate::state) fn freeze(&mut self) -> Outcome<Arc<FrozenDatabase>> {
-        self.settle()?;
+        self.write_back()?;
         self.report_metrics()?;
         let frozen = Arc::new(FrozenDatabase::of(self.database()?));
         self.frozen.retain(|frozen| frozen.strong_count() > 0);
@@ -273,7 +280,7 @@ impl RocksStore {
         if !self.incremental {
             return Ok(None);
         }
-        self.settle()?;
+        self.write_back()?;
         self.report_metrics()?;
         let Opened { database, backend, increments, .. } = self.opened()?;
         self.tables.iter().try_for_each(|table| table.before_native_checkpoint(database))?;

@@ -1,8 +1,9 @@
 //! The typed side of a state in a database: encoding, decoding, and the values of the current key, which are read once.
 //!
-//! Everything is written through, except for a value that is changed in place: that is written back when the key is done.
+//! Everything is written at once, except for a value that is changed in place: that is written when the key is done. Lists are
+//! written to the database, values and entries of maps to the recent entries in front of it.
 
-use std::{any::Any, collections::BTreeMap};
+use std::{any::Any, cell::Cell, collections::BTreeMap};
 
 use elsa::{FrozenBTreeMap, FrozenVec};
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,6 +12,7 @@ use super::{
     database::Database,
     layout::{map_entry, put_count, put_tail},
     list_lengths::{ListLength, ListLengths},
+    recent::Recent,
 };
 use crate::state::{
     error::{StateError, StateProblem},
@@ -23,6 +25,11 @@ type Result<T> = std::result::Result<T, StateError>;
 pub(super) trait RocksTable: Any {
     /// The key is done: writes back what was changed in place, and forgets the rest.
     fn settle(&mut self, database: &Database, key: &[u8]) -> Result<()>;
+
+    /// Somebody is going to look at the database itself: writes what waits to be written to it.
+    fn write_back(&mut self, _database: &Database) -> Result<()> {
+        Ok(())
+    }
 
     /// A native checkpoint is going to be made: writes down what whoever restores it must know besides.
     fn before_native_checkpoint(&self, _database: &Database) -> Result<()> {
@@ -59,11 +66,45 @@ pub(super) fn decode<T: DeserializeOwned>(state: &str, what: &'static str, bytes
     Err(StateError::new(state, StateProblem::Decode { what, detail }))
 }
 
-/// `key` (with its key group) in a namespace.
-fn in_namespace<N: StateNamespace>(state: &str, key: &[u8], namespace: &N) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(key.len() + 24);
-    bytes.extend_from_slice(key);
-    encode(state, "namespace", namespace, bytes)
+/// `key` (with its key group) in a namespace, in a buffer.
+fn in_namespace<N: StateNamespace>(state: &str, key: &[u8], namespace: &N, mut buffer: Vec<u8>) -> Result<Vec<u8>> {
+    buffer.extend_from_slice(key);
+    encode(state, "namespace", namespace, buffer)
+}
+
+/// Empty buffers for a key and a value, which are used again and again.
+#[derive(Default)]
+struct Buffers {
+    key: Cell<Vec<u8>>,
+    value: Cell<Vec<u8>>,
+}
+
+/// Longer ones are not kept.
+const LONGEST_BUFFER_BYTES: usize = 64 << 10;
+
+impl Buffers {
+    fn key(&self) -> Vec<u8> {
+        self.key.take()
+    }
+
+    fn value(&self) -> Vec<u8> {
+        self.value.take()
+    }
+
+    fn give_back(of: &Cell<Vec<u8>>, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= LONGEST_BUFFER_BYTES {
+            buffer.clear();
+            of.set(buffer);
+        }
+    }
+
+    fn give_back_key(&self, buffer: Vec<u8>) {
+        Buffers::give_back(&self.key, buffer);
+    }
+
+    fn give_back_value(&self, buffer: Vec<u8>) {
+        Buffers::give_back(&self.value, buffer);
+    }
 }
 
 /// So many namespaces of one key are remembered at most.
@@ -86,6 +127,8 @@ fn find_mut<'a, N: StateNamespace, T>(entries: &'a mut Entries<N, T>, namespace:
 
 pub(in crate::state) struct ValueTable<N, V> {
     state: String,
+    recent: Recent,
+    buffers: Buffers,
     entries: Entries<N, Value<V>>,
 }
 
@@ -97,12 +140,28 @@ struct Value<V> {
 
 impl<N: StateNamespace, V: StateValue> ValueTable<N, V> {
     pub(in crate::state) fn new(state: &str) -> Self {
-        ValueTable { state: state.to_string(), entries: FrozenVec::new() }
+        ValueTable {
+            state: state.to_string(),
+            recent: Recent::new(state),
+            buffers: Buffers::default(),
+            entries: FrozenVec::new(),
+        }
     }
 
     fn read(&self, database: &Database, key: &[u8], namespace: &N) -> Result<Option<V>> {
-        let key = in_namespace(&self.state, key, namespace)?;
-        database.get(&self.state, &key, |bytes| decode(&self.state, "value", bytes))
+        let at = in_namespace(&self.state, key, namespace, self.buffers.key())?;
+        let found = self.recent.get(database, &at, |bytes| decode(&self.state, "value", bytes));
+        self.buffers.give_back_key(at);
+        found
+    }
+
+    fn put(&self, database: &Database, key: &[u8], namespace: &N, value: &V) -> Result<()> {
+        let at = in_namespace(&self.state, key, namespace, self.buffers.key())?;
+        let bytes = encode(&self.state, "value", value, self.buffers.value())?;
+        let put = self.recent.put(database, &at, &bytes);
+        self.buffers.give_back_key(at);
+        self.buffers.give_back_value(bytes);
+        put
     }
 
     pub(in crate::state) fn get(&self, database: &Database, key: &[u8], namespace: &N) -> Result<Option<&V>> {
@@ -115,13 +174,15 @@ impl<N: StateNamespace, V: StateValue> ValueTable<N, V> {
     }
 
     pub(in crate::state) fn set(&mut self, database: &Database, key: &[u8], namespace: &N, value: V) -> Result<()> {
-        let at = in_namespace(&self.state, key, namespace)?;
-        database.put(&self.state, &at, &encode(&self.state, "value", &value, Vec::new())?)?;
+        self.put(database, key, namespace, &value)?;
         self.remember(database, key, namespace, Value { value: Some(value), dirty: false }).map(drop)
     }
 
     pub(in crate::state) fn clear(&mut self, database: &Database, key: &[u8], namespace: &N) -> Result<()> {
-        database.delete(&self.state, &in_namespace(&self.state, key, namespace)?)?;
+        let at = in_namespace(&self.state, key, namespace, self.buffers.key())?;
+        let deleted = self.recent.delete(database, &at);
+        self.buffers.give_back_key(at);
+        deleted?;
         self.remember(database, key, namespace, Value { value: None, dirty: false }).map(drop)
     }
 
@@ -156,13 +217,18 @@ impl<N: StateNamespace, V: StateValue> ValueTable<N, V> {
 
 impl<N: StateNamespace, V: StateValue> RocksTable for ValueTable<N, V> {
     fn settle(&mut self, database: &Database, key: &[u8]) -> Result<()> {
-        for entry in self.entries.as_mut().drain(..) {
+        let mut entries = std::mem::take(self.entries.as_mut());
+        for entry in entries.drain(..) {
             if let Value { value: Some(value), dirty: true } = &entry.content {
-                let at = in_namespace(&self.state, key, &entry.namespace)?;
-                database.put(&self.state, &at, &encode(&self.state, "value", value, Vec::new())?)?;
+                self.put(database, key, &entry.namespace, value)?;
             }
         }
+        *self.entries.as_mut() = entries;
         Ok(())
+    }
+
+    fn write_back(&mut self, database: &Database) -> Result<()> {
+        self.recent.write_back(database)
     }
 
     as_any!();
@@ -184,7 +250,7 @@ impl<N: StateNamespace, V: StateValue> ListTable<N, V> {
         if let Some(found) = find(&self.entries, namespace) {
             return Ok(found);
         }
-        let at = in_namespace(&self.state, key, namespace)?;
+        let at = in_namespace(&self.state, key, namespace, Vec::new())?;
         let list: Option<Vec<V>> = database.get(&self.state, &at, |bytes| decode(&self.state, "list", bytes))?;
         let entry = Entry { namespace: namespace.clone(), content: list.unwrap_or_default() };
         Ok(&self.entries.push_get(Box::new(entry)).content)
@@ -194,7 +260,7 @@ impl<N: StateNamespace, V: StateValue> ListTable<N, V> {
         let mut list = Vec::new();
         put_count(1, &mut list);
         let list = encode(&self.state, "element", &value, list)?;
-        let at = in_namespace(&self.state, key, namespace)?;
+        let at = in_namespace(&self.state, key, namespace, Vec::new())?;
         let state = &self.state;
         let read = || {
             let found = database.get(state, &at, |list| Ok(ListLength::of(list)))?;
@@ -219,7 +285,7 @@ impl<N: StateNamespace, V: StateValue> ListTable<N, V> {
         namespace: &N,
         values: Vec<V>,
     ) -> Result<()> {
-        let at = in_namespace(&self.state, key, namespace)?;
+        let at = in_namespace(&self.state, key, namespace, Vec::new())?;
         let list = (!values.is_empty()).then(|| encode(&self.state, "list", &values, Vec::new())).transpose()?;
         match &list {
             None => database.delete(&self.state, &at)?,
@@ -255,17 +321,25 @@ impl<N: StateNamespace, V: StateValue> RocksTable for ListTable<N, V> {
 pub(in crate::state) struct MapTable<N, M, V> {
     state: String,
     group_length: usize,
+    recent: Recent,
+    buffers: Buffers,
     /// What is known of the maps; None: the map does not have it.
     entries: Entries<N, FrozenBTreeMap<M, Box<Option<V>>>>,
 }
 
 impl<N: StateNamespace, M: StateValue + Ord, V: StateValue> MapTable<N, M, V> {
     pub(in crate::state) fn new(state: &str, group_length: usize) -> Self {
-        MapTable { state: state.to_string(), group_length, entries: FrozenVec::new() }
+        MapTable {
+            state: state.to_string(),
+            group_length,
+            recent: Recent::new(state),
+            buffers: Buffers::default(),
+            entries: FrozenVec::new(),
+        }
     }
 
     fn at(&self, key: &[u8], namespace: &N, map_key: &M) -> Result<Vec<u8>> {
-        let at = in_namespace(&self.state, key, namespace)?;
+        let at = in_namespace(&self.state, key, namespace, self.buffers.key())?;
         let length = at.len() - self.group_length;
         let mut at = encode(&self.state, "key of a map", map_key, at)?;
         put_tail(length, &mut at);
@@ -290,8 +364,9 @@ impl<N: StateNamespace, M: StateValue + Ord, V: StateValue> MapTable<N, M, V> {
             return Ok(known.as_ref());
         }
         let at = self.at(key, namespace, map_key)?;
-        let value = database.get(&self.state, &at, |bytes| decode(&self.state, "value", bytes))?;
-        Ok(map.insert(map_key.clone(), Box::new(value)).as_ref())
+        let value = self.recent.get(database, &at, |bytes| decode(&self.state, "value", bytes));
+        self.buffers.give_back_key(at);
+        Ok(map.insert(map_key.clone(), Box::new(value?)).as_ref())
     }
 
     pub(in crate::state) fn insert(
@@ -303,7 +378,11 @@ impl<N: StateNamespace, M: StateValue + Ord, V: StateValue> MapTable<N, M, V> {
         value: V,
     ) -> Result<()> {
         let at = self.at(key, namespace, &map_key)?;
-        database.put(&self.state, &at, &encode(&self.state, "value", &value, Vec::new())?)?;
+        let bytes = encode(&self.state, "value", &value, self.buffers.value())?;
+        let put = self.recent.put(database, &at, &bytes);
+        self.buffers.give_back_key(at);
+        self.buffers.give_back_value(bytes);
+        put?;
         if let Some(map) = find_mut(&mut self.entries, namespace) {
             map.as_mut().insert(map_key, Box::new(Some(value)));
         }
@@ -317,7 +396,10 @@ impl<N: StateNamespace, M: StateValue + Ord, V: StateValue> MapTable<N, M, V> {
         namespace: &N,
         map_key: &M,
     ) -> Result<()> {
-        database.delete(&self.state, &self.at(key, namespace, map_key)?)?;
+        let at = self.at(key, namespace, map_key)?;
+        let deleted = self.recent.delete(database, &at);
+        self.buffers.give_back_key(at);
+        deleted?;
         if let Some(map) = find_mut(&mut self.entries, namespace) {
             map.as_mut().insert(map_key.clone(), Box::new(None));
         }
@@ -332,7 +414,8 @@ impl<N: StateNamespace, M: StateValue + Ord, V: StateValue> MapTable<N, M, V> {
         namespace: &N,
         mut each: impl FnMut(&[u8], &[u8], &[u8]) -> Result<bool>,
     ) -> Result<()> {
-        let start = in_namespace(&self.state, key, namespace)?;
+        self.recent.write_back(database)?;
+        let start = in_namespace(&self.state, key, namespace, Vec::new())?;
         database.scan(&self.state, &start, None, |entry, value| {
             if !entry.starts_with(&start) {
                 return Ok(false);
@@ -375,7 +458,7 @@ impl<N: StateNamespace, M: StateValue + Ord, V: StateValue> MapTable<N, M, V> {
             entries.push(entry.to_vec());
             Ok(true)
         })?;
-        entries.iter().try_for_each(|entry| database.delete(&self.state, entry))?;
+        entries.iter().try_for_each(|entry| self.recent.delete(database, entry))?;
         if let Some(map) = find_mut(&mut self.entries, namespace) {
             *map = FrozenBTreeMap::default();
         }
@@ -392,6 +475,10 @@ impl<N: StateNamespace, M: StateValue + Ord, V: StateValue> RocksTable for MapTa
     fn settle(&mut self, _database: &Database, _key: &[u8]) -> Result<()> {
         self.entries.as_mut().clear();
         Ok(())
+    }
+
+    fn write_back(&mut self, database: &Database) -> Result<()> {
+        self.recent.write_back(database)
     }
 
     as_any!();

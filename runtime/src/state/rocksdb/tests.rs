@@ -23,7 +23,8 @@ use crate::{
 
 pub(super) fn rocksdb() -> BackendSettings {
     let host = DatabaseHost { fleeting: true, ..DatabaseHost::default() };
-    let rocksdb = RocksDbSettings { host, ..RocksDbSettings::default() };
+    // So little that entries come and go in front of the databases.
+    let rocksdb = RocksDbSettings { host, recent_bytes: Some(2 << 10), ..RocksDbSettings::default() };
     BackendSettings { kind: BackendKind::RocksDb, rocksdb, ..BackendSettings::default() }
 }
 
@@ -288,7 +289,7 @@ pub(super) fn take(native: NativeSnapshot) -> (KeyGroupRange, Files) {
     (native.key_groups, files)
 }
 
-fn barrier(operator: &mut Operator, checkpoint: u64) -> NativeSnapshot {
+pub(super) fn barrier(operator: &mut Operator, checkpoint: u64) -> NativeSnapshot {
     operator.backend.native_snapshot(CheckpointId(checkpoint)).unwrap().expect("checkpoints are incremental")
 }
 
@@ -314,7 +315,7 @@ pub(super) fn brought_back(checkpoints: &[(KeyGroupRange, Files)]) -> Scratch {
 }
 
 /// A database from the files of others.
-fn from_files(checkpoints: &[(KeyGroupRange, Files)], range: KeyGroupRange, unclipped: bool) -> Operator {
+pub(super) fn from_files(checkpoints: &[(KeyGroupRange, Files)], range: KeyGroupRange, unclipped: bool) -> Operator {
     let scratch = Scratch { unclipped, ..brought_back(checkpoints) };
     Operator::open_from(&incremental(), &Parts::new(), range, Some(scratch)).unwrap()
 }

@@ -29,10 +29,12 @@ impl Default for MemoryBudget {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shares {
     /// Capacity of the cache, in bytes. Less than the budget: write buffers may go beyond their limit by a half of it before
-    /// RocksDB stops for them.
+    /// RocksDB stops for them, and recent entries are kept outside of it.
     pub cache_bytes: u64,
     /// What write buffers may take, accounted in the cache, in bytes.
     pub write_buffer_bytes: u64,
+    /// What entries that were used lately may take in front of the databases, in bytes: a fourth of what is left for blocks.
+    pub recent_bytes: u64,
     pub high_priority_ratio: f64,
 }
 
@@ -41,9 +43,14 @@ impl MemoryBudget {
     pub fn shares(&self) -> Option<Shares> {
         let total = self.per_slot? as f64;
         let ratio = self.write_buffer_ratio;
+        // As Flink divides it.
+        let cache_bytes = ((3.0 - ratio) * total / 3.0) as u64;
+        let write_buffer_bytes = (2.0 * total * ratio / 3.0) as u64;
+        let recent_bytes = cache_bytes.saturating_sub(write_buffer_bytes) / 4;
         Some(Shares {
-            cache_bytes: ((3.0 - ratio) * total / 3.0) as u64,
-            write_buffer_bytes: (2.0 * total * ratio / 3.0) as u64,
+            cache_bytes: cache_bytes - recent_bytes,
+            write_buffer_bytes,
+            recent_bytes,
             high_priority_ratio: self.high_priority_ratio,
         })
     }
@@ -70,7 +77,9 @@ mod tests {
     #[test]
     fn the_budget_is_divided_as_flink_divides_it() {
         let shares = MemoryBudget { per_slot: Some(300 << 20), ..MemoryBudget::default() }.shares().expect("bounded");
-        assert_eq!(shares, Shares { cache_bytes: 250 << 20, write_buffer_bytes: 100 << 20, high_priority_ratio: 0.1 });
+        let (write_buffer_bytes, recent_bytes) = (100 << 20, (250 - 100) << 18);
+        let cache_bytes = (250 << 20) - recent_bytes;
+        assert_eq!(shares, Shares { cache_bytes, write_buffer_bytes, recent_bytes, high_priority_ratio: 0.1 });
         assert_eq!(MemoryBudget { per_slot: None, ..MemoryBudget::default() }.shares(), None);
         let greedy = MemoryBudget { write_buffer_ratio: 0.95, ..MemoryBudget::default() };
         assert!(greedy.check().expect_err("too much").contains("write-buffer-ratio (0.95)"));
@@ -78,12 +87,14 @@ mod tests {
     }
 
     proptest! {
-        /// R164: cache, and the half of the write buffers that it may be exceeded by, are never more than the budget.
+        /// R164: cache, recent entries, and the half of the write buffers that the cache may be exceeded by, are never more than the
+        /// budget.
         #[test]
         fn the_shares_never_exceed_the_budget(total in 0u64..1 << 50, ratio in 0.0..=1.0f64) {
             let budget = MemoryBudget { per_slot: Some(total), write_buffer_ratio: ratio, high_priority_ratio: 0.0 };
             let shares = budget.shares().expect("bounded");
-            prop_assert!(shares.cache_bytes + shares.write_buffer_bytes / 2 <= total + 1);
+            prop_assert!(shares.cache_bytes + shares.recent_bytes + shares.write_buffer_bytes / 2 <= total + 1);
+            prop_assert!(shares.write_buffer_bytes <= shares.cache_bytes + 1);
         }
     }
 }
