@@ -82,11 +82,6 @@ impl LocalInventory {
             })
             .sum()
     }
-
-    /// Checkpoints of which there is a copy.
-    pub fn checkpoints(&self) -> impl Iterator<Item = CheckpointId> + '_ {
-        self.copies.iter().map(|copy| copy.checkpoint)
-    }
 }
 
 #[cfg(test)]
@@ -94,8 +89,10 @@ mod tests {
     use super::*;
     use crate::{
         checkpoint::types::{PartKind, PartLocation, RestorePart, StatePart},
-        ids::KeyGroup,
+        graph::ProgramId,
+        ids::{JobId, KeyGroup},
         platform::ObjectName,
+        recovery::local_manifest::LocalPart,
     };
 
     fn range(first: u16, last: u16) -> KeyGroupRange {
@@ -133,6 +130,37 @@ mod tests {
             allocation: AllocationId(index.into()),
             state: state.collect(),
         }
+    }
+
+    /// What is of one operator and range counts together, in however many parts it lies.
+    #[test]
+    fn a_copy_holds_what_its_manifest_lists() {
+        let part = |operator: &str, key_groups, length| LocalPart {
+            operator: OperatorUid(operator.into()),
+            key_groups,
+            name: format!("{operator}-{length}"),
+            object: String::new(),
+            length,
+            crc32c: 0,
+        };
+        let manifest = LocalManifest {
+            job: JobId(1),
+            program: ProgramId::default(),
+            allocation: AllocationId(9),
+            subtask: (1, 0),
+            checkpoint: CheckpointId(3),
+            parts: vec![
+                part("fold", range(0, 9), 70),
+                part("fold", range(10, 19), 5),
+                part("fold", range(0, 9), 30),
+                part("count", range(0, 9), 2),
+            ],
+        };
+        let copy = HeldCopy::of(&manifest);
+        assert_eq!((copy.checkpoint, copy.subtask, copy.allocation), (CheckpointId(3), (1, 0), AllocationId(9)));
+        let state: Vec<_> = copy.state.iter().map(|s| (s.operator.to_string(), s.key_groups, s.bytes)).collect();
+        let expected = [("count", range(0, 9), 2), ("fold", range(0, 9), 100), ("fold", range(10, 19), 5)];
+        assert_eq!(state, expected.map(|(operator, key_groups, bytes)| (operator.to_string(), key_groups, bytes)));
     }
 
     /// What overlaps counts, by checkpoint, writer, operator and range; what comes with the order does not, nor a copy twice.

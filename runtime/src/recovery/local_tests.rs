@@ -313,7 +313,7 @@ fn copies_in_memory_survive_the_task_and_not_the_process() {
         snapshot(&world, &platform, &store(&shelf, 0, format), 0, checkpoint);
     }
     assert_eq!(shelf.memory_bytes(), 2 * bytes);
-    let kept: Vec<_> = shelf.inventory().checkpoints().collect();
+    let kept: Vec<_> = shelf.inventory().copies.iter().map(|copy| copy.checkpoint).collect();
     assert_eq!(kept, [CheckpointId(5), CheckpointId(6)]);
     assert_eq!(count(&world, EventKind::LocalCopyDiscarded), 1);
     // One that is larger than all may be together.

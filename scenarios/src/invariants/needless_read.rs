@@ -94,30 +94,41 @@ mod tests {
         journal::Event,
     };
 
-    use crate::invariants::{FaultNotice, testing::Story};
+    use crate::invariants::{FaultNotice, HeadRecord, Truth, testing::Story};
 
     fn starts(story: &mut Story, attempt: AttemptId) {
         let (subtask, checkpoint) = ("fold[0]".to_string(), CheckpointId(1));
         story.event("tm-1", Event::RestoreStarted { subtask, checkpoint, attempt });
     }
 
-    /// A part that lies there whole is read from primary. Where the copy was hit, the disk disturbed, or the copy is another
-    /// machine's, it may be.
+    /// A part that lies there whole is read from primary. Where the copy was hit, or only what belongs to it, the disk disturbed, or
+    /// the copy is another machine's, it may be.
     #[test]
     fn a_read_of_what_is_there_is_found() {
         for (machine, harm, fine) in [
             ("machine-1", None, false),
             ("machine-2", None, true),
             ("machine-1", Some("file"), true),
+            ("machine-1", Some("part"), true),
+            ("machine-1", Some("manifest"), true),
             ("machine-1", Some("disk"), true),
         ] {
             let mut story = Story::begin();
             story.checkpoint(1, &[10, 10]).commit(1).local_copy(machine, 1);
             story.restore(Some(1), Some(1));
-            if harm == Some("file") {
-                story.rot_local("machine-1", 1);
-            } else if harm.is_some() {
-                story.fault(&FaultNotice::Disk { machine: "machine-1".into() });
+            let machine_1 = || "machine-1".to_string();
+            let file = |name: &str| {
+                let paths = story.truth.files("machine-1").into_iter().map(|(path, _)| path);
+                paths.filter(|path| path.ends_with(name)).collect::<Vec<_>>().concat()
+            };
+            let (part, manifest) = (file("/part-0"), file("/manifest"));
+            match harm {
+                Some("file") => story.rot_local("machine-1", 1),
+                // Hit, and as it was: nobody can know.
+                Some("part") => story.fault(&FaultNotice::LocalFile { machine: machine_1(), path: part }),
+                Some("manifest") => story.fault(&FaultNotice::LocalFile { machine: machine_1(), path: manifest }),
+                Some(_) => story.fault(&FaultNotice::Disk { machine: machine_1() }),
+                None => {}
             }
             let attempt = story.attempt;
             starts(&mut story, attempt);
@@ -126,9 +137,9 @@ mod tests {
         }
     }
 
-    /// Nothing restores, or for an attempt that is over: what is read then is not judged.
+    /// Nothing restores yet, or any more, or for an attempt that is over: what is read then is not judged.
     #[test]
-    fn a_straggler_may_read_what_it_likes() {
+    fn who_does_not_restore_may_read_what_he_likes() {
         let mut story = Story::begin();
         story.checkpoint(1, &[10, 10]).commit(1).local_copy("machine-1", 1);
         story.restore(Some(1), Some(1));
@@ -136,6 +147,32 @@ mod tests {
         story.reads("tm-1", 1);
         story.restore(Some(1), Some(1));
         starts(&mut story, old);
+        story.reads("tm-1", 1);
+        let now = story.attempt;
+        starts(&mut story, now);
+        let (subtask, to, reason) = ("fold[0]".to_string(), "RUNNING".to_string(), String::new());
+        story.event("tm-1", Event::TaskStateChanged { subtask, attempt: now, to, reason });
+        story.reads("tm-1", 1);
+        story.holds();
+    }
+
+    /// Without local recovery there are no copies to read, whatever lies there; and a savepoint is read from where it is.
+    #[test]
+    fn copies_that_are_not_to_be_read_need_not_be() {
+        let mut story = Story::configured(|config| config.local_recovery = false);
+        story.checkpoint(1, &[10, 10]).commit(1).local_copy("machine-1", 1);
+        story.restore(Some(1), Some(1));
+        let attempt = story.attempt;
+        starts(&mut story, attempt);
+        story.reads("tm-1", 1);
+        story.holds();
+        let mut story = Story::begin();
+        let directory = "savepoints/savepoint-000000-0123456789ab";
+        story.head(&HeadRecord::SavepointBegun { directory: directory.to_string() });
+        story.savepoint(1, &[10, 10], directory).commit(1).local_copy("machine-1", 1);
+        story.restore(Some(1), Some(1));
+        let attempt = story.attempt;
+        starts(&mut story, attempt);
         story.reads("tm-1", 1);
         story.holds();
     }

@@ -140,7 +140,9 @@ impl Check for Savepoints {
 
 #[cfg(test)]
 mod tests {
-    use crate::invariants::{HeadRecord, testing::Story};
+    use runtime::ids::CheckpointId;
+
+    use crate::invariants::{FaultNotice, HeadRecord, testing::Story};
 
     const DIRECTORY: &str = "savepoints/savepoint-000000-0123456789ab";
 
@@ -188,6 +190,41 @@ mod tests {
         }
     }
 
+    /// One that a later checkpoint has overtaken is complete, too, and its owner's.
+    #[test]
+    fn an_overtaken_savepoint_stays_as_well() {
+        for is_deleted in [true, false] {
+            let mut story = Story::begin();
+            begun(&mut story);
+            story.checkpoint(2, &[10, 10]).commit(2).overtaken_savepoint(1, &[10, 10], DIRECTORY);
+            story.holds();
+            let files = story.files_of_savepoint(DIRECTORY);
+            assert_eq!(files.len(), 2);
+            if is_deleted {
+                story.delete(&files[0]);
+                story.breaks("savepoints", "savepoint-deleted");
+            }
+        }
+    }
+
+    /// Changed behind the system's back it is found in the end, unless the plan did it.
+    #[test]
+    fn a_changed_savepoint_is_found_in_the_end() {
+        for is_planned in [true, false] {
+            let mut story = Story::begin();
+            begun(&mut story);
+            let files = story.savepoint(1, &[10, 10], DIRECTORY).commit(1).files_of_savepoint(DIRECTORY);
+            story.checkpoint(2, &[30, 30]).commit(2);
+            story.truth.rot(&files[1]);
+            if is_planned {
+                story.fault(&FaultNotice::Object { name: files[1].clone() });
+            }
+            story.end(Some(Err("told so".to_string())));
+            let is_found = story.found().iter().any(|(_, kind, _)| *kind == "savepoint-changed");
+            assert_eq!(is_found, !is_planned, "{:?}", story.found());
+        }
+    }
+
     /// Something is written where a complete savepoint lies; something lies where one is begun.
     #[test]
     fn a_directory_belongs_to_one_savepoint() {
@@ -216,5 +253,26 @@ mod tests {
             story.sweep_and_end();
             if swept { story.holds() } else { story.breaks("savepoints", "left-behind") }
         }
+    }
+
+    /// What nobody has swept yet may be there; and what a job had begun before another one began with its savepoint is not that one's.
+    #[test]
+    fn leftovers_are_judged_after_the_sweep_of_their_own_job() {
+        let mut story = Story::begin();
+        story.checkpoint(1, &[30, 30]).commit(1);
+        begun(&mut story);
+        story.create(&format!("{DIRECTORY}/part"), "bytes");
+        story.finish();
+        assert!(story.found().iter().all(|(invariant, ..)| *invariant != "savepoints"), "{:?}", story.found());
+        let mut story = Story::begin();
+        let of_before = format!("{DIRECTORY}-before");
+        story.head(&HeadRecord::SavepointBegun { directory: of_before.clone() });
+        story.savepoint(1, &[30, 30], &of_before).commit(1);
+        begun(&mut story);
+        story.create(&format!("{DIRECTORY}/part"), "bytes");
+        let metadata = format!("{of_before}/_metadata");
+        story.head(&HeadRecord::Imported { checkpoint: CheckpointId(1), metadata });
+        story.sweep_and_end();
+        assert!(story.found().iter().all(|(invariant, ..)| *invariant != "savepoints"), "{:?}", story.found());
     }
 }

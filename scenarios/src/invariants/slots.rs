@@ -2,7 +2,7 @@
 //! than must.
 //!
 //! Rule, with local recovery: when slots are dealt out for an attempt, whoever has a slot that lives gets it, with its allocation; a
-//! slot that lives is not given to anybody else; and as many return as can (the size of a maximum matching). Without local
+//! slot that lives is not given to anybody else; and as many return as can. Without local
 //! recovery only the location counts: whoever was on a TaskManager whose slots the JobManager has is on it again. In both: a subtask
 //! is deployed where its slot was dealt out, and nowhere else.
 //!
@@ -59,24 +59,9 @@ impl Deal {
         of_it.max_by_key(|(_, record)| record.since).map(|(slot, _)| slot)
     }
 
-    /// How many can return to a slot that holds what they are, by augmenting paths.
+    /// How many can return to a slot that holds what they are. A slot holds one thing, so nobody is in another's way.
     fn most_that_can_return(&self) -> usize {
-        fn augment<'a>(
-            deal: &'a Deal,
-            shared: SharedSlot,
-            seen: &mut BTreeSet<&'a Slot>,
-            owner: &mut BTreeMap<&'a Slot, SharedSlot>,
-        ) -> bool {
-            for (slot, _) in deal.living.iter().filter(|(_, record)| record.shared == shared) {
-                if seen.insert(slot) && owner.get(slot).copied().is_none_or(|other| augment(deal, other, seen, owner)) {
-                    owner.insert(slot, shared);
-                    return true;
-                }
-            }
-            false
-        }
-        let mut owner = BTreeMap::new();
-        self.given.keys().filter(|shared| augment(self, **shared, &mut BTreeSet::new(), &mut owner)).count()
+        self.given.keys().filter(|shared| self.own(**shared).is_some()).count()
     }
 
     fn returned(&self) -> usize {
@@ -200,10 +185,7 @@ impl Slots {
     fn deployed(&self, subtask: &str, attempt: AttemptId, slot: &Slot, out: &mut Findings<'_>) {
         // A TaskManager that was frozen or cut off may obey an old order now; what such a straggler may not do is judged by
         // the invariant on leaders. A leader that leads no more deals out slots that nobody saw.
-        let Some(deal) = self.deal.as_ref().filter(|deal| self.attempt == Some(attempt) && !deal.given.is_empty())
-        else {
-            return;
-        };
+        let Some(deal) = self.deal.as_ref().filter(|_| self.attempt == Some(attempt)) else { return };
         let is_its = |(shared, given): (&SharedSlot, &Slot)| Some(shared.index) == index(subtask) && given == slot;
         if !deal.given.iter().any(is_its) {
             out.report(subtask, "deployed-elsewhere", format!("deployed to {slot:?}, where it was given no slot"));
@@ -356,10 +338,56 @@ mod tests {
         story.holds();
     }
 
-    /// It gets a spare slot although its own lives.
+    /// It gets a spare slot although its own lives; and so one more has moved than had to.
     #[test]
     fn a_slot_that_is_not_used_is_found() {
         let mut story = two_with_slots();
+        give(&mut story, 0, 2, 0);
+        story.breaks("previous-slot", "previous-slot-not-used");
+        give(&mut story, 1, 1, 1);
+        run(&mut story);
+        let kinds: Vec<_> = story.found().iter().map(|(_, kind, _)| kind.to_string()).collect();
+        assert_eq!(kinds, ["previous-slot-not-used", "needless-move"]);
+        story.says("1 of 2 returned to their slots, 2 could have");
+    }
+
+    /// A slot that another one later proves stale is given back at once: it does not live again when that one is lost.
+    #[test]
+    fn a_stale_slot_stays_given_back() {
+        let mut story = two_with_slots();
+        record(&mut story, 2, 0, 0, 2);
+        offer(&mut story, "tm-2");
+        lose(&mut story, "tm-2");
+        offer(&mut story, "tm-3");
+        give(&mut story, 0, 3, 0);
+        give(&mut story, 1, 1, 1);
+        run(&mut story);
+        story.holds();
+    }
+
+    /// A new leader knows of no slots until they are offered to it.
+    #[test]
+    fn a_new_leader_begins_without_slots() {
+        let mut story = two_with_slots();
+        let (process, leader, entries) = ("jobmanager".to_string(), LeaderEpoch(2), 1);
+        story.event("jobmanager", Event::LeaderElected { process, leader, entries });
+        offer(&mut story, "tm-2");
+        give(&mut story, 0, 2, 0);
+        give(&mut story, 1, 2, 1);
+        run(&mut story);
+        story.holds();
+    }
+
+    /// What a leader deals out that leads no more, nobody obeys.
+    #[test]
+    fn a_deposed_leader_deals_for_nobody() {
+        let mut story = two_with_slots();
+        let before = story.incarnation;
+        story.claim(2);
+        let now = std::mem::replace(&mut story.incarnation, before);
+        give(&mut story, 0, 2, 0);
+        story.holds();
+        story.incarnation = now;
         give(&mut story, 0, 2, 0);
         story.breaks("previous-slot", "previous-slot-not-used");
     }
@@ -406,9 +434,11 @@ mod tests {
                 let (job, from, to) = ("job".into(), "RUNNING".into(), "RESTARTING".into());
                 story.event("jobmanager", Event::JobStateChanged { job, from, to, reason: String::new() });
             }
-            let machine = if is_in_use { 1 } else { 2 };
-            let (task_manager, allocation) = (format!("tm-{machine}"), allocation(machine, 0));
-            story.event(&task_manager.clone(), Event::SlotReleased { task_manager, slot: 0, allocation });
+            let released = if is_in_use { vec![(1, 0)] } else { vec![(2, 0), (1, 2)] };
+            for (machine, slot) in released {
+                let (task_manager, allocation) = (format!("tm-{machine}"), allocation(machine, slot));
+                story.event(&task_manager.clone(), Event::SlotReleased { task_manager, slot, allocation });
+            }
             if is_in_use && !ends {
                 story.breaks("previous-slot", "released-in-use");
             } else {
@@ -427,6 +457,41 @@ mod tests {
         run(&mut story);
         record(&mut story, 2, 0, 0, 2);
         offer(&mut story, "tm-2");
+        story.restore(None, None);
+        give(&mut story, 0, 1, 0);
+        give(&mut story, 1, 1, 1);
+        run(&mut story);
+        story.holds();
+    }
+
+    /// What a leader has dealt it takes for the latest only as long as the TaskManager was not lost in between: when that one comes
+    /// back, its records count, and they tell of an earlier deployment than another's do.
+    #[test]
+    fn what_was_dealt_to_one_that_was_lost_is_as_late_as_its_record() {
+        let mut story = two_with_slots();
+        story.restore(None, None);
+        give(&mut story, 0, 1, 0);
+        give(&mut story, 1, 1, 1);
+        run(&mut story);
+        lose(&mut story, "tm-1");
+        record(&mut story, 2, 0, 0, 2);
+        offer(&mut story, "tm-2");
+        offer(&mut story, "tm-1");
+        story.restore(None, None);
+        give(&mut story, 0, 2, 0);
+        give(&mut story, 1, 1, 1);
+        run(&mut story);
+        story.holds();
+    }
+
+    /// The slot that was dealt is the latest, not every slot of that TaskManager that holds the same.
+    #[test]
+    fn an_older_record_beside_the_slot_that_was_dealt_is_no_later() {
+        let mut story = two_with_slots();
+        give(&mut story, 0, 1, 0);
+        give(&mut story, 1, 1, 1);
+        run(&mut story);
+        record(&mut story, 1, 5, 0, 1);
         story.restore(None, None);
         give(&mut story, 0, 1, 0);
         give(&mut story, 1, 1, 1);
@@ -489,27 +554,66 @@ mod tests {
         }
     }
 
-    /// The JobManager dealt out one slot, and the subtask runs in another.
+    /// The later slot was given back, and an intact record of it is still there; or another file of its machine was hit. That casts no
+    /// doubt on it: the older slot is its own again. It does if the record itself was hit.
     #[test]
-    fn a_subtask_that_runs_elsewhere_is_found() {
-        let mut story = two_with_slots();
-        give(&mut story, 0, 1, 0);
-        let (subtask, task_manager) = ("fold[0]".to_string(), "tm-2".to_string());
-        let (attempt, allocation) = (attempt(2), allocation(2, 0));
-        story.event("tm-2", Event::TaskDeployed { subtask, attempt, task_manager, slot: 0, allocation });
-        story.breaks("previous-slot", "deployed-elsewhere");
+    fn only_damage_to_the_record_casts_doubt_on_it() {
+        for (hit, in_doubt) in [(None, false), (Some("localState/elsewhere"), false), (Some("record"), true)] {
+            let mut story = two_with_slots();
+            lose(&mut story, "tm-1");
+            give(&mut story, 0, 2, 0);
+            give(&mut story, 1, 2, 1);
+            run(&mut story);
+            record(&mut story, 2, 0, 0, 2);
+            let of_record = format!("localState/aid_{}/slot", allocation(2, 0));
+            if let Some(path) = hit {
+                story.truth.put_file("machine-2", "localState/elsewhere", b"bytes");
+                let path = if path == "record" { of_record } else { path.to_string() };
+                story.fault(&FaultNotice::LocalFile { machine: "machine-2".into(), path });
+            }
+            let (task_manager, allocation) = ("tm-2".to_string(), allocation(2, 0));
+            crate::invariants::telling::changed(&mut story, "RESTARTING");
+            story.event("tm-2", Event::SlotReleased { task_manager, slot: 0, allocation });
+            offer(&mut story, "tm-1");
+            story.restore(None, None);
+            give(&mut story, 0, 2, 2);
+            if in_doubt { story.holds() } else { story.breaks("previous-slot", "previous-slot-not-used") }
+        }
     }
 
-    /// Without local recovery it may be another slot, but not on another TaskManager.
+    fn deploy(story: &mut Story, execution: u32, machine: u32, slot: u32) {
+        let (subtask, task_manager) = ("fold[0]".to_string(), format!("tm-{machine}"));
+        let (attempt, allocation) = (attempt(execution), allocation(machine, slot));
+        story.event(&task_manager.clone(), Event::TaskDeployed { subtask, attempt, task_manager, slot, allocation });
+    }
+
+    /// The JobManager dealt out one slot, and the subtask runs in another, be it that of another subtask. A straggler that obeys
+    /// an older order is not judged here.
+    #[test]
+    fn a_subtask_that_runs_elsewhere_is_found() {
+        for (execution, machine, slot, fine) in [(2, 1, 0, true), (2, 1, 1, false), (2, 2, 0, false), (1, 2, 0, true)] {
+            let mut story = two_with_slots();
+            give(&mut story, 0, 1, 0);
+            give(&mut story, 1, 1, 1);
+            deploy(&mut story, execution, machine, slot);
+            if fine { story.holds() } else { story.breaks("previous-slot", "deployed-elsewhere") }
+        }
+    }
+
+    /// Without local recovery it may be another slot, but not on another TaskManager, unless the JobManager had lost that one.
     #[test]
     fn without_local_recovery_the_location_counts() {
-        for (machine, breaks) in [(1, false), (2, true)] {
+        for (machine, lost, breaks) in [(1, false, false), (2, false, true), (2, true, false)] {
             let mut story = Story::configured(|config| config.local_recovery = false);
             offer(&mut story, "tm-1");
             offer(&mut story, "tm-2");
             story.restore(None, None);
             give(&mut story, 0, 1, 0);
             run(&mut story);
+            if lost {
+                lose(&mut story, "tm-1");
+                offer(&mut story, "tm-1");
+            }
             story.restore(None, None);
             give(&mut story, 0, machine, 1);
             run(&mut story);

@@ -466,6 +466,15 @@ impl Story {
         self
     }
 
+    /// A savepoint behind which a later checkpoint has completed, with the same state.
+    pub fn overtaken_savepoint(&mut self, id: u64, positions: &[u64], directory: &str) -> &mut Story {
+        self.savepoint = Some(SavepointDirectory::at(ObjectName::new(directory).expect("plain")));
+        self.prepare(id, positions);
+        self.savepoint = None;
+        self.head(&HeadRecord::SavepointOvertaken { checkpoint: CheckpointId(id), directory: directory.to_string() });
+        self
+    }
+
     pub fn files_of_savepoint(&self, directory: &str) -> Vec<String> {
         self.truth.objects(&format!("{directory}/")).into_iter().map(|(name, _)| name).collect()
     }

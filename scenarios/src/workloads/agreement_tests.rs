@@ -1,16 +1,18 @@
 //! Each real job and its oracle agree: the job's own chains are driven here by hand, without a cluster, up to a cut and then to
 //! their end; at the cut output, positions and state belong together, as at a checkpoint.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use runtime::{
     dataflow::{
-        chain::{Chain, RestoredState, SnapshotFormat, SourcePoll, TimeMove},
+        chain::{Chain, NativeStage, RestoredState, Scratch, SnapshotFormat, SourcePoll, TimeMove},
         outputs::Outputs,
     },
     graph::{ChainContext, Partitioning},
-    ids::{CheckpointId, SplitId, SubtaskId},
+    ids::{BackendId, CheckpointId, SplitId, SubtaskId},
+    platform::NativeDir,
+    state::{BackendKind, BackendSettings},
 };
 
 use super::*;
@@ -28,7 +30,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(params: &WorkloadParams) -> Driver {
+    fn new(params: &WorkloadParams, kind: BackendKind) -> Driver {
         let workload = params.build().expect("sound parameters");
         let graph = workload.job.graph.clone();
         let mut subtasks = Vec::new();
@@ -38,10 +40,24 @@ impl Driver {
                 subtask: id,
                 parallelism: vertex.parallelism,
                 max_parallelism: vertex.max_parallelism,
-                backend: runtime::state::BackendSettings::default(),
+                backend: BackendSettings { kind, incremental: true, ..BackendSettings::default() },
             };
             let mut chain = workload.job.chains[id.vertex.0 as usize](&context);
-            chain.open(RestoredState::default()).expect("opens empty");
+            let mut restored = RestoredState::default();
+            if kind == BackendKind::RocksDb {
+                let scratch = || Scratch {
+                    directory: NativeDir(Arc::new(sim::scratch_directory("weir-agreement-").expect("a directory"))),
+                    backend: BackendId(1),
+                    restored: Vec::new(),
+                    unclipped: false,
+                };
+                restored.scratch.extend(vertex.keyed.iter().map(|operator| (operator.clone(), scratch())));
+            }
+            chain.open(restored).expect("opens empty");
+            for call in chain.native_calls(NativeStage::Open) {
+                (call.run)().expect("the database opens");
+            }
+            chain.natively_opened().expect("opens empty");
             let channels: Vec<usize> = graph.outputs(id.vertex).map(|edge| graph.downstream(edge, id).len()).collect();
             subtasks.push(Subtask { id, chain, out: Outputs::new(&channels) });
         }
@@ -120,6 +136,13 @@ impl Driver {
                 let bytes = part.data.encoded().expect("state is written anew");
                 state.extend(RuntimeFormats.state(&part.operator, &bytes).expect("own state is readable"));
             }
+            for native in snapshot.native {
+                (native.flush)().expect("the database flushes");
+                (native.take)().expect("files are made");
+                let files = files_of(&native.directory.path().join(&native.subdirectory));
+                let read = RuntimeFormats.native_state().expect("databases can be read");
+                state.extend(read(&native.operator, &files).expect("own files are readable"));
+            }
             for data in subtask.chain.take_sink_data(true) {
                 let lines = crate::oracle::lines(&data.bytes).expect("whole lines");
                 output.entry(data.sink.0).or_default().extend(lines);
@@ -134,13 +157,26 @@ impl Driver {
     }
 }
 
-/// Cut in the middle, then read to the end: at both points the job is as its oracle says.
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "native code works in real directories")]
+fn files_of(directory: &Path) -> Vec<(String, Bytes)> {
+    let entries = std::fs::read_dir(directory).expect("files were made").map(|entry| entry.expect("an entry"));
+    let file = |entry: std::fs::DirEntry| {
+        let bytes = std::fs::read(entry.path()).expect("it is readable");
+        (entry.file_name().into_string().expect("a plain name"), Bytes::from(bytes))
+    };
+    entries.map(file).collect()
+}
+
+/// Cut in the middle, then read to the end: at both points the job is as its oracle says, whatever its state is kept in and read from.
 #[test]
 fn jobs_and_oracles_agree() {
-    for kind in [WorkloadKind::Audit, WorkloadKind::Flights, WorkloadKind::WordCount, WorkloadKind::States] {
+    let kinds = [WorkloadKind::Audit, WorkloadKind::Flights, WorkloadKind::WordCount, WorkloadKind::States];
+    for (kind, backend) in
+        kinds.into_iter().flat_map(|kind| [(kind, BackendKind::Filesystem), (kind, BackendKind::RocksDb)])
+    {
         for (seed, groups) in [(1, None), (2, Some(3))] {
             let params = WorkloadParams { kind, seed, groups, splits: 3, parallelism: 3, ..WorkloadParams::default() };
-            let mut driver = Driver::new(&params);
+            let mut driver = Driver::new(&params, backend);
             driver.advance(TimeMove::Processing(1_000));
             driver.read(40);
             driver.advance(TimeMove::Watermark(400));

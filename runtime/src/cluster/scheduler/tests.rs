@@ -116,6 +116,18 @@ fn without_preservation_only_the_location_counts() {
     assert_eq!(preserved[&member(1, 2)].slot, slot(1, 1));
 }
 
+/// Of two slots that are said to hold the same, the one where it was deployed last is its own; if nobody can tell, the first by name.
+#[test]
+fn the_slot_where_it_came_last_is_its_own() {
+    for (first, second, own) in [(1, 2, 2), (2, 1, 1), (2, 2, 1)] {
+        let slots = slots(&[(1, &[held(member(0, 1), first)]), (2, &[held(member(0, 1), second)])]);
+        for strategy in [PRESERVING, BY_LOCATION] {
+            let placed = place(&asked(1), &slots, strategy).expect("two slots");
+            assert_eq!(placed[&member(0, 1)].slot, slot(own, 0), "{strategy:?}");
+        }
+    }
+}
+
 /// So many bytes on these TaskManagers.
 fn lies_on(shares: &[(u32, u64)]) -> BTreeMap<String, u64> {
     shares.iter().map(|(task_manager, bytes)| (slot(*task_manager, 0).task_manager, *bytes)).collect()

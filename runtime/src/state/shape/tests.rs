@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::*;
 
+mod limits;
+
 fn text<T: DeserializeOwned>() -> String {
     let Some(shape) = Shape::of::<T>() else { return "none".to_string() };
     let text = shape.to_string();

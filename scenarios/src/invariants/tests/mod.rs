@@ -17,5 +17,6 @@ mod output_truth;
 mod replay;
 mod restored;
 mod reuse;
+mod runtime_formats;
 mod suite;
 mod superset;

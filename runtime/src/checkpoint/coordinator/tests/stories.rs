@@ -193,6 +193,30 @@ fn ids_go_on_above_every_block_ever_granted() {
     assert_eq!(cluster.coordinator.first_unused_id(), CheckpointId(2 * ID_BLOCK + 2));
 }
 
+/// A job is scaled while it is stopped: in its next execution those who are left make a checkpoint whole, and who is gone is a
+/// stranger.
+#[test]
+fn after_scaling_the_subtasks_of_now_count() {
+    let mut cluster = running(config());
+    cluster.stop();
+    let mut participants = participants();
+    let gone = *participants.subtasks.keys().last().unwrap();
+    participants.subtasks.remove(&gone);
+    cluster.coordinator.rescaled(participants);
+    cluster.start();
+    cluster.wait(100 * MS);
+    let (one, attempt) = (cluster.only_open(), cluster.attempt());
+    let mut acks = |subtask| {
+        let ack = cluster.make_ack(one, subtask, attempt);
+        kinds(&cluster.coordinator.handle(Input::Ack(Box::new(ack)), cluster.now))
+    };
+    assert_eq!(acks(gone), ["LateAckDiscarded", "Discard", "CheckpointDiscarded"]);
+    let [a, b, c, _] = subtasks()[..] else { panic!() };
+    assert_eq!(acks(a), ["CheckpointAcked"]);
+    assert_eq!(acks(b), ["CheckpointAcked"]);
+    assert_eq!(acks(c), ["CheckpointAcked", "WriteMetadata"]);
+}
+
 /// While the last checkpoint is under way, also when it is being made durable, there is no second one, though there would be room.
 #[test]
 fn there_is_one_last_checkpoint_at_a_time() {
