@@ -8,7 +8,7 @@ use super::{
     database::{Database, WORKING, family_of},
     expiry::Expiring,
     options_tests::configured,
-    recent::{ENTRY_OVERHEAD_BYTES, Recent},
+    recent::{ENTRY_OVERHEAD_BYTES, Recent, WAITING_BYTES},
     slot_memory::SlotMemory,
     tests::{barrier, from_files, incremental, rocksdb, take},
 };
@@ -197,11 +197,11 @@ fn a_state_that_others_join_becomes_small() {
 
 /// What waits at a barrier is written while the stream stands still, so it is little, however much was written.
 #[test]
-fn no_more_than_a_megabyte_waits() {
+fn no_more_waits_than_a_barrier_can_bear() {
     let host = DatabaseHost { fleeting: true, ..DatabaseHost::default() };
     let settings = RocksDbSettings { host, ..RocksDbSettings::default() };
     let (database, recent) = (database(&settings), Recent::new(STATE));
-    let most = (1 << 20) / ENTRY_OVERHEAD_BYTES as usize;
+    let most = (WAITING_BYTES / ENTRY_OVERHEAD_BYTES) as usize;
     for number in 0..20_000u32 {
         recent.put(&database, &number.to_be_bytes(), b"value").expect("it is written");
         if number % 2_000 == 0 {
@@ -341,7 +341,7 @@ fn batches_never_get_into_the_files_of_the_barrier_before() {
         let files = std::thread::scope(|scope| {
             let files = scope.spawn(|| take(native));
             apply_all(&mut operator, &mut model, &changes(round + 100));
-            // Written back, a megabyte or not.
+            // Written back, many or few.
             operator.backend.snapshot().unwrap();
             files.join().expect("the files are made")
         });
