@@ -10,7 +10,7 @@ use crate::{
     checkpoint::types::OutputDigest,
     dataflow::chain::{RestoredState, SnapshotFormat},
     dataflow::{chain::SourcePoll, outputs::Outputs},
-    graph::{ChainContext, Job, Partitioning},
+    graph::{ChainContext, Job, Partitioning, Vertex},
     ids::{CheckpointId, OperatorUid, SubtaskId, VertexId},
     state::{BackendSettings, key_group_of},
 };
@@ -96,6 +96,37 @@ fn operators_joined_by_forward_edges_share_a_vertex() {
     assert_eq!(graph.slots_needed(), 2);
     assert!(graph.vertices.iter().all(|v| v.max_parallelism == 128));
     assert_eq!(graph.subtask_name(SubtaskId { vertex: VertexId(1), index: 1 }), "sum[1]");
+}
+
+/// R173: the number of key groups is said of the job, or of an operator, which hands it on to what has its parallelism; what has another
+/// is not chained. It holds at any parallelism, and is never less than that.
+#[test]
+fn max_parallelism_is_said_of_the_job_or_of_an_operator() {
+    let job = |parallelism: u32, of_sum: u16| {
+        let builder = JobBuilder::new("groups").parallelism(parallelism).max_parallelism(64);
+        let sums = builder.source("numbers", numbers(2, 20)).key_by(|n| n % 7).process("sum", Sum::default);
+        let lengths = sums.max_parallelism(of_sum).map(|text| text.len() as u64);
+        lengths.map(|n| n).uid("wide").max_parallelism(32).sink("out", write_number);
+        builder.build()
+    };
+    let (two, three) = (job(2, 16).unwrap(), job(3, 16).unwrap());
+    for job in [&two, &three] {
+        let shape = |v: &Vertex| (v.name.clone(), v.max_parallelism, v.operators.len());
+        let vertices: Vec<_> = job.graph.vertices.iter().map(shape).collect();
+        let named = |name: &str, groups: u16, operators: usize| (name.to_string(), groups, operators);
+        assert_eq!(vertices, [named("numbers", 64, 1), named("sum", 16, 2), named("wide", 32, 2)]);
+    }
+    let mut first = Driver::open(&two, &JobSnapshot::default()).unwrap();
+    first.step(5).unwrap();
+    let mut rescaled = Driver::open(&three, &first.snapshot().unwrap().for_job(&three)).unwrap();
+    rescaled.run(5).unwrap();
+    assert_eq!(first.lines["out"].len() + rescaled.lines["out"].len(), 40);
+
+    let (uid, parallelism, max_parallelism) = ("sum".to_string(), 3, 2);
+    assert_eq!(job(3, 2).err(), Some(JobError::ParallelismAboveMax { uid, parallelism, max_parallelism }));
+    for bad in [0, 32_769] {
+        assert_eq!(job(2, bad).err(), Some(JobError::BadMaxParallelism(bad)));
+    }
 }
 
 /// A slot sharing group is handed on to what follows, until somebody says another; operators of different groups are not chained,
