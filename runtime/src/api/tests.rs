@@ -251,6 +251,27 @@ fn every_record_takes_every_way() {
     }
 }
 
+/// R88: a job of functions that look at one record at a time has the positions of its source in a snapshot and nothing else, however
+/// many records have come by.
+#[test]
+fn a_job_without_state_keeps_positions_only() {
+    let builder = JobBuilder::new("stateless").parallelism(2);
+    let all = builder.source("numbers", numbers(4, 2_000)).map(|n| n + 1);
+    all.flat_map(|n| [n, n]).filter(|n| n % 3 == 0).sink("out", write_number);
+    let mut driver = Driver::open(&builder.build().unwrap(), &JobSnapshot::default()).unwrap();
+    driver.run(64).unwrap();
+    assert_eq!(driver.lines["out"].len(), 2 * (8_000 / 3));
+    let snapshot = driver.snapshot().unwrap();
+    assert_eq!(snapshot.subtasks.len(), 2);
+    for state in snapshot.subtasks.values() {
+        assert!(state.parts.is_empty());
+        let kept: Vec<&str> = state.inline.iter().map(|kept| kept.operator.0.as_str()).collect();
+        assert_eq!(kept, ["numbers"]);
+        assert!(state.inline[0].bytes.len() < 1_024, "{} bytes", state.inline[0].bytes.len());
+    }
+    assert_eq!(snapshot.positions.into_values().collect::<Vec<_>>(), [2_000; 4]);
+}
+
 #[test]
 fn records_of_a_key_come_to_the_subtask_that_owns_it_in_order() {
     let mut driver = Driver::open(&sums(3, 1, 100), &JobSnapshot::default()).unwrap();
