@@ -377,7 +377,7 @@ mod tests {
         }
     }
 
-    /// R103: one run has every kind of state on both backends, and how much slower RocksDB is.
+    /// R95, R103: one run has every kind of state on both backends, and how much slower RocksDB is: what the guide to the backends goes by.
     #[test]
     fn operations_of_both_backends_are_in_one_table() {
         let text = operations(&small()).expect("measured");
