@@ -26,7 +26,7 @@ use weir_tests::{
     objects::{Entry, Objects, committed_lines, newest_state, of_directory, of_simulated},
     processes::program,
     real_cluster::{Process, RealCluster},
-    tales::{Tale, Told, calm, fault, lasting, later, of_kind, tell},
+    tales::{Tale, Told, calm, fault, lasting, later, of_kind, tell, when},
 };
 
 const WORKER: &str = env!("CARGO_BIN_EXE_weir-test-worker");
@@ -76,7 +76,7 @@ fn a_job_gives_the_same_and_keeps_the_same_on_each_backend() {
     }
 }
 
-/// R76, for real: files, threads, sockets.
+/// R76, R95, for real: files, threads, sockets. It is the example of each backend that the guide names.
 #[test]
 fn a_real_run_gives_the_same_and_keeps_the_same_on_each_backend() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -103,6 +103,65 @@ fn a_real_run_gives_the_same_and_keeps_the_same_on_each_backend() {
         let differs: Vec<_> = state_of_it.symmetric_difference(&state).take(4).collect();
         assert!(differs.is_empty(), "{name}: {differs:?}");
     }
+}
+
+// ---- processes that are gone
+
+/// R81, R96: the JobManager dies. On each backend the next leader restores the newest checkpoint, also where state travels to the
+/// JobManager and lies in no file of its own: metadata is in primary storage, always.
+#[test]
+fn a_new_leader_restores_whatever_the_backend() {
+    for backend in BACKENDS {
+        let mut plan = calm();
+        plan.settings.backend = backend;
+        let dies = FaultKind::Crash { restart_after_ms: Some(300) };
+        plan.faults = vec![fault("jobmanager", when(EventKind::CheckpointCompleted, "4", 1), dies)];
+        let tale = tell(&plan);
+        tale.ends_well();
+        let restored = tale.events.iter().filter_map(|told| match told.event {
+            Event::RestoreChosen { checkpoint, .. } => Some(checkpoint.map(|checkpoint| checkpoint.0)),
+            _ => None,
+        });
+        assert_eq!(restored.collect::<Vec<_>>(), [None, Some(4)], "{backend:?}");
+        let has_files = tale.count(of_kind(EventKind::PartUploaded)) > 0;
+        assert_eq!(has_files, backend != BackendKind::Memory, "{backend:?}");
+    }
+}
+
+/// R81, for real: the JobManager that state has travelled to is killed (SIGKILL). The next one goes on with what it had, and the output
+/// is exact.
+#[test]
+fn a_killed_job_manager_takes_no_state_with_it() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let job = ["flights", "--splits", "1", "--records-per-second", "3000", "-D", "state.backend=jobmanager"];
+    let cluster = RealCluster::new(Path::new(WORKER), &scratch.path().join("data"), &job);
+    let mut killed = cluster.job_manager(&["--checkpoint-interval-ms", "300"]);
+    let task_manager = cluster.task_manager("tm", 2);
+    killed.wait_for("CheckpointCompleted", 1);
+    killed.kill();
+    let mut job_manager = cluster.job_manager(&["--checkpoint-interval-ms", "300", "--resume"]);
+    job_manager.wait_until("it restores a checkpoint", |events| {
+        let restores = |line: &&String| line.contains(" RestoreChosen ") && line.contains(" checkpoint=Some(");
+        events.iter().find(restores).cloned()
+    });
+    Running { scratch, job_manager, task_manager }.gives_what_it_should();
+}
+
+/// R165: a TaskManager that needs more memory than it may have is killed for it. To the job it is a process that is gone: it restores its
+/// newest checkpoint, and its output is exact.
+#[test]
+fn a_task_manager_that_is_killed_for_its_memory_comes_back() {
+    let limit = FaultKind::MemoryLimit { headroom_bytes: 0, restart_after_ms: 300 };
+    let at = later(10, EventKind::CheckpointCompleted, "3", 1);
+    let tale = tell(&Plan { faults: vec![lasting(4_000, "tm-2", at, limit)], ..calm() });
+    tale.ends_well();
+    let fails = |told: &Told| matches!(&told.event, Event::JobStateChanged { to, .. } if to == "FAILING");
+    let failed = tale.first("the job loses it", NEAR, fails);
+    let restored = tale.first_after(failed, "the job goes back", NEAR, |told| {
+        matches!(told.event, Event::RestoreChosen { checkpoint: Some(_), .. })
+    });
+    tale.first_after(restored, "checkpoints go on", NEAR, of_kind(EventKind::CheckpointCompleted));
+    assert!(tale.count(|told| told.process == "tm-2" && told.incarnation > 1) > 0, "it comes back");
 }
 
 // ---- what is left of databases

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    builder::{Body, Exchange, MakeStage, MakeTail, Node, Plan},
+    builder::{Body, Exchange, Input, MakeStage, MakeTail, Node, Plan},
     stage::AnyStage,
     tails::TailTarget,
 };
@@ -91,10 +91,9 @@ fn check(plan: &Plan) -> Result<(), JobError> {
     if plan.name.is_empty() {
         return Err(JobError::NoName);
     }
-    if let Some(max) = plan.max_parallelism
-        && !(1..=MAX_MAX_PARALLELISM).contains(&max)
-    {
-        return Err(JobError::BadMaxParallelism(max));
+    let mut said = plan.max_parallelism.into_iter().chain(plan.nodes.iter().filter_map(|node| node.max_parallelism));
+    if let Some(bad) = said.find(|max| !(1..=MAX_MAX_PARALLELISM).contains(max)) {
+        return Err(JobError::BadMaxParallelism(bad));
     }
     let mut seen = BTreeSet::new();
     for node in &plan.nodes {
@@ -146,10 +145,23 @@ fn parallelisms(plan: &Plan, scaled_to: Option<u32>) -> Result<Vec<(u32, u16)>, 
     Ok(all)
 }
 
+/// The max parallelism that was said of each operator: its own, else that of the operator whose parallelism it takes over, to which
+/// it may be chained.
+fn said_max_parallelisms(plan: &Plan) -> Vec<Option<u16>> {
+    let mut all: Vec<Option<u16>> = Vec::with_capacity(plan.nodes.len());
+    for node in &plan.nodes {
+        let takes_over =
+            |input: &&Input| node.parallelism.is_none() && (!node.keyed || input.exchange == Exchange::Direct);
+        let inherited = node.inputs.first().filter(takes_over).and_then(|input| all[input.from]);
+        all.push(node.max_parallelism.or(inherited));
+    }
+    all
+}
+
 /// Operators without a number of their own: sources and keyed ones have the job's, others that of their first input.
 fn described_parallelisms(plan: &Plan) -> Result<Vec<(u32, u16)>, JobError> {
     let mut all: Vec<(u32, u16)> = Vec::with_capacity(plan.nodes.len());
-    for node in &plan.nodes {
+    for (node, said) in plan.nodes.iter().zip(said_max_parallelisms(plan)) {
         let inherited = match node.inputs.first() {
             Some(input) if !node.keyed || input.exchange == Exchange::Direct => all[input.from].0,
             _ => plan.parallelism,
@@ -158,7 +170,8 @@ fn described_parallelisms(plan: &Plan) -> Result<Vec<(u32, u16)>, JobError> {
         if parallelism == 0 {
             return Err(JobError::ZeroParallelism(node.uid.clone()));
         }
-        let max_parallelism = plan.max_parallelism.unwrap_or_else(|| default_max_parallelism(parallelism));
+        let said = said.or(plan.max_parallelism);
+        let max_parallelism = said.unwrap_or_else(|| default_max_parallelism(parallelism));
         if parallelism > u32::from(max_parallelism) {
             return Err(JobError::ParallelismAboveMax { uid: node.uid.clone(), parallelism, max_parallelism });
         }
@@ -211,10 +224,14 @@ pub(super) fn build(plan: &Arc<Plan>, scaled_to: Option<u32>) -> Result<Job, Job
     let groups = slot_sharing_groups(plan);
     check_co_location(plan, &groups, &parallelism)?;
     let mut group_numbers: Vec<&str> = Vec::new();
+    let said = said_max_parallelisms(plan);
     let chained = |node: &Node, to: usize| match node.inputs.as_slice() {
         [only] => {
+            // A vertex has one number of key groups.
+            let is_said = said[only.from].is_some() || said[to].is_some();
             only.exchange == Exchange::Direct
                 && parallelism[only.from].0 == parallelism[to].0
+                && (!is_said || parallelism[only.from].1 == parallelism[to].1)
                 && groups[only.from] == groups[to]
         }
         _ => false,

@@ -41,6 +41,7 @@ pub(super) struct Plan {
 pub(super) struct Node {
     pub uid: String,
     pub parallelism: Option<u32>,
+    pub max_parallelism: Option<u16>,
     pub inputs: Vec<Input>,
     pub body: Body,
     /// Joins the stages of all who consume this node's records.
@@ -129,8 +130,9 @@ impl JobBuilder {
         self
     }
 
-    /// The number of key groups of all keyed operators, and so the highest parallelism the job can ever be given. It cannot
-    /// be changed once there are snapshots. By default it follows from the parallelism, as in Flink.
+    /// The number of key groups of keyed operators that do not say their own, and so the highest parallelism the job can ever be
+    /// given. It cannot be changed once there are snapshots. By default it follows from the parallelism, as in Flink. Many cost
+    /// little: each is 2 bytes of a full snapshot, and 12 more for each of the operator's states.
     #[must_use]
     pub fn max_parallelism(self, max_parallelism: u16) -> JobBuilder {
         self.plan.borrow_mut().max_parallelism = Some(max_parallelism);
@@ -189,6 +191,7 @@ impl JobBuilder {
         let node = Node {
             uid,
             parallelism: None,
+            max_parallelism: None,
             inputs: Vec::new(),
             body: Body::Source { splits: Arc::new(splits), records_per_second, tells_event_time, make },
             fan_out: fan_out::<S::Out>,

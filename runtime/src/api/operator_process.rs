@@ -473,6 +473,7 @@ fn connected<T: Record, B: Record, U: Record>(
     nodes.nodes.push(Node {
         uid,
         parallelism: None,
+        max_parallelism: None,
         inputs: vec![main, heard],
         body: Body::Operator { make, head: connected_chain::<T, B> },
         fan_out: fan_out::<U>,

@@ -38,6 +38,14 @@ impl<T: Record> Stream<T> {
         self
     }
 
+    /// The number of key groups of the operator before this point, and so the most subtasks it can ever have; without it, the job's. It
+    /// is that of what follows, too, as far as that has its parallelism. (Flink `setMaxParallelism`)
+    #[must_use]
+    pub fn max_parallelism(self, max_parallelism: u16) -> Self {
+        self.plan.borrow_mut().nodes[self.node].max_parallelism = Some(max_parallelism);
+        self
+    }
+
     /// The slot sharing group of the operator before this point: subtasks of one group share slots, those of different groups never
     /// do. By default an operator has the group of its inputs, if that is one, else the group `default`. (Flink
     /// `slotSharingGroup`)
@@ -214,6 +222,7 @@ impl<T: Record> Stream<T> {
         plan.nodes.push(Node {
             uid,
             parallelism: None,
+            max_parallelism: None,
             inputs,
             body: Body::Operator { make, head: input_chain::<T> },
             fan_out: fan_out::<U>,

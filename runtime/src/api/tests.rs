@@ -10,7 +10,7 @@ use crate::{
     checkpoint::types::OutputDigest,
     dataflow::chain::{RestoredState, SnapshotFormat},
     dataflow::{chain::SourcePoll, outputs::Outputs},
-    graph::{ChainContext, Job, Partitioning},
+    graph::{ChainContext, Job, Partitioning, Vertex},
     ids::{CheckpointId, OperatorUid, SubtaskId, VertexId},
     state::{BackendSettings, key_group_of},
 };
@@ -96,6 +96,37 @@ fn operators_joined_by_forward_edges_share_a_vertex() {
     assert_eq!(graph.slots_needed(), 2);
     assert!(graph.vertices.iter().all(|v| v.max_parallelism == 128));
     assert_eq!(graph.subtask_name(SubtaskId { vertex: VertexId(1), index: 1 }), "sum[1]");
+}
+
+/// R173: the number of key groups is said of the job, or of an operator, which hands it on to what has its parallelism; what has another
+/// is not chained. It holds at any parallelism, and is never less than that.
+#[test]
+fn max_parallelism_is_said_of_the_job_or_of_an_operator() {
+    let job = |parallelism: u32, of_sum: u16| {
+        let builder = JobBuilder::new("groups").parallelism(parallelism).max_parallelism(64);
+        let sums = builder.source("numbers", numbers(2, 20)).key_by(|n| n % 7).process("sum", Sum::default);
+        let lengths = sums.max_parallelism(of_sum).map(|text| text.len() as u64);
+        lengths.map(|n| n).uid("wide").max_parallelism(32).sink("out", write_number);
+        builder.build()
+    };
+    let (two, three) = (job(2, 16).unwrap(), job(3, 16).unwrap());
+    for job in [&two, &three] {
+        let shape = |v: &Vertex| (v.name.clone(), v.max_parallelism, v.operators.len());
+        let vertices: Vec<_> = job.graph.vertices.iter().map(shape).collect();
+        let named = |name: &str, groups: u16, operators: usize| (name.to_string(), groups, operators);
+        assert_eq!(vertices, [named("numbers", 64, 1), named("sum", 16, 2), named("wide", 32, 2)]);
+    }
+    let mut first = Driver::open(&two, &JobSnapshot::default()).unwrap();
+    first.step(5).unwrap();
+    let mut rescaled = Driver::open(&three, &first.snapshot().unwrap().for_job(&three)).unwrap();
+    rescaled.run(5).unwrap();
+    assert_eq!(first.lines["out"].len() + rescaled.lines["out"].len(), 40);
+
+    let (uid, parallelism, max_parallelism) = ("sum".to_string(), 3, 2);
+    assert_eq!(job(3, 2).err(), Some(JobError::ParallelismAboveMax { uid, parallelism, max_parallelism }));
+    for bad in [0, 32_769] {
+        assert_eq!(job(2, bad).err(), Some(JobError::BadMaxParallelism(bad)));
+    }
 }
 
 /// A slot sharing group is handed on to what follows, until somebody says another; operators of different groups are not chained,
@@ -218,6 +249,27 @@ fn every_record_takes_every_way() {
         assert!(!driver.lines.contains_key("counted"));
         assert_eq!(driver.digests[&OperatorUid("counted".into())].records, 40);
     }
+}
+
+/// R88: a job of functions that look at one record at a time has the positions of its source in a snapshot and nothing else, however
+/// many records have come by.
+#[test]
+fn a_job_without_state_keeps_positions_only() {
+    let builder = JobBuilder::new("stateless").parallelism(2);
+    let all = builder.source("numbers", numbers(4, 2_000)).map(|n| n + 1);
+    all.flat_map(|n| [n, n]).filter(|n| n % 3 == 0).sink("out", write_number);
+    let mut driver = Driver::open(&builder.build().unwrap(), &JobSnapshot::default()).unwrap();
+    driver.run(64).unwrap();
+    assert_eq!(driver.lines["out"].len(), 2 * (8_000 / 3));
+    let snapshot = driver.snapshot().unwrap();
+    assert_eq!(snapshot.subtasks.len(), 2);
+    for state in snapshot.subtasks.values() {
+        assert!(state.parts.is_empty());
+        let kept: Vec<&str> = state.inline.iter().map(|kept| kept.operator.0.as_str()).collect();
+        assert_eq!(kept, ["numbers"]);
+        assert!(state.inline[0].bytes.len() < 1_024, "{} bytes", state.inline[0].bytes.len());
+    }
+    assert_eq!(snapshot.positions.into_values().collect::<Vec<_>>(), [2_000; 4]);
 }
 
 #[test]

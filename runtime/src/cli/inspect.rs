@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::{
     checkpoint::{
-        flink::{self, FileReference, FlinkMetadata, KeyedState, OperatorState},
+        flink::{self, FileReference, FlinkMetadata, KeyedState, OperatorState, SizesByKind},
         metadata::CheckpointMetadata,
     },
     platform::real::{file_length, read_file},
@@ -18,6 +18,9 @@ use crate::{
 
 /// More than any metadata file; what is longer is something else.
 const LONGEST_BYTES: u64 = 1 << 30;
+
+/// So much operator state is worth a word.
+const LARGE_OPERATOR_STATE_BYTES: u64 = 1 << 20;
 
 #[derive(Args)]
 pub struct InspectArguments {
@@ -170,6 +173,14 @@ fn describe_operator(operator: &OperatorState, text: &mut String) {
     for (kind, subtasks) in keyed {
         let _ = writeln!(text, "  keyed state: {kind}, {subtasks} subtasks");
     }
+    let SizesByKind { keyed, operator } = operator.sizes_by_kind();
+    let _ = writeln!(text, "  {keyed} bytes of keyed state, {operator} bytes of operator state");
+    if operator > LARGE_OPERATOR_STATE_BYTES {
+        text.push_str(
+            "  note: operator state is always on the heap, and is read whole by every subtask after a change of parallelism; \
+             large state belongs under keys\n",
+        );
+    }
 }
 
 fn kind(keyed: &KeyedState) -> &'static str {
@@ -179,5 +190,47 @@ fn kind(keyed: &KeyedState) -> &'static str {
         KeyedState::Incremental { .. } => "incremental",
         KeyedState::Changelog { .. } => "changelog",
         KeyedState::ChangelogInline { .. } | KeyedState::ChangelogFiles { .. } => "changes",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::flink::{
+        KeyGroupOffsets, OperatorStateHandle, OperatorStateMode, OperatorStatePartition, StateStream, Subtask,
+        SubtaskState,
+    };
+
+    /// R147: keyed and operator state of an operator are shown apart; much of the latter gives a hint.
+    #[test]
+    fn much_operator_state_gives_a_hint() {
+        let file = |size: u64| Some(StateStream::Relative { path: "a-file".to_string(), size: size.cast_signed() });
+        let shown = |bytes: u64| {
+            let (name, mode) = ("rules".to_string(), OperatorStateMode::Split);
+            let states = vec![OperatorStatePartition { name, mode, offsets: vec![0, 1] }];
+            let groups = KeyGroupOffsets { first: 0, offsets: vec![0; 4], stream: file(5 << 20) };
+            let state = SubtaskState {
+                managed_operator: Some(OperatorStateHandle { states, stream: file(bytes) }),
+                managed_keyed: Some(KeyedState::KeyGroups { groups, canonical: true, handle: None }),
+                ..SubtaskState::default()
+            };
+            let operator = OperatorState {
+                id: "00".repeat(16),
+                name: None,
+                uid: None,
+                parallelism: 1,
+                max_parallelism: 4,
+                coordinator: None,
+                finished: false,
+                subtasks: vec![Subtask { index: 0, state: Some(state) }],
+            };
+            let mut text = String::new();
+            describe_operator(&operator, &mut text);
+            text
+        };
+        let (little, much) = (shown(LARGE_OPERATOR_STATE_BYTES), shown(LARGE_OPERATOR_STATE_BYTES + 1));
+        assert!(little.contains("  5242880 bytes of keyed state, 1048576 bytes of operator state\n"), "{little}");
+        assert!(!little.contains("note: "), "however much keyed state there is: {little}");
+        assert!(much.contains("note: ") && much.contains("under keys"), "{much}");
     }
 }

@@ -255,3 +255,25 @@ fn every_altered_byte_of_every_file_is_found() {
         println!("{what}: {files} files, {bytes} bytes in primary, {local} in the local copy");
     }
 }
+
+/// R91: of a checkpoint the JobManager has metadata, which is as large as there are files, and not as what is in them: with a thousand
+/// times as many keys it stays the same, but for some longer numbers.
+#[test]
+fn metadata_does_not_grow_with_state() {
+    let sizes = [20, 20_000].map(|keys| {
+        let files_only = BackendSettings { small_state_threshold: 0, ..BackendSettings::default() };
+        let mut checkpoints = Checkpoints::new(files_only);
+        fill(&mut checkpoints, 0..keys);
+        checkpoints.take(1, |_| false);
+        let objects = checkpoints.world.objects();
+        let bytes = |of_metadata: bool| {
+            let is_of_it = |name: &ObjectName| name.as_str().ends_with("_metadata") == of_metadata;
+            objects.iter().filter(|(name, _)| is_of_it(name)).map(|(_, content)| content.len()).sum::<usize>()
+        };
+        (objects.len(), bytes(false), bytes(true))
+    });
+    let [(few_files, small, before), (many_files, large, after)] = sizes;
+    assert!(large > 100 * small, "{small} and {large} bytes of state");
+    assert_eq!(few_files, many_files);
+    assert!(before > 0 && after * 100 <= before * 105, "{before} and {after} bytes of metadata");
+}

@@ -280,6 +280,14 @@ impl PartReader {
     /// # Errors
     /// [`FormatError`] if the bytes are not exactly one part.
     pub fn new(bytes: &Bytes) -> Result<PartReader, FormatError> {
+        PartReader::with_groups(bytes, |_| true)
+    }
+
+    /// Only what belongs to the key groups that are wanted: others are not decompressed, and nothing is known of their content.
+    ///
+    /// # Errors
+    /// As [`Self::new`], as far as it is looked at.
+    pub(super) fn with_groups(bytes: &Bytes, is_wanted: impl Fn(KeyGroup) -> bool) -> Result<PartReader, FormatError> {
         let mut rest = bytes.clone();
         if take(&mut rest, 4, "magic")?[..] != MAGIC[..] {
             return bad("it does not begin with WKST");
@@ -317,14 +325,20 @@ impl PartReader {
             let mut unpacked = None;
             if is_compressed {
                 let length = take_u64(&mut rest, "length of a key group")?;
-                unpacked = Some(decompress(&take(&mut rest, length, "key group")?, group)?);
+                let frames = take(&mut rest, length, "key group")?;
+                if !is_wanted(group) {
+                    continue;
+                }
+                unpacked = Some(decompress(&frames, group)?);
             }
             let of_group = unpacked.as_mut().unwrap_or(&mut rest);
             for state in 0..header.states.len() {
                 let entries = take_u32(of_group, "entry count")?;
                 let length = take_u64(of_group, "section length")?;
                 let section = take(of_group, length, "section")?;
-                sections.push(StateSection { group, state, entries, bytes: section });
+                if is_wanted(group) {
+                    sections.push(StateSection { group, state, entries, bytes: section });
+                }
             }
             if let Some(left) = unpacked.filter(|left| !left.is_empty()) {
                 return bad(format!("{} bytes too many in key group {group}", left.len()));

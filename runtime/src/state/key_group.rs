@@ -76,6 +76,7 @@ mod tests {
     use super::*;
     use crate::state::StateKey;
 
+    /// R175: Flink's hash and Flink's groups, so that keys lie where Flink has them.
     #[test]
     fn key_groups_are_those_of_flink() {
         // Computed from the formulas by an independent program.
@@ -87,6 +88,7 @@ mod tests {
         assert_eq!(key_group_of("hello".to_string().java_hash(), 128).0, KNOWN_HELLO_OF_128);
     }
 
+    /// R173: without a number of its own a job has Flink's: half as much again, to the next power of two, within 128 and 32768.
     #[test]
     fn default_max_parallelism_leaves_room() {
         assert_eq!(default_max_parallelism(1), 128);
@@ -98,6 +100,7 @@ mod tests {
     }
 
     proptest! {
+        /// R175: there are as many key groups as the max parallelism says; subtasks own disjoint ranges, which cover all.
         #[test]
         fn every_group_has_one_owner_and_ranges_agree_with_it(parallelism in 1u32..200, extra in 0u16..500) {
             let max = u16::try_from(parallelism).unwrap() + extra;

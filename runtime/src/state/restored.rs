@@ -137,7 +137,8 @@ pub(super) fn read_parts(
     let mut covered = vec![false; range.count() as usize];
     for (key_groups, bytes) in parts {
         let of_part = |problem: String| UserError::new(format!("state part for key groups {key_groups}: {problem}"));
-        let part = PartReader::new(bytes).map_err(|error| of_part(error.to_string()))?;
+        let part = PartReader::with_groups(bytes, |group| range.contains(group))
+            .map_err(|error| of_part(error.to_string()))?;
         if part.header.operator != own.operator {
             return Err(of_part(format!("is of operator {}", part.header.operator)));
         }
@@ -157,7 +158,7 @@ pub(super) fn read_parts(
                 return Err(of_part(format!("key group {group} occurs in another part too")));
             }
         }
-        for section in part.sections.into_iter().filter(|section| range.contains(section.group)) {
+        for section in part.sections {
             let header = &part.header.states[section.state];
             let state = restored
                 .entry(header.name.clone())

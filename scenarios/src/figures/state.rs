@@ -17,7 +17,10 @@ use runtime::{
     dataflow::chain::{NativeSnapshot, NativeStage, RestoredNative, Scratch},
     ids::{BackendId, CheckpointId, KeyGroup, KeyGroupRange, OperatorUid},
     platform::NativeDir,
-    state::{BackendKind, BackendSettings, KeyedBackend, ListState, MapState, Timers, TimersPlace, ValueState},
+    state::{
+        BackendKind, BackendSettings, KeyedBackend, ListState, MAX_MAX_PARALLELISM, MapState, Timers, TimersPlace,
+        ValueState,
+    },
 };
 
 use super::{Rounds, usage::load};
@@ -52,6 +55,7 @@ enum Part {
     Operations,
     Timers,
     Snapshots,
+    KeyGroups,
 }
 
 /// An operator's state outside of any cluster.
@@ -80,9 +84,20 @@ impl Operator {
         parts: &[(KeyGroupRange, Bytes)],
         scratch: Option<Scratch>,
     ) -> Result<Operator, String> {
+        Operator::open_with(settings, MAX_PARALLELISM, parts, scratch)
+    }
+
+    /// With so many key groups, and all of them.
+    fn open_with(
+        settings: &BackendSettings,
+        key_groups: u16,
+        parts: &[(KeyGroupRange, Bytes)],
+        scratch: Option<Scratch>,
+    ) -> Result<Operator, String> {
         let uid = OperatorUid("figures".to_string());
-        let mut backend = KeyedBackend::restore(uid, ALL_GROUPS, MAX_PARALLELISM, parts, scratch, settings)
-            .map_err(|error| error.to_string())?;
+        let all = KeyGroupRange { first: KeyGroup(0), last: KeyGroup(key_groups - 1) };
+        let mut backend =
+            KeyedBackend::restore(uid, all, key_groups, parts, scratch, settings).map_err(|error| error.to_string())?;
         let mut ctx = backend.open_context();
         let value = ctx.value_state("value").map_err(|error| error.to_string())?;
         let list = ctx.list_state("list").map_err(|error| error.to_string())?;
@@ -97,8 +112,12 @@ impl Operator {
     }
 
     fn fresh(settings: &BackendSettings) -> Result<Operator, String> {
+        Operator::fresh_with(settings, MAX_PARALLELISM)
+    }
+
+    fn fresh_with(settings: &BackendSettings, key_groups: u16) -> Result<Operator, String> {
         let scratch = if settings.kind == BackendKind::RocksDb { Some(scratch()?) } else { None };
-        Operator::open(settings, &[], scratch)
+        Operator::open_with(settings, key_groups, &[], scratch)
     }
 
     /// Reads and updates a value.
@@ -245,6 +264,11 @@ fn full(settings: &BackendSettings, keys: u64) -> Result<Cost, String> {
     for n in 0..keys {
         operator.count(key(n))?;
     }
+    full_of(settings, operator, MAX_PARALLELISM)
+}
+
+/// A full snapshot of an operator that has so many key groups.
+fn full_of(settings: &BackendSettings, mut operator: Operator, key_groups: u16) -> Result<Cost, String> {
     let started = Instant::now();
     let sources = operator.backend.snapshot().map_err(|error| error.to_string())?;
     let sync = started.elapsed();
@@ -257,9 +281,44 @@ fn full(settings: &BackendSettings, keys: u64) -> Result<Cost, String> {
     drop(operator);
     let scratch = if settings.kind == BackendKind::RocksDb { Some(scratch()?) } else { None };
     let started = Instant::now();
-    Operator::open(settings, &parts, scratch)?;
+    Operator::open_with(settings, key_groups, &parts, scratch)?;
     let written = parts.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     Ok(Cost { sync, beside, written, restore: started.elapsed() })
+}
+
+const KEY_GROUPS: [u16; 2] = [MAX_PARALLELISM, MAX_MAX_PARALLELISM];
+
+/// The same state in few key groups and in as many as there can be, by turns: updates per second, and the last full snapshot.
+fn key_groups_of(options: &Options, settings: &BackendSettings) -> Result<[(Rounds, Cost); 2], String> {
+    let mut figures: [(Rounds, Cost); 2] = Default::default();
+    for _ in 0..options.rounds {
+        for (key_groups, (updates, cost)) in KEY_GROUPS.into_iter().zip(&mut figures) {
+            let mut operator = Operator::fresh_with(settings, key_groups)?;
+            for n in 0..options.keys {
+                operator.count(key(n))?;
+            }
+            let started = Instant::now();
+            for n in 0..options.operations {
+                operator.count(key(n.wrapping_mul(7919) % options.keys))?;
+            }
+            operator.backend.settle().map_err(|error| error.to_string())?;
+            updates.add(options.operations as f64 / started.elapsed().as_secs_f64());
+            *cost = full_of(settings, operator, key_groups)?;
+        }
+    }
+    Ok(figures)
+}
+
+fn key_groups(options: &Options) -> Result<(), String> {
+    println!("state  key groups, updates/s, {} keys, {}", options.keys, load());
+    for (name, settings) in backends() {
+        let figures = key_groups_of(options, &settings)?;
+        for (key_groups, (updates, cost)) in KEY_GROUPS.into_iter().zip(&figures) {
+            println!("  {name:<8} {key_groups:>5} key groups  {updates}");
+            show(options.keys, &format!("{name}, full, {key_groups}"), cost);
+        }
+    }
+    Ok(())
 }
 
 /// Takes a native checkpoint; gives its files, with their lengths.
@@ -347,6 +406,9 @@ pub fn measure(options: &Options) -> Result<(), String> {
     if wanted(Part::Timers) {
         print!("{}", timers(options)?);
     }
+    if wanted(Part::KeyGroups) {
+        key_groups(options)?;
+    }
     if !wanted(Part::Snapshots) {
         return Ok(());
     }
@@ -377,7 +439,7 @@ mod tests {
         }
     }
 
-    /// R103: one run has every kind of state on both backends, and how much slower RocksDB is.
+    /// R95, R103: one run has every kind of state on both backends, and how much slower RocksDB is: what the guide to the backends goes by.
     #[test]
     fn operations_of_both_backends_are_in_one_table() {
         let text = operations(&small()).expect("measured");
@@ -388,6 +450,18 @@ mod tests {
             assert_eq!(lines.count(), 3, "{text}");
         }
         assert_eq!(text.matches("times slower").count(), KINDS.len(), "{text}");
+    }
+
+    /// R176: the same state in 128 and in 32768 key groups; each costs a full snapshot 2 bytes, and 12 for each state, on either backend.
+    #[test]
+    fn few_and_many_key_groups_are_compared() {
+        for (name, settings) in backends() {
+            let [(few_updates, few), (many_updates, many)] = key_groups_of(&small(), &settings).expect("measured");
+            assert!(few_updates.median() > 0.0 && many_updates.median() > 0.0);
+            // A value, a list, a map and timers; the numbers in the heads are longer, too.
+            let (more, expected) = (many.written - few.written, (32_768 - 128) * (2 + 4 * 12));
+            assert!((expected..expected + 64).contains(&more), "{name}: {more}, not {expected}");
+        }
     }
 
     /// R156: timers of each number on the heap and in RocksDB; only on the heap does their memory grow as they do.

@@ -24,8 +24,8 @@ pub use self::{
     cursor::MetadataError,
     model::{
         ChannelState, FileReference, FlinkMetadata, KeyGroupOffsets, KeyedState, MasterState, NamedStream,
-        OperatorState, OperatorStateHandle, OperatorStateMode, OperatorStatePartition, Scope, StateStream, Subtask,
-        SubtaskState,
+        OperatorState, OperatorStateHandle, OperatorStateMode, OperatorStatePartition, Scope, SizesByKind, StateStream,
+        Subtask, SubtaskState,
     },
     read::read,
 };

@@ -211,7 +211,28 @@ impl FlinkMetadata {
     }
 }
 
+/// Bytes of an operator's state, in files and inline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SizesByKind {
+    pub keyed: u64,
+    pub operator: u64,
+}
+
 impl OperatorState {
+    /// Its state without that of its coordinator, and without data in flight.
+    pub fn sizes_by_kind(&self) -> SizesByKind {
+        let (mut keyed, mut operator) = (Vec::new(), Vec::new());
+        for state in self.subtasks.iter().filter_map(|subtask| subtask.state.as_ref()) {
+            state.operator_streams(&mut operator);
+            state.keyed_streams(&mut keyed);
+        }
+        let whole = |streams: &[&StateStream]| {
+            let (files, inline) = sum(streams);
+            files.saturating_add(inline)
+        };
+        SizesByKind { keyed: whole(&keyed), operator: whole(&operator) }
+    }
+
     fn streams<'a>(&'a self, into: &mut Vec<&'a StateStream>) {
         into.extend(&self.coordinator);
         for state in self.subtasks.iter().filter_map(|subtask| subtask.state.as_ref()) {
@@ -238,13 +259,21 @@ fn sum(streams: &[&StateStream]) -> (u64, u64) {
 }
 
 impl SubtaskState {
-    fn streams<'a>(&'a self, into: &mut Vec<&'a StateStream>) {
+    fn operator_streams<'a>(&'a self, into: &mut Vec<&'a StateStream>) {
         for handle in [&self.managed_operator, &self.raw_operator].into_iter().flatten() {
             push(&handle.stream, into);
         }
+    }
+
+    fn keyed_streams<'a>(&'a self, into: &mut Vec<&'a StateStream>) {
         for keyed in [&self.managed_keyed, &self.raw_keyed].into_iter().flatten() {
             keyed.streams(into);
         }
+    }
+
+    fn streams<'a>(&'a self, into: &mut Vec<&'a StateStream>) {
+        self.operator_streams(into);
+        self.keyed_streams(into);
         for channel in self.input_channels.iter().chain(&self.result_subpartitions) {
             push(&channel.stream, into);
         }

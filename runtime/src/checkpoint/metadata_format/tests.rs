@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     checkpoint::{
-        flink::{self, KeyedState, OperatorStateMode, StateStream},
+        flink::{self, KeyedState, OperatorStateMode, SizesByKind, StateStream},
         metadata::VertexShape,
     },
     ids::{AttemptId, Execution, JobId, KeyGroup, LeaderEpoch, SubtaskId, VertexId},
@@ -89,7 +89,8 @@ fn everything() -> CheckpointMetadata {
     ])
 }
 
-/// R8. The reader for Flink's files reads it: operators by their ids, handles of every kind, paths from the file's directory.
+/// R8, R173. The reader for Flink's files reads it: operators by their ids with their parallelism and its maximum, handles of every kind,
+/// paths from the file's directory.
 #[test]
 fn flinks_reader_reads_it() {
     let metadata = everything();
@@ -132,6 +133,24 @@ fn flinks_reader_reads_it() {
             name("v1[0]-manifest-2.3-00000000000000ab"),
         ]
     );
+}
+
+/// R147: keyed and operator state are counted apart, whatever lies in files and what inline, and together they are all there is.
+#[test]
+fn state_is_counted_by_kind() {
+    let metadata = everything();
+    let read = flink::read(&metadata.encode().unwrap()).unwrap();
+    let by_kind = |operator: usize| read.operators[operator].sizes_by_kind();
+    let SizesByKind { keyed, operator } = by_kind(2);
+    let parts = &metadata.subtasks[&(1, 0)].parts;
+    let of =
+        |is_keyed: bool| parts.iter().filter(|part| part.is_keyed() == is_keyed).map(|part| part.length).sum::<u64>();
+    assert_eq!((keyed, operator), (of(true), of(false)));
+    assert!(keyed > operator && operator > 0);
+    let (files, inline) = read.operators[2].sizes();
+    assert_eq!(keyed + operator, files + inline);
+    // Positions of a source, and whose turn it is.
+    assert_eq!([by_kind(0), by_kind(1)], [3, 1].map(|operator| SizesByKind { keyed: 0, operator }));
 }
 
 /// A single keyed part is a plain key-group handle, or a plain incremental one.

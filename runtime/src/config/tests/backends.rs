@@ -133,7 +133,7 @@ fn hashmap_goes_where_the_storage_says() {
     );
 }
 
-/// R10, R108, R109: the document's three samples; what the job says wins, each option for itself.
+/// R10, R108, R109, R177: the document's three samples; what the job says wins, each option for itself, compression of snapshots too.
 #[test]
 fn a_jobs_own_backend_wins_over_the_configuration() {
     let cluster = "state.backend: filesystem\nstate.checkpoints.dir: hdfs-less/../x\n".replace("hdfs-less/..", "");

@@ -91,7 +91,7 @@ fn at_the_same_parallelism_everybody_gets_back_his_own() {
 
 proptest! {
     /// At any other parallelism each key group of each subtask is in exactly one part that it is given, no part is given that
-    /// holds none of them, and every source subtask hears of all positions.
+    /// holds none of them, and every source subtask hears of all positions. (R175, R180)
     #[test]
     fn every_key_group_finds_its_new_owner(before in 1u32..9, after in 1u32..9, extra in 0u16..20, parts in 1u32..5) {
         let max_parallelism = u16::try_from(before.max(after)).unwrap() + extra;
@@ -140,6 +140,7 @@ fn an_operator_keeps_its_state_when_its_vertex_moves() {
     assert_eq!(of(2, 1).parts[0].part.key_groups, key_group_range(1, 2, 8));
 }
 
+/// R173: the max parallelism is in the checkpoint, and cannot change. Nothing is left behind without a word.
 #[test]
 fn what_does_not_fit_is_named() {
     let metadata = checkpoint(&graph(2, 2, 8), 1);

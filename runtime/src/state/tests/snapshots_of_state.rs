@@ -145,6 +145,38 @@ fn a_snapshot_has_as_many_parts_as_was_said() {
     assert_eq!(BackendSettings::default().parts_per_snapshot, 4);
 }
 
+/// R176: many key groups cost little: fourteen bytes each in a full snapshot of one state, and no file more.
+#[test]
+fn a_key_group_costs_fourteen_bytes() {
+    let at_parallelism_two = |max_parallelism: u16| {
+        let mut parts = Parts::new();
+        for index in 0..2 {
+            let range = key_group_range(index, 2, max_parallelism);
+            let (uid, settings) = (OperatorUid("count".into()), BackendSettings::default());
+            let mut backend: KeyedBackend<String> =
+                KeyedBackend::restore(uid, range, max_parallelism, &[], None, &settings).unwrap();
+            let value = backend.open_context().value_state::<u64>("value").unwrap();
+            backend.opened();
+            for n in 0..1_000 {
+                let key = format!("key {n}");
+                if let Some(mut ctx) = backend.context(&key).unwrap() {
+                    value.update(&mut ctx, n).unwrap();
+                }
+            }
+            parts.extend(encode(backend.snapshot().unwrap()));
+        }
+        let sections = parts.iter().flat_map(|(_, bytes)| PartReader::new(bytes).unwrap().sections);
+        assert_eq!(sections.map(|section| section.entries).sum::<u32>(), 1_000);
+        parts
+    };
+    let (few, many) = (at_parallelism_two(128), at_parallelism_two(32_768));
+    assert_eq!((few.len(), many.len()), (8, 8));
+    let bytes = |parts: &Parts| parts.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    let (more, expected) = (bytes(&many) - bytes(&few), 14 * (32_768 - 128));
+    // The numbers in the headers are longer, too.
+    assert!((expected..expected + 64).contains(&more), "{more}, {expected} for the key groups");
+}
+
 #[test]
 fn state_that_is_no_longer_declared_is_carried_along() {
     let mut operator = Operator::open(&Parts::new()).unwrap();
