@@ -185,6 +185,26 @@ fn a_process_that_dies_beside_its_snapshots_harms_no_kind_of_state() {
     }
 }
 
+/// R85, for real: state that does not fit into a message is not sent. Each checkpoint is declined by those who have too much, with the key and
+/// the sizes; no connection is cut, no TaskManager lost, and the job goes on, again and again.
+#[test]
+fn a_real_job_declines_what_no_message_can_carry() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let job = ["flights", "--splits", "1", "--records-per-second", "3000", "-D", "state.backend=jobmanager"];
+    let job = [&job[..], &["-D", "akka.framesize=1024b"]].concat();
+    let cluster = RealCluster::new(Path::new(WORKER), &scratch.path().join("data"), &job);
+    let mut job_manager = cluster.job_manager(&["--checkpoint-interval-ms", "200"]);
+    let _task_manager = cluster.task_manager("tm", 2);
+    job_manager.wait_for("CheckpointAborted", 4);
+    let events = job_manager.events();
+    let declined: Vec<&String> = events.iter().filter(|line| line.contains("CheckpointDeclined")).collect();
+    let says = |line: &str| line.contains("akka.framesize") && line.contains("a message at most 1024");
+    assert!(!declined.is_empty() && declined.iter().all(|line| says(line)), "{declined:?}");
+    for bad in ["TaskManagerLost", "to=\"FAILING\"", "CheckpointExpired"] {
+        assert!(!events.iter().any(|line| line.contains(bad)), "{bad}:\n{}", events.join("\n"));
+    }
+}
+
 // ---- what is left of databases
 
 const SCRATCH: &str = "WEIR_BACKENDS_SCRATCH";

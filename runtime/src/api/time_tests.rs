@@ -282,7 +282,8 @@ proptest! {
         prop_assert_eq!(last, expected);
     }
 
-    /// R79: so are the windows that a key has, if they merge. Each record in time is in one session, which spans exactly its records, none further than the gap from the next.
+    /// R79: so are the windows that a key has, if they merge. Each record in time is in one session, which spans exactly its records, none
+    /// further than the gap from the next.
     #[test]
     fn sessions_merge(events in events(), acts in acts(), gap in 1..30i64) {
         let windows = Windows::Session { gap };
