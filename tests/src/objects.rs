@@ -108,6 +108,24 @@ pub fn committed_lines(objects: &Objects) -> BTreeMap<String, Vec<String>> {
     lines
 }
 
+/// Where an object of a checkpoint lies: it is the `metadata` in a `<job>/chk-N`, `exclusive` beside that, or `shared` in `<job>/shared`. None
+/// for what is of no checkpoint.
+///
+/// # Panics
+/// If it lies elsewhere below `checkpoints/`.
+pub fn place_in_checkpoints(name: &str) -> Option<&'static str> {
+    let below = name.strip_prefix("checkpoints/")?;
+    let [job, directory, file] = below.split('/').collect::<Vec<_>>()[..] else { panic!("{name}: not in a directory") };
+    assert!(job.len() == 32 && job.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}: {job} is no job");
+    let is_of_one = directory.strip_prefix("chk-").is_some_and(|number| number.parse::<u64>().is_ok());
+    match (directory, file) {
+        (_, "_metadata") if is_of_one => Some("metadata"),
+        _ if is_of_one => Some("exclusive"),
+        ("shared", _) => Some("shared"),
+        _ => panic!("{name}: {directory} is no directory of checkpoints"),
+    }
+}
+
 /// The entries of state of the newest checkpoint, decoded, whatever form they are stored in.
 ///
 /// # Panics

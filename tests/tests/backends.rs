@@ -7,7 +7,7 @@
 )]
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::Command,
@@ -21,9 +21,9 @@ use runtime::{
     journal::{Event, EventKind},
     state::BackendKind,
 };
-use scenarios::plan::{DiskErrorKind, DiskOperation, FaultKind, Plan};
+use scenarios::plan::{DiskErrorKind, DiskOperation, FaultKind, Plan, model::machine_of};
 use weir_tests::{
-    objects::{Entry, Objects, committed_lines, newest_state, of_directory, of_simulated},
+    objects::{Entry, Objects, committed_lines, newest_state, of_directory, of_simulated, place_in_checkpoints},
     processes::program,
     real_cluster::{Process, RealCluster},
     tales::{Tale, Told, calm, fault, lasting, later, of_kind, tell, when},
@@ -76,7 +76,7 @@ fn a_job_gives_the_same_and_keeps_the_same_on_each_backend() {
     }
 }
 
-/// R76, R95, for real: files, threads, sockets. It is the example of each backend that the guide names.
+/// R76, R95, R113, for real: files, threads, sockets. It is the example of each backend that the guide names.
 #[test]
 fn a_real_run_gives_the_same_and_keeps_the_same_on_each_backend() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -102,6 +102,106 @@ fn a_real_run_gives_the_same_and_keeps_the_same_on_each_backend() {
         let state_of_it = newest_state(&objects);
         let differs: Vec<_> = state_of_it.symmetric_difference(&state).take(4).collect();
         assert!(differs.is_empty(), "{name}: {differs:?}");
+        let places: BTreeSet<_> = objects.keys().filter_map(|object| place_in_checkpoints(object)).collect();
+        let is_right = places.contains("metadata") && places.contains("shared") == incremental;
+        assert!(is_right, "{name}: {places:?}");
+    }
+}
+
+/// R90: with the filesystem backend working state is in memory: between two checkpoints nothing is written or read anywhere. State becomes
+/// files, below the directory of checkpoints, when one is taken. (Local copies are files on the disks; with them it shows that looking there
+/// finds what is written.)
+#[test]
+fn the_filesystem_backend_has_files_of_checkpoints_only() {
+    for local_recovery in [false, true] {
+        let mut plan = calm();
+        (plan.settings.backend, plan.settings.local_recovery) = (BackendKind::Filesystem, local_recovery);
+        let seen: Arc<Mutex<FilesSeen>> = Arc::default();
+        let (told, machines) = (seen.clone(), plan.cluster.task_managers);
+        of_simulated(&plan, move |world| look_at_files(world, machines, told));
+        let seen = seen.lock().expect("nobody panics with it");
+        assert!(seen.parts > 100, "{} parts were uploaded", seen.parts);
+        assert_eq!(seen.outside, Vec::<String>::new(), "written while no checkpoint was taken");
+        let (first, last) = (seen.disks.first().expect("checkpoints"), seen.disks.last().expect("checkpoints"));
+        assert!(seen.disks.len() > 15);
+        assert_eq!(first < last, local_recovery, "bytes on local disks at each completed checkpoint: {:?}", seen.disks);
+    }
+}
+
+/// What was written by whom, and when.
+#[derive(Default)]
+struct FilesSeen {
+    /// Bytes that all local disks had moved when a checkpoint completed.
+    disks: Vec<u64>,
+    /// Parts of state in primary storage.
+    parts: usize,
+    /// What was created in primary storage below the checkpoints while none was under way.
+    outside: Vec<String>,
+}
+
+fn look_at_files(world: &sim::World, machines: u32, seen: Arc<Mutex<FilesSeen>>) {
+    let under_way = Cell::new(false);
+    world.set_listener(Rc::new(move |world, stamped| {
+        let mut seen = seen.lock().expect("nobody panics with it");
+        match &stamped.event {
+            Event::CheckpointTriggered { .. } => under_way.set(true),
+            Event::CheckpointCompleted { .. } => {
+                under_way.set(false);
+                let disks = (1..=machines).map(|number| world.disk(&machine_of(&format!("tm-{number}"))));
+                let moved =
+                    |disk: sim::SimDisk| disk.moved(sim::DiskOperation::Append) + disk.moved(sim::DiskOperation::Read);
+                seen.disks.push(disks.map(moved).sum());
+            }
+            Event::PartUploaded { object, .. } => {
+                assert_eq!(place_in_checkpoints(object), Some("exclusive"), "{object}");
+                seen.parts += 1;
+            }
+            Event::ObjectCreated { object, .. } if object.starts_with("checkpoints/") && !under_way.get() => {
+                seen.outside.push(object.clone());
+            }
+            _ => {}
+        }
+    }));
+}
+
+/// R146, R79: state of every kind, windows and timers among it, on each backend: a process dies while snapshots are written beside the stream. The
+/// job goes back into the middle of windows, and they and the timers fire as if nothing had been (the oracle looks at every line).
+#[test]
+fn a_process_that_dies_beside_its_snapshots_harms_no_kind_of_state() {
+    for (backend, incremental) in BACKENDS.into_iter().map(|b| (b, false)).chain([(BackendKind::RocksDb, true)]) {
+        let begun = when(EventKind::SnapshotAsyncStarted, "fold[0]", 5);
+        let dies = fault("emitter", begun, FaultKind::Crash { restart_after_ms: Some(300) });
+        let mut plan = Plan { faults: vec![dies], ..calm() };
+        plan.workload.name = "states".to_string();
+        (plan.settings.backend, plan.settings.incremental) = (backend, incremental);
+        let tale = tell(&plan);
+        tale.ends_well();
+        let near = tale.lines(NEAR);
+        let restored = tale.events.iter().filter_map(|told| match &told.event {
+            Event::RestoreChosen { checkpoint, .. } => *checkpoint,
+            _ => None,
+        });
+        assert_eq!(restored.count(), 1, "{backend:?} incremental {incremental}: it goes back to a checkpoint\n{near}");
+    }
+}
+
+/// R85, for real: state that does not fit into a message is not sent. Each checkpoint is declined by those who have too much, with the key and
+/// the sizes; no connection is cut, no TaskManager lost, and the job goes on, again and again.
+#[test]
+fn a_real_job_declines_what_no_message_can_carry() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let job = ["flights", "--splits", "1", "--records-per-second", "3000", "-D", "state.backend=jobmanager"];
+    let job = [&job[..], &["-D", "akka.framesize=1024b"]].concat();
+    let cluster = RealCluster::new(Path::new(WORKER), &scratch.path().join("data"), &job);
+    let mut job_manager = cluster.job_manager(&["--checkpoint-interval-ms", "200"]);
+    let _task_manager = cluster.task_manager("tm", 2);
+    job_manager.wait_for("CheckpointAborted", 4);
+    let events = job_manager.events();
+    let declined: Vec<&String> = events.iter().filter(|line| line.contains("CheckpointDeclined")).collect();
+    let says = |line: &str| line.contains("akka.framesize") && line.contains("a message at most 1024");
+    assert!(!declined.is_empty() && declined.iter().all(|line| says(line)), "{declined:?}");
+    for bad in ["TaskManagerLost", "to=\"FAILING\"", "CheckpointExpired"] {
+        assert!(!events.iter().any(|line| line.contains(bad)), "{bad}:\n{}", events.join("\n"));
     }
 }
 

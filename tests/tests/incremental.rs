@@ -3,11 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use runtime::{
+    checkpoint::types::PartKind,
     journal::{Event, EventKind},
     state::BackendKind,
 };
-use scenarios::plan::{Plan, Settings};
-use weir_tests::tales::{Tale, calm, tell};
+use scenarios::{
+    invariants::{Formats, RuntimeFormats},
+    plan::{FaultKind, Plan, Settings},
+};
+use weir_tests::{
+    objects::{of_simulated, place_in_checkpoints},
+    tales::{Tale, calm, fault, later, tell},
+};
 
 /// A simulated hour, a checkpoint every seven seconds, few keys and few records: some parts of the state change between two
 /// checkpoints, others do not.
@@ -196,4 +203,55 @@ fn five_hundred_native_checkpoints_fold_their_increments_away() {
     assert!(stock.most_bytes * 20 < stock.written_bytes, "{} bytes stay", stock.most_bytes);
     assert!(stock.swept.len() as u64 <= of_one, "{:?}", stock.swept);
     assert!(tale.count(|told| matches!(told.event, Event::PartPieceUploaded { .. })) > 100, "some travel in pieces");
+}
+
+/// R113: whatever is written for a checkpoint lies in `<job>/chk-N` or in `<job>/shared`, also when processes die: the metadata as
+/// `_metadata` in `chk-N`, beside it what is of this checkpoint alone, and what later ones may refer to in `shared`.
+#[test]
+fn every_object_of_a_checkpoint_lies_where_the_layout_says() {
+    let (metadata, exclusive, shared) = ("metadata", "exclusive", "shared");
+    for (backend, incremental, expected) in [
+        (BackendKind::Memory, false, vec![metadata]),
+        (BackendKind::Filesystem, false, vec![exclusive, metadata]),
+        (BackendKind::Filesystem, true, vec![metadata, shared]),
+        (BackendKind::RocksDb, false, vec![exclusive, metadata]),
+        (BackendKind::RocksDb, true, vec![exclusive, metadata, shared]),
+    ] {
+        let crash = FaultKind::Crash { restart_after_ms: Some(300) };
+        let dies = fault("tm-2", later(30, EventKind::CheckpointCompleted, "4", 1), crash);
+        let mut plan = Plan { faults: vec![dies], ..calm() };
+        (plan.settings.backend, plan.settings.incremental) = (backend, incremental);
+        let tale = tell(&plan);
+        tale.ends_well();
+        let created = tale.events.iter().filter_map(|told| match &told.event {
+            Event::ObjectCreated { object, .. } => Some(object.as_str()),
+            _ => None,
+        });
+        let places: BTreeSet<&str> = created.filter_map(place_in_checkpoints).collect();
+        assert_eq!(places.into_iter().collect::<Vec<_>>(), expected, "{backend:?} incremental {incremental}");
+        // What the checkpoints that are left refer to.
+        let objects = of_simulated(&Plan { faults: Vec::new(), ..plan }, |_| {});
+        let mut parts = 0;
+        for (name, bytes) in &objects {
+            if place_in_checkpoints(name) != Some(metadata) {
+                continue;
+            }
+            let own = name.trim_end_matches("_metadata");
+            let snapshots = RuntimeFormats.metadata(bytes).expect("it decodes");
+            for part in snapshots.values().flat_map(|snapshot| &snapshot.parts) {
+                let Some(object) = part.object() else { continue };
+                let may_be_shared = match part.kind {
+                    PartKind::Shared { .. } => true,
+                    PartKind::Private { .. } => false,
+                    _ => incremental && backend == BackendKind::Filesystem,
+                };
+                let object = object.as_str();
+                let place = place_in_checkpoints(object);
+                assert_eq!(place, Some(if may_be_shared { shared } else { exclusive }), "{object}");
+                assert!(may_be_shared || object.starts_with(own), "{object} is not of {name}");
+                parts += 1;
+            }
+        }
+        assert_eq!(parts > 0, backend != BackendKind::Memory, "{backend:?} incremental {incremental}");
+    }
 }

@@ -12,10 +12,11 @@ use std::{
 };
 
 use runtime::{
+    ids::CheckpointId,
     journal::{Event, EventKind},
     state::BackendKind,
 };
-use scenarios::plan::{FaultKind, FaultSpec, Plan, StoreErrorKind, StoreOperation, Trigger};
+use scenarios::plan::{FaultKind, FaultSpec, ModelledState, Plan, StoreErrorKind, StoreOperation, Trigger};
 use weir_tests::{
     real_cluster::{Process, RealCluster},
     tales::{Tale, Told, calm, fault, later, of_kind, tell, when},
@@ -96,6 +97,55 @@ fn a_target_that_cannot_be_written() {
         tale.count(of_kind(EventKind::JobStateChanged)),
         told(vec![]).count(of_kind(EventKind::JobStateChanged))
     );
+}
+
+/// R24: a checkpoint is lighter than a savepoint of the same state: of state that changes little from one to the next it writes less than half,
+/// and takes less time, over a link to which bytes matter. It costs the stream nothing: a job with many checkpoints is done when one is that
+/// has none before its end.
+#[test]
+fn a_checkpoint_is_lighter_than_a_savepoint_of_the_same_state() {
+    let plan = |checkpoint_interval_ms, faults| {
+        let mut plan = Plan { faults, ..calm() };
+        plan.settings.checkpoint_interval_ms = checkpoint_interval_ms;
+        (plan.settings.incremental, plan.settings.local_recovery) = (true, false);
+        (plan.workload.records, plan.workload.records_per_second) = (36, 4);
+        plan.modelled = Some(ModelledState { times: 10_000, link_bytes_per_second: 125_000_000 });
+        plan
+    };
+    let tale = tell(&plan(500, vec![savepoint_after("8")]));
+    tale.ends_well();
+    let completed = tale.first("a savepoint completes", NEAR, of_kind(EventKind::SavepointCompleted));
+    let Event::SavepointCompleted { checkpoint: savepoint, .. } = tale.events[completed].event else { panic!() };
+    let (mut begun, mut written, mut took) = (BTreeMap::new(), BTreeMap::<CheckpointId, u64>::new(), BTreeMap::new());
+    for told in &tale.events {
+        match &told.event {
+            Event::CheckpointTriggered { checkpoint, .. } => drop(begun.insert(*checkpoint, told.at_ms)),
+            Event::PartUploaded { checkpoint, bytes, .. } => *written.entry(*checkpoint).or_default() += bytes,
+            Event::CheckpointCompleted { checkpoint, .. } | Event::SavepointCompleted { checkpoint, .. } => {
+                took.entry(*checkpoint).or_insert(told.at_ms - begun[checkpoint]);
+            }
+            _ => {}
+        }
+    }
+    let median = |of: &BTreeMap<CheckpointId, u64>| {
+        // The first has nothing to refer to.
+        let mut all: Vec<u64> =
+            of.range(CheckpointId(2)..).filter(|(id, _)| **id != savepoint).map(|(_, n)| *n).collect();
+        all.sort_unstable();
+        all[all.len() / 2]
+    };
+    assert!(took.len() > 12, "{}", tale.lines(NEAR));
+    let (bytes, ms) = (median(&written), median(&took));
+    assert!(bytes * 2 < written[&savepoint], "{bytes} bytes, a savepoint has {}", written[&savepoint]);
+    assert!(ms < took[&savepoint], "{ms} ms, a savepoint takes {}", took[&savepoint]);
+    let rare = tell(&plan(3_600_000, vec![]));
+    rare.ends_well();
+    let ended = |tale: &Tale| {
+        let exhausted = tale.events.iter().rfind(|told| told.event.kind() == EventKind::SourceExhausted);
+        exhausted.expect("all is read").at_ms
+    };
+    let (often, rarely) = (ended(&tale), ended(&rare));
+    assert!(often <= rarely + 50, "all is read after {often} ms, without checkpoints after {rarely} ms");
 }
 
 fn stop_and_resume(parallelism: u32, backend: Option<BackendKind>) -> FaultSpec {
@@ -251,4 +301,66 @@ fn savepoints_go_where_the_trigger_or_the_key_says() {
     let cluster = Cluster::start(&scratch.path().join("other"), &define);
     let by_key = path_in(&cluster.ask(&["savepoint"]));
     assert!(by_key.to_string_lossy().contains("/by-key/savepoint-"), "{}", by_key.display());
+}
+
+/// The newest complete checkpoint of the only job below `output`.
+fn newest_checkpoint(output: &Path) -> PathBuf {
+    let below = |directory: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).expect("a directory");
+        entries.map(|entry| entry.expect("an entry").path()).collect()
+    };
+    let jobs = below(&output.join("checkpoints"));
+    assert_eq!(jobs.len(), 1, "{jobs:?}");
+    let number = |path: &PathBuf| -> Option<u64> { path.file_name()?.to_str()?.strip_prefix("chk-")?.parse().ok() };
+    let complete = below(&jobs[0]).into_iter().filter(|path| path.join("_metadata").is_file());
+    complete.max_by_key(number).expect("a checkpoint has completed")
+}
+
+/// R12, R13, R33, for real: `inspect` shows that an incremental checkpoint is files of a database, and a savepoint of the same job is not. When
+/// all checkpoints are gone a job begins with the savepoint all the same. R72: of a savepoint of before Flink 1.3 both commands say which
+/// release takes it over.
+#[test]
+fn a_savepoint_of_a_job_on_rocksdb_is_in_no_database_s_format() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let output = scratch.path().join("data");
+    let job = [
+        &["flights", "--parallelism", "2", "--records-per-second", "2000"][..],
+        &["-D", "state.backend=rocksdb", "-D", "state.backend.incremental=true"],
+    ];
+    let processes = RealCluster::new(Path::new(WORKER), &output, &job.concat());
+    let mut job_manager = processes.job_manager(&["--checkpoint-interval-ms", "200"]);
+    let task_manager = processes.task_manager("tm", 2);
+    job_manager.wait_for("CheckpointCompleted", 2);
+    let place = scratch.path().join("kept").display().to_string();
+    let savepoint = path_in(&weir(&["stop", "--job-manager", processes.address(), &place]));
+    job_manager.ends_well();
+    drop(task_manager);
+    let inspected = |path: &Path| {
+        let output = weir(&["inspect", "--check", &path.display().to_string()]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let (of_checkpoint, of_savepoint) = (inspected(&newest_checkpoint(&output)), inspected(&savepoint));
+    let is_native = of_checkpoint.contains("by-route, file of a database");
+    assert!(is_native && of_checkpoint.contains("keyed state: incremental"), "{of_checkpoint}");
+    assert!(!of_checkpoint.contains("by-route, canonical"), "{of_checkpoint}");
+    assert!(of_savepoint.contains("by-route, canonical") && !of_savepoint.contains("database"), "{of_savepoint}");
+    assert!(!of_savepoint.contains("keyed state: incremental"), "{of_savepoint}");
+    std::fs::remove_dir_all(output.join("checkpoints")).expect("they are there");
+    let path = |path: &Path| path.display().to_string();
+    let resumed = weir(&["run", "flights", "--quiet", "--output", &path(&output), "-s", &path(&savepoint)]);
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    for version in [0_u8, 1] {
+        let old = scratch.path().join(format!("of-version-{version}"));
+        std::fs::create_dir(&old).expect("it is new");
+        let bytes = [0x49, 0x60, 0x67, 0x2d, 0, 0, 0, version].into_iter().chain([0; 32]).collect::<Vec<u8>>();
+        std::fs::write(old.join("_metadata"), bytes).expect("a file");
+        let fresh = scratch.path().join(format!("output-{version}"));
+        let inspected = weir(&["inspect", &path(&old)]);
+        let begun = weir(&["run", "flights", "--quiet", "--output", &path(&fresh), "-s", &path(&old)]);
+        for refused in [inspected, begun] {
+            let says = text(&refused.stderr);
+            assert!(!refused.status.success() && says.contains("restore it with Flink 1.3"), "{version}: {says}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use std::{
 use futures::FutureExt;
 use runtime::{
     api::{GeneratorSource, JobBuilder, KeyedProcess},
+    checkpoint::types::PartKind,
     cluster::{
         client,
         config::ClusterConfig,
@@ -29,7 +30,10 @@ use runtime::{
     recovery::{choice::FallbackBehindCommit, import::SavepointRestore},
     state::{BackendKind, KeyedContext, OpenContext, UserError, ValueState},
 };
-use scenarios::cluster_runner::{cluster_config, world_config};
+use scenarios::{
+    cluster_runner::{cluster_config, world_config},
+    invariants::{Formats, RuntimeFormats},
+};
 use serde::{Deserialize, Serialize};
 use sim::World;
 use weir_tests::{
@@ -295,6 +299,44 @@ fn reordered_operators_keep_their_state_and_new_ones_begin_without() {
             assert!(of_second.iter().all(|t| !t.told[*operator].1), "{what}: {operator} is not restored");
         }
     }
+}
+
+/// R13, R33: checkpoints are incremental and share files of the databases; a savepoint of the same job is whole, in no database's format. All
+/// that the checkpoints ever wrote is deleted, and the next job begins with the savepoint all the same: nothing is lost or doubled.
+#[test]
+fn a_savepoint_needs_nothing_of_incremental_checkpoints() {
+    let (at_work, path, objects) = in_world(6, |world| async move {
+        let cluster = cluster(6);
+        let version = Version::start(&world, &job(1, &["a", "b"]), &cluster, None);
+        world.sleep(Duration::from_secs(3)).await;
+        let at_work = objects_of(&world);
+        let path = version.stopped_after(0).await;
+        let store = world.store();
+        for meta in store.list("checkpoints/") {
+            assert!(store.lose(&meta.name), "{}", meta.name);
+        }
+        Version::start(&world, &job(2, &["a", "b"]), &cluster, from(&path, false)).finished().await;
+        (at_work, path, objects_of(&world))
+    });
+    let kinds = |objects: &Objects, metadata: &str| -> Vec<PartKind> {
+        let snapshots = RuntimeFormats.metadata(&objects[metadata]).expect("it decodes");
+        snapshots.values().flat_map(|snapshot| &snapshot.parts).map(|part| part.kind.clone()).collect()
+    };
+    let is_of_checkpoint = |name: &&String| name.starts_with("checkpoints/") && name.ends_with("/_metadata");
+    let checkpoints: Vec<&String> = at_work.keys().filter(is_of_checkpoint).collect();
+    assert!(checkpoints.len() > 1 && at_work.keys().any(|name| name.contains("/shared/")), "{checkpoints:?}");
+    for metadata in checkpoints {
+        let kinds = kinds(&at_work, metadata);
+        let tables = kinds.iter().filter(|kind| matches!(kind, PartKind::Shared { .. })).count();
+        assert!(tables > 0 && !kinds.contains(&PartKind::Keyed), "{metadata}: {kinds:?}");
+    }
+    let of_savepoint = kinds(&objects, &format!("{path}/_metadata"));
+    assert!(!of_savepoint.is_empty(), "there is state");
+    assert!(of_savepoint.iter().all(|kind| *kind == PartKind::Keyed), "{of_savepoint:?}");
+    let told = all_once(&objects);
+    ["a", "b"].iter().for_each(|of| assert_counted_from_one(&told.iter().collect::<Vec<_>>(), of));
+    let restored = told.iter().filter(|traveller| traveller.told["a"].1).count();
+    assert!(restored > 50 && told.len() - restored > 50, "{restored} of {} were put out by the second job", told.len());
 }
 
 /// R66: an operator is taken out, and its state left behind, as was allowed. It is not in the next savepoint, and when the operator

@@ -234,8 +234,9 @@ fn late(out: &[Out]) -> BTreeSet<u64> {
 }
 
 proptest! {
-    /// The last result of each window holds exactly the records that came while the window was there; a record is late if
-    /// and only if all its windows had gone.
+    /// R79: the contents of windows and their timers are managed state: restored in the middle, at any parallelism, they go on. The last
+    /// result of each window holds exactly the records that came while the window was there; a record is late if and only if all its
+    /// windows had gone.
     #[test]
     fn fixed_windows_hold_what_came_in_time(
         events in events(),
@@ -281,7 +282,8 @@ proptest! {
         prop_assert_eq!(last, expected);
     }
 
-    /// Each record in time is in one session, which spans exactly its records, none further than the gap from the next.
+    /// R79: so are the windows that a key has, if they merge. Each record in time is in one session, which spans exactly its records, none
+    /// further than the gap from the next.
     #[test]
     fn sessions_merge(events in events(), acts in acts(), gap in 1..30i64) {
         let windows = Windows::Session { gap };

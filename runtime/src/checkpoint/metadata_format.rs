@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
-    flink::{MAGIC, Writer, trailer},
+    flink::{MAGIC, Writer, of_another_version, trailer},
     frame::FrameError,
     metadata::CheckpointMetadata,
     types::{PartKind, PartLocation, StatePart, SubtaskKey, SubtaskSnapshot},
@@ -58,7 +58,10 @@ pub fn encode(metadata: &CheckpointMetadata) -> Result<Bytes, FrameError> {
 /// # Errors
 /// [`FrameError`] for bytes that are not exactly what [`encode`] gives for something.
 pub fn decode(bytes: &[u8]) -> Result<CheckpointMetadata, FrameError> {
-    let body = trailer::body(bytes).map_err(|problem| FrameError::Content(format!("trailer: {problem}")))?;
+    let body = trailer::body(bytes).map_err(|problem| {
+        // Who comes with the savepoint of an old Flink hears what to do with it.
+        FrameError::Content(of_another_version(bytes).unwrap_or_else(|| format!("trailer: {problem}")))
+    })?;
     let section = section_of(body)?;
     let (mut metadata, rest): (CheckpointMetadata, &[u8]) =
         postcard::take_from_bytes(section).map_err(|e| FrameError::Content(format!("master state: {e}")))?;

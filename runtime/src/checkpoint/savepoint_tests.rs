@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     fake::World,
+    flink::MAGIC,
     head::{HeadEntry, HeadLog, HeadState},
     metadata::{self, CheckpointMetadata, VertexShape},
     primary::Primary,
@@ -212,6 +213,33 @@ fn what_is_not_whole_is_refused_by_name() {
         refused(begin(&p, &job, &from(&path)).await, "_metadata");
         world.lose_object(&name);
         refused(begin(&p, &job, &from(&path)).await, "is no savepoint: there is no");
+        let head = HeadLog::open(p.clone(), Layout { job: NEW }).await.unwrap();
+        assert!(head.state().import.is_none() && head.state().is_fresh());
+    });
+}
+
+/// R72: a job does not begin with what another version of Flink's metadata describes; of one before Flink 1.3 it is said which release
+/// takes it over. What is no metadata at all is refused by name.
+#[test]
+fn metadata_of_another_version_is_refused() {
+    let world = World::default();
+    let p = primary(&world);
+    let old = object("old/_metadata");
+    world.run(async {
+        for (magic, version, says) in [
+            (MAGIC, 0, "version 0, this program reads 2 to 6: Flink before 1.3 wrote it; restore it with Flink 1.3"),
+            (MAGIC, 1, "version 1, this program reads 2 to 6: Flink before 1.3 wrote it; restore it with Flink 1.3"),
+            (MAGIC, 7, "unknown version 7, this program reads 2 to 6"),
+            (MAGIC ^ 1, 3, "old/_metadata"),
+        ] {
+            let bytes = [magic.to_be_bytes().as_slice(), &u32::to_be_bytes(version), &[0; 24]].concat();
+            world.put_object(&old, bytes);
+            match begin(&p, &job(NEW, "count"), &from("old")).await {
+                Err(ImportError::Refused(reason)) => assert!(reason.contains(says), "{version}: {reason}"),
+                Err(other) => panic!("{version}: {other}"),
+                Ok(_) => panic!("{version}: it was taken"),
+            }
+        }
         let head = HeadLog::open(p.clone(), Layout { job: NEW }).await.unwrap();
         assert!(head.state().import.is_none() && head.state().is_fresh());
     });

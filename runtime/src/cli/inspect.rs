@@ -12,6 +12,7 @@ use crate::{
     checkpoint::{
         flink::{self, FileReference, FlinkMetadata, KeyedState, OperatorState, SizesByKind},
         metadata::CheckpointMetadata,
+        types::PartKind,
     },
     platform::real::{file_length, read_file},
 };
@@ -136,10 +137,25 @@ fn describe_weir(metadata: &CheckpointMetadata, text: &mut String) {
             };
             let _ = writeln!(
                 text,
-                "    {} of {}, key groups {}: {} bytes, checksum {:08x}, {}{reused}",
-                part.name, part.operator, part.key_groups, part.length, part.crc32c, part.location
+                "    {} of {}, {}, key groups {}: {} bytes, checksum {:08x}, {}{reused}",
+                part.name,
+                part.operator,
+                format_of(&part.kind),
+                part.key_groups,
+                part.length,
+                part.crc32c,
+                part.location
             );
         }
+    }
+}
+
+/// Whether any backend reads it, or it is a database's own.
+fn format_of(part: &PartKind) -> &'static str {
+    match part {
+        PartKind::Keyed => "canonical",
+        PartKind::Operator { .. } => "operator state",
+        PartKind::Shared { .. } | PartKind::Private { .. } => "file of a database",
     }
 }
 

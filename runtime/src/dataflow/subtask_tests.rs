@@ -20,6 +20,7 @@ use crate::{
     journal::{Event, EventKind},
     platform::*,
     sabotage::{Sabotage, SabotageSet},
+    state::BackendKind,
 };
 
 fn sink_objects(acks: &BTreeMap<SubtaskKey, CheckpointAck>) -> &SinkAck {
@@ -396,6 +397,59 @@ fn the_stream_waits_for_a_synchronous_snapshot_only() {
         world.store.hold(None);
         world.run_until("all acknowledgements", || job.acks(1).len() == 5 && job.acks(2).len() == 5);
     }
+}
+
+/// One run with state in the acknowledgements and messages of at most so many bytes: who acknowledged, and why the others declined. Then
+/// the job goes on to the end of its input.
+fn acknowledged_in_frames_of(frame_bytes: u64) -> (BTreeMap<SubtaskKey, CheckpointAck>, Vec<String>) {
+    let mut world = world();
+    let mut settings = small_settings();
+    settings.backend.kind = BackendKind::Memory;
+    settings.frame_bytes = frame_bytes;
+    let mut job = deploy(&mut world, 1, &Plan { settings, ..plan() });
+    job.run_to_running(&mut world);
+    world.run_steps(80);
+    job.trigger(1);
+    world.run_until("all have answered", || {
+        let declined = job.count(|report| matches!(report, SubtaskReport::Decline { .. }));
+        job.acks(1).len() + declined == 5
+    });
+    let acks = job.acks(1);
+    let reasons = job.reports.values().flatten().filter_map(|report| match report {
+        SubtaskReport::Decline { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    let reasons = reasons.collect();
+    job.send(SubtaskCommand::NotifyAborted(CheckpointId(1)));
+    job.run_to_exhausted(&mut world);
+    assert!(job.failures().is_empty(), "no connection is cut, nobody fails: {:?}", job.failures());
+    (acks, reasons)
+}
+
+/// R85: an acknowledgement that is longer than a message may be (`akka.framesize`) is not sent: its sender declines the checkpoint, and
+/// names the key and the sizes. It is so to the byte, and the stream goes on.
+#[test]
+fn an_acknowledgement_that_no_message_can_carry_is_declined() {
+    let (all, reasons) = acknowledged_in_frames_of(TaskSettings::default().frame_bytes);
+    assert_eq!((all.len(), reasons.len()), (5, 0), "{reasons:?}");
+    let length = |ack: &CheckpointAck| postcard::experimental::serialized_size(ack).unwrap() as u64;
+    let longest = all.values().map(length).max().unwrap();
+    let of_that_length = all.values().filter(|ack| length(ack) == longest).count();
+    // What a message has beside the acknowledgement.
+    let fits = longest + 64;
+    for frame_bytes in [fits, fits + 1] {
+        let (acks, reasons) = acknowledged_in_frames_of(frame_bytes);
+        assert_eq!((acks.len(), reasons.len()), (5, 0), "{frame_bytes}: {reasons:?}");
+    }
+    let (acks, reasons) = acknowledged_in_frames_of(fits - 1);
+    assert_eq!((acks.len(), reasons.len()), (5 - of_that_length, of_that_length), "{reasons:?}");
+    for reason in reasons {
+        for said in ["akka.framesize", &longest.to_string(), &(fits - 1).to_string(), "state.backend"] {
+            assert!(reason.contains(said), "{said}: {reason}");
+        }
+    }
+    let (acks, reasons) = acknowledged_in_frames_of(65);
+    assert_eq!((acks.len(), reasons.len()), (0, 5), "{reasons:?}");
 }
 
 #[test]

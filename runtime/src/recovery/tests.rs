@@ -15,6 +15,8 @@ use super::{
 use crate::{
     checkpoint::{
         fake::{Kind, World},
+        metadata::{CheckpointMetadata, VertexShape, write_savepoint},
+        primary::Primary,
         types::{PartKind, PartLocation, ReplayPlan, RestoreOrder, StatePart, SubtaskSnapshot},
     },
     dataflow::{
@@ -23,7 +25,7 @@ use crate::{
     },
     ids::*,
     journal::{Event, EventKind},
-    layout::LocalLayout,
+    layout::{LocalLayout, SavepointDirectory},
     platform::{LocalDisk, ObjectName, RelPath},
     state::{BackendKind, BackendSettings},
 };
@@ -450,6 +452,52 @@ fn small_parts_travel_with_the_acknowledgement() {
         check_content(&state, 1);
         assert_eq!(from_local, if inline { 0 } else { PARTS });
     }
+}
+
+/// R21. The metadata of a savepoint grows with its parts, not with what is in them: with a thousand times the state it is as long as
+/// before, but for the digits of lengths.
+#[test]
+fn metadata_does_not_grow_with_the_state() {
+    let of_size = |bytes: usize| {
+        let world = World::default();
+        let directory = SavepointDirectory::below(&ObjectName::new("savepoints").unwrap(), JOB, 1);
+        let context = SnapshotContext { savepoint: Some(directory.clone()), ..context(1) };
+        let sources = sources(1).into_iter().map(|source| {
+            let data = PartData::encode(move || Bytes::from(vec![7; bytes]));
+            PartSource { data, ..source }
+        });
+        // As by default, what is small is in the metadata.
+        let settings = TaskSettings::default();
+        let (platform, sources) = (world.platform("tm-1"), sources.collect());
+        let parts = world.run(write_snapshot(&platform, &context, &settings, sources, None, None)).unwrap();
+        let snapshot = SubtaskSnapshot { parts, inline: BTreeMap::new() };
+        let metadata = CheckpointMetadata {
+            job: JOB,
+            job_name: "grown".into(),
+            checkpoint: CheckpointId(1),
+            attempt: attempt(),
+            written_at: Default::default(),
+            vertices: [OperatorUid("source".into()), OperatorUid("count".into())]
+                .map(|operator| VertexShape { operators: vec![operator], parallelism: 1, max_parallelism: 128 })
+                .to_vec(),
+            subtasks: BTreeMap::from([((SUBTASK.vertex.0, SUBTASK.index), snapshot)]),
+        };
+        let p = Primary::new(&platform, Duration::from_secs(10), Duration::from_secs(60));
+        let name = world.run(write_savepoint(&p, &directory, metadata)).unwrap();
+        let mut objects = world.objects();
+        let metadata = objects.remove(&name).unwrap().len();
+        assert_eq!(objects.len(), PARTS, "{bytes} bytes each");
+        (metadata, objects.values().map(Bytes::len).sum::<usize>())
+    };
+    let ((small, little), (large, much)) = (of_size(1_200), of_size(1_200_000));
+    assert_eq!(much, 1_000 * little);
+    assert!(large * 100 < small * 105, "{small} bytes of metadata became {large}");
+    assert!(large * 1_000 < much, "{large} bytes of metadata, {much} of state");
+    // Below the threshold it is the state itself that lies there.
+    let world = World::default();
+    let (platform, settings) = (world.platform("tm-1"), TaskSettings::default());
+    let parts = world.run(write_snapshot(&platform, &context(1), &settings, sources(1), None, None)).unwrap();
+    assert!(world.objects().is_empty() && parts.iter().all(|part| part.object().is_none()));
 }
 
 /// R115: with RocksDB as many transfers as configured are under way at once, never more, up and down.

@@ -205,6 +205,7 @@ pub(super) fn assert_is(operator: &mut Operator, model: &BTreeMap<String, Model>
     assert_eq!(operator.backend.entries().unwrap(), entries as u64);
 }
 
+mod beside_the_stream;
 mod part_bytes;
 mod refused;
 mod snapshots_of_state;

@@ -248,15 +248,15 @@ struct Cost {
     restore: Duration,
 }
 
-fn show(keys: u64, what: &str, cost: &Cost) {
+fn row(keys: u64, what: &str, cost: &Cost) -> String {
     let ms = |d: Duration| d.as_secs_f64() * 1_000.0;
-    println!(
+    format!(
         "  {keys:>9} keys  {what:<22} sync {:>9.3} ms, beside the stream {:>9.1} ms, {:>11} bytes, restored in {:>8.1} ms",
         ms(cost.sync),
         ms(cost.beside),
         cost.written,
         ms(cost.restore)
-    );
+    )
 }
 
 fn full(settings: &BackendSettings, keys: u64) -> Result<Cost, String> {
@@ -415,11 +415,11 @@ pub fn measure(options: &Options) -> Result<(), String> {
     println!("state  snapshots, {}", load());
     for &keys in &options.sizes {
         for (name, settings) in backends() {
-            show(keys, &format!("{name}, full"), &full(&settings, keys)?);
+            println!("{}", row(keys, &format!("{name}, full"), &full(&settings, keys)?));
         }
         let (first, second) = incremental(keys)?;
-        show(keys, "rocksdb, first", &first);
-        show(keys, "rocksdb, 1 % changed", &second);
+        println!("{}", row(keys, "rocksdb, first", &first));
+        println!("{}", row(keys, "rocksdb, 1 % changed", &second));
     }
     Ok(())
 }
@@ -462,6 +462,24 @@ mod tests {
             let (more, expected) = (many.written - few.written, (32_768 - 128) * (2 + 4 * 12));
             assert!((expected..expected + 64).contains(&more), "{name}: {more}, not {expected}");
         }
+    }
+
+    /// R24, R144: a row has the part for which the stream stands still, that beside it, and bytes. What a checkpoint writes when little has
+    /// changed is a fraction of a full snapshot of the same state, which is what a savepoint is.
+    #[test]
+    fn an_increment_costs_a_fraction_of_a_full_snapshot() {
+        let keys = 10_000;
+        let [(_, heap), (_, rocksdb)] = backends();
+        let (first, changed) = incremental(keys).expect("measured");
+        for settings in [heap, rocksdb] {
+            let whole = full(&settings, keys).expect("measured");
+            assert!(changed.written * 5 < whole.written, "{} of {} bytes", changed.written, whole.written);
+            let text = row(keys, "full", &whole);
+            for column in ["sync ", "beside the stream", " bytes", "restored in"] {
+                assert!(text.contains(column), "{column}: {text}");
+            }
+        }
+        assert!(changed.written < first.written, "{} after {} bytes", changed.written, first.written);
     }
 
     /// R156: timers of each number on the heap and in RocksDB; only on the heap does their memory grow as they do.

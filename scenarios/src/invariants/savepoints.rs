@@ -1,4 +1,4 @@
-//! Invariant 6 for savepoints: a savepoint is what it should be, all in one place, and stays as it is for ever.
+//! Invariant 6 for savepoints: a savepoint is what it should be, all in one place, and stays as it is for ever. (R13, R33, in every run)
 //!
 //! Rule: when a savepoint completes, its directory holds everything that its metadata names, written by itself; its state is in
 //! the canonical format, whatever the backend. (That its content is exactly what the output up to its barrier implies is judged with that

@@ -27,7 +27,7 @@ pub use self::{
         OperatorState, OperatorStateHandle, OperatorStateMode, OperatorStatePartition, Scope, SizesByKind, StateStream,
         Subtask, SubtaskState,
     },
-    read::read,
+    read::{of_another_version, read},
 };
 
 /// The first four bytes, big endian.

@@ -17,6 +17,26 @@ const JAVA_OBJECT: [u8; 4] = [0xac, 0xed, 0x00, 0x05];
 /// Handles inside handles; Flink itself writes two levels.
 const DEEPEST: u32 = 16;
 
+/// The versions that are read: those of Flink 1.3 to 2.1.
+const READ: std::ops::RangeInclusive<u32> = 2..=6;
+
+/// Version 0 is of Flink 1.1, version 1 of Flink 1.2. The last release that takes both over, and writes what is read here, is 1.3.
+fn not_read(version: u32) -> String {
+    let unknown = format!("unknown version {version}, this program reads 2 to 6");
+    match version {
+        0 | 1 => format!("{unknown}: Flink before 1.3 wrote it; restore it with Flink 1.3, and take a savepoint there"),
+        _ => unknown,
+    }
+}
+
+/// What to say of a file that begins as metadata, but of a version that is not read; None for any other file.
+pub fn of_another_version(bytes: &[u8]) -> Option<String> {
+    let mut cursor = Cursor::new(bytes);
+    let magic = cursor.u32("the magic number").ok()?;
+    let version = cursor.u32("the version").ok()?;
+    (magic == MAGIC && !READ.contains(&version)).then(|| not_read(version))
+}
+
 /// Reads a whole metadata file.
 ///
 /// # Errors
@@ -45,8 +65,8 @@ fn read_with(bytes: &[u8], channels: ChannelLayout) -> Result<FlinkMetadata, Met
         return Err(MetadataError { at: 0, what });
     }
     let version = cursor.u32("the version")?;
-    if !(2..=6).contains(&version) {
-        return Err(MetadataError { at: 4, what: format!("unknown version {version}, this program reads 2 to 6") });
+    if !READ.contains(&version) {
+        return Err(MetadataError { at: 4, what: not_read(version) });
     }
     let mut reader = Reader { cursor, version, channels };
     let metadata = reader.body()?;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::{
     checkpoint::increments::SharedFiles,
-    dataflow::chain::{NativeSnapshot, NativeStage, RestoredNative, Scratch},
+    dataflow::chain::{ChainSnapshot, NativeSnapshot, NativeStage, RestoredNative, Scratch, SnapshotFormat},
     ids::{BackendId, CheckpointId, KeyGroupRange, OperatorUid},
     state::{
         BackendKind, BackendSettings, KeyedBackend, MapState, PartReader, RocksDbSettings, StateError, StateKey,
@@ -345,6 +345,34 @@ proptest! {
         apply_all(&mut restored, &mut at_second, &later);
         assert_is(&mut restored, &now);
         prop_assert_eq!(restored.snapshot(), operator.snapshot());
+    }
+
+    /// R12, R33: an incremental checkpoint is RocksDB's own files, a savepoint of the same barrier is whole and in the parts that any
+    /// backend reads. Both hold the same; and the savepoint is what the heap writes.
+    #[test]
+    fn files_and_parts_of_one_barrier_hold_the_same(before in changes(), after in changes()) {
+        let mut heap = Operator::open_in(&BackendSettings::default(), &Parts::new(), all_groups()).unwrap();
+        apply_all(&mut heap, &mut BTreeMap::new(), &before);
+        let mut operator = Operator::open_in(&incremental(), &Parts::new(), all_groups()).unwrap();
+        let mut model = BTreeMap::new();
+        apply_all(&mut operator, &mut model, &before);
+        let mut taken = |format, checkpoint| {
+            let checkpoint = CheckpointId(checkpoint);
+            let mut snapshot = ChainSnapshot { checkpoint, format, ..ChainSnapshot::default() };
+            operator.backend.add_to(&mut snapshot).unwrap();
+            snapshot
+        };
+        let savepoint = taken(SnapshotFormat::Canonical, 1);
+        let mut checkpoint = taken(SnapshotFormat::OfBackend, 2);
+        apply_all(&mut operator, &mut BTreeMap::new(), &after);
+        prop_assert!(savepoint.native.is_empty() && checkpoint.parts.is_empty());
+        let parts = encode(savepoint.parts);
+        prop_assert_eq!(&parts, &heap.snapshot());
+        let files = take(checkpoint.native.pop().unwrap());
+        prop_assert!(files.1.contains_key("CURRENT") && files.1.keys().any(|name| name.starts_with("MANIFEST")));
+        let mut restored = from_files(&[files], all_groups(), false);
+        assert_is(&mut restored, &model);
+        prop_assert_eq!(restored.snapshot(), parts);
     }
 
     /// R174: at another parallelism, each takes what is of its key groups and nothing else.
