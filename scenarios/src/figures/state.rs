@@ -315,7 +315,7 @@ fn key_groups(options: &Options) -> Result<(), String> {
         let figures = key_groups_of(options, &settings)?;
         for (key_groups, (updates, cost)) in KEY_GROUPS.into_iter().zip(&figures) {
             println!("  {name:<8} {key_groups:>5} key groups  {updates}");
-            show(options.keys, &format!("{name}, full, {key_groups}"), cost);
+            println!("{}", row(options.keys, &format!("{name}, full, {key_groups}"), cost));
         }
     }
     Ok(())

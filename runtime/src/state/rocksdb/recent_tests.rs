@@ -1,5 +1,7 @@
 //! Recent entries: nobody can tell that they are in front of the database, and they stay within their bounds.
 
+#![allow(clippy::disallowed_methods, reason = "files are made on another thread, as they are in a TaskManager")]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! What touches state, and when: on the heap it is objects. A snapshot shares them while the stream stands still, and encodes them beside
 //! the stream.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -15,19 +15,20 @@ use crate::{
     ids::CheckpointId,
 };
 
-thread_local! {
-    /// How often a [`Counted`] was encoded, decoded and copied on this thread.
-    static TOUCHED: Cell<[u64; 3]> = const { Cell::new([0; 3]) };
-}
+/// How often a [`Counted`] was encoded, decoded and copied. One test counts.
+static TOUCHED: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 const ENCODED: usize = 0;
 const DECODED: usize = 1;
 const COPIED: usize = 2;
 
 fn touch(what: usize) {
-    let mut touched = TOUCHED.get();
-    touched[what] += 1;
-    TOUCHED.set(touched);
+    TOUCHED[what].fetch_add(1, Ordering::Relaxed);
+}
+
+/// What was counted since the last call.
+fn touched() -> [u64; 3] {
+    [ENCODED, DECODED, COPIED].map(|what| TOUCHED[what].swap(0, Ordering::Relaxed))
 }
 
 /// A number that counts what is done to it.
@@ -85,17 +86,17 @@ fn state_on_the_heap_is_objects_which_a_snapshot_shares() {
             let sums: ValueState<Counted> = backend.open_context().value_state("sum").unwrap();
             backend.opened();
             // Its structure was looked at.
-            TOUCHED.set([0; 3]);
+            touched();
             add_up(&mut backend, &sums, keys);
-            assert_eq!(TOUCHED.take(), [0; 3], "{kind}, {keys} keys: encoded, decoded, copied by the stream");
+            assert_eq!(touched(), [0; 3], "{kind}, {keys} keys: encoded, decoded, copied by the stream");
             let waiting = backend.snapshot().unwrap();
-            assert_eq!(TOUCHED.take(), [0; 3], "{kind}, {keys} keys: encoded, decoded, copied at the barrier");
+            assert_eq!(touched(), [0; 3], "{kind}, {keys} keys: encoded, decoded, copied at the barrier");
             let parts = encode(waiting);
-            assert_eq!(TOUCHED.take(), [keys, 0, 0], "{kind}, {keys} keys: encoded, decoded, copied beside the stream");
+            assert_eq!(touched(), [keys, 0, 0], "{kind}, {keys} keys: encoded, decoded, copied beside the stream");
             drop(backend);
             let mut restored = restore_in::<String>(&of_kind(kind), &parts, all_groups()).unwrap();
             let _: ValueState<Counted> = restored.open_context().value_state("sum").unwrap();
-            assert!(TOUCHED.take()[DECODED] >= keys, "{kind}, {keys} keys: decoded by a restore");
+            assert!(touched()[DECODED] >= keys, "{kind}, {keys} keys: decoded by a restore");
         }
     }
 }
