@@ -135,6 +135,10 @@ mod real {
             whole.finish(by).await.expect("finishes");
             assert_eq!(std::fs::read(directory.join("whole")).expect("it is there"), b"one two");
             assert_eq!(primary.read(&name("whole"), None, by).await.expect("reads"), "one two");
+            // It is the same place now that it is there.
+            for (path, at) in [(directory.clone(), below.clone()), (directory.join("whole"), name("whole"))] {
+                assert_eq!(primary.locate(path.to_str().expect("UTF-8")), Ok(at));
+            }
             let mut left = primary.upload(&name("left"), by).await.expect("begins");
             left.put(0, "one".into(), by).await.expect("stores");
             let prefix = format!("{below}/");

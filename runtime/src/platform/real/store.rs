@@ -171,7 +171,11 @@ impl FileStore {
 fn canonical(path: &FilePath) -> PathBuf {
     let known = path.ancestors().find_map(|known| Some((known, known.canonicalize().ok()?)));
     match known {
-        Some((known, canonical)) => canonical.join(path.strip_prefix(known).unwrap_or(FilePath::new(""))),
+        // Joined with nothing it would end with a slash.
+        Some((known, canonical)) => match path.strip_prefix(known) {
+            Ok(rest) if !rest.as_os_str().is_empty() => canonical.join(rest),
+            _ => canonical,
+        },
         None => path.to_path_buf(),
     }
 }
