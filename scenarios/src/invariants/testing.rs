@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::Duration,
 };
@@ -73,11 +73,16 @@ pub struct MemoryTruth {
     files: RefCell<BTreeMap<(String, String), Bytes>>,
     channels: RefCell<BTreeMap<String, u64>>,
     unfinished: RefCell<Vec<String>>,
+    dead: RefCell<BTreeSet<String>>,
 }
 
 impl MemoryTruth {
     pub fn begin_upload(&self, object: &str) {
         self.unfinished.borrow_mut().push(object.to_string());
+    }
+
+    pub fn kill(&self, process: &str) {
+        self.dead.borrow_mut().insert(process.to_string());
     }
 
     pub fn set_now(&self, now: Duration) {
@@ -154,8 +159,8 @@ impl Truth for MemoryTruth {
         process.strip_prefix("tm-").map(|number| format!("machine-{number}"))
     }
 
-    fn is_alive(&self, _process: &str) -> bool {
-        true
+    fn is_alive(&self, process: &str) -> bool {
+        !self.dead.borrow().contains(process)
     }
 
     fn channels(&self) -> Vec<(String, u64)> {
@@ -207,6 +212,7 @@ pub struct Story {
     /// Completed checkpoints that stay retained.
     pub retain: usize,
     suite: InvariantSuite,
+    job: JobId,
     sequence: u64,
     nonce: u64,
     done: Vec<Prepared>,
@@ -269,11 +275,18 @@ impl Story {
             incarnation: 0,
             retain: 3,
             suite,
+            job: JOB,
             sequence: 0,
             nonce: 0,
             done: Vec::new(),
             models: [(0, Model::new(&input, None))].into(),
         }
+    }
+
+    /// The job has ended, and goes on as another one with a log of its own.
+    pub fn resumed(&mut self, job: JobId) {
+        (self.job, self.sequence) = (job, 0);
+        self.suite.resumed(job);
     }
 
     /// What a TaskManager says on its disk of one of its slots.
@@ -284,7 +297,7 @@ impl Story {
     }
 
     pub fn layout(&self) -> Layout {
-        Layout { job: JOB }
+        Layout { job: self.job }
     }
 
     pub fn event(&mut self, process: &str, event: Event) {

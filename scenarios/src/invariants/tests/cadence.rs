@@ -170,3 +170,30 @@ fn a_checkpoint_completes_once() {
     story.breaks("checkpoint-ids", "id-not-increasing");
     story.says("completed after checkpoint 5");
 }
+
+/// A savepoint may run beside as many checkpoints as are allowed, and does not keep to the pause. One that is behind a later checkpoint
+/// when it is complete ends nobody's pause.
+#[test]
+fn a_savepoint_does_not_wait_its_turn() {
+    let savepoint = |story: &mut Story, id, at_ms| {
+        let (checkpoint, directory) = (CheckpointId(id), "savepoints/savepoint-1".to_string());
+        story.event("jobmanager", Event::SavepointTriggered { checkpoint, directory });
+        triggered(story, id, at_ms);
+    };
+    let mut story = Story::begin();
+    triggered(&mut story, 1, 100);
+    savepoint(&mut story, 2, 200);
+    story.holds();
+    completed(&mut story, 1, 900);
+    savepoint(&mut story, 3, 1_000);
+    story.holds();
+    for id in [2, 3] {
+        story.truth.set_now(Duration::from_millis(1_390));
+        let (checkpoint, directory) = (CheckpointId(id), "savepoints/savepoint-1".to_string());
+        story.event("jobmanager", Event::SavepointCompleted { checkpoint, directory, overtaken: true });
+    }
+    triggered(&mut story, 4, 1_400);
+    story.holds();
+    triggered(&mut story, 5, 1_500);
+    story.breaks("checkpoint-ids", "too-many-concurrent");
+}

@@ -140,3 +140,15 @@ fn a_clock_of_its_own_excuses_a_snapshot() {
         if excused { story.holds() } else { story.breaks("local-copy", "snapshot-failed-for-nothing") }
     }
 }
+
+/// Where copies are objects in the memory of a process there are no files to look for.
+#[test]
+fn copies_in_memory_have_no_files() {
+    for (local_in_memory, right) in [(true, true), (false, false)] {
+        let mut story = Story::configured(|config| config.local_in_memory = local_in_memory);
+        story.checkpoint(1, &[10, 10]);
+        stored(&mut story, 1, 1);
+        confirmed(&mut story, 1);
+        if right { story.holds() } else { story.breaks("local-copy", "not-whole") }
+    }
+}

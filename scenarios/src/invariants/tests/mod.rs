@@ -18,5 +18,6 @@ mod replay;
 mod restored;
 mod reuse;
 mod runtime_formats;
+mod slots;
 mod suite;
 mod superset;

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, rc::Rc};
 
 use runtime::{
-    ids::CheckpointId,
+    ids::{CheckpointId, JobId},
     jobs::{InputFile, JobParams, wordcount},
     journal::Event,
     points::Point,
@@ -110,4 +110,19 @@ fn a_job_tells_the_suite_what_to_expect() {
     assert_eq!((config.layout.job, config.subtasks.len()), (job.id, job.graph.subtasks().count()));
     assert!(!config.sinks.is_empty());
     assert_eq!((config.channel_window_bytes, config.buffer_bytes), (262_144, 32_768));
+}
+
+/// A job that goes on as another one is judged by the other one's log, and what held for the first still holds.
+#[test]
+fn a_job_that_goes_on_is_judged_on() {
+    let mut story = Story::begin();
+    story.checkpoint(5, &[10, 10]).commit(5);
+    story.resumed(JobId(0xdef));
+    story.claim(2);
+    story.checkpoint(6, &[20, 20]).commit(6);
+    story.holds();
+    let before = story.committed_records();
+    assert_eq!(before, 40);
+    story.checkpoint(4, &[30, 30]);
+    story.breaks("checkpoint-ids", "id-not-increasing");
 }
