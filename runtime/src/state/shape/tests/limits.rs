@@ -210,3 +210,50 @@ fn damaged_numbers_are_told_apart() {
     assert_eq!(error(&[0x80, 0x80, 0x80]), "a number is too long");
     assert_eq!(error(&[0x80, 0x80, 0x80, 0x00]), "a number is too long");
 }
+
+fn shape(text: &str) -> Shape {
+    text.parse().expect("a structure")
+}
+
+/// A field that is added reads as nothing of its kind, whatever that is, and takes as many bytes as the type reads.
+#[test]
+fn what_is_added_reads_as_nothing() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Grown<T> {
+        a: u8,
+        added: T,
+    }
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Point {
+        x: f32,
+        y: f64,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Choice {
+        Some(f32, Point),
+        Other,
+    }
+    fn grow<T: DeserializeOwned + Serialize + fmt::Debug + PartialEq>(nothing: T) {
+        let new = Shape::of::<Grown<T>>().expect("it has a structure");
+        let grown = transcode(&shape("{a:u8}"), &new, &[7]).expect("a field is added");
+        let (read, rest) = postcard::take_from_bytes::<Grown<T>>(&grown).expect("it is one");
+        assert_eq!((read, rest), (Grown { a: 7, added: nothing }, &[][..]), "{new}");
+    }
+    grow(());
+    grow(0_f32);
+    grow(0_f64);
+    grow((0_u8, 0_f32, String::new()));
+    grow(Point::default());
+    grow(Choice::Some(0.0, Point::default()));
+    grow([None::<u64>; 3]);
+}
+
+/// Elements that take bytes may be as many as there are bytes.
+#[test]
+fn long_lists_grow() {
+    let many: u32 = 70_000;
+    let list = postcard::to_allocvec(&vec![7_u8; many as usize]).unwrap();
+    let grown = transcode(&shape("[{a:u8}]"), &shape("[{a:u8,b:?u8}]"), &list).unwrap();
+    let expected: Vec<(u8, Option<u8>)> = vec![(7, None); many as usize];
+    assert_eq!(postcard::from_bytes::<Vec<(u8, Option<u8>)>>(&grown), Ok(expected));
+}
