@@ -350,6 +350,10 @@ fn a_savepoint_of_a_job_on_rocksdb_is_in_no_database_s_format() {
     let path = |path: &Path| path.display().to_string();
     let resumed = weir(&["run", "flights", "--quiet", "--output", &path(&output), "-s", &path(&savepoint)]);
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    // It never had slots that could come back: it waits for none, least of all as long as a heartbeat times out.
+    let says = text(&resumed.stdout);
+    let scheduling = says.split_once("schedule ").and_then(|(_, rest)| rest.split_once(',')?.0.parse::<f64>().ok());
+    assert!(scheduling.is_some_and(|ms| ms < 5_000.0), "{says}");
     for version in [0_u8, 1] {
         let old = scratch.path().join(format!("of-version-{version}"));
         std::fs::create_dir(&old).expect("it is new");

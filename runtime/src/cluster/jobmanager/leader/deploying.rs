@@ -81,10 +81,12 @@ impl Leader {
     /// How long TaskManagers get to come back with the slots that the job had: under a new leader as long as it takes them to
     /// notice that the old one is gone. Without preservation no slot is worth waiting for.
     pub(super) fn return_grace(&self, execution: Execution) -> Duration {
-        match (self.ran_before() && self.strategy().preserve_allocations, execution.0) {
-            (false, _) => Duration::ZERO,
-            (true, 1) => self.config.heartbeat_timeout,
-            (true, _) => self.config.slot_return_grace,
+        match execution.0 {
+            _ if !self.strategy().preserve_allocations => Duration::ZERO,
+            // Also of a job that begins with what another one left: it never had any.
+            1 if !self.had_slots => Duration::ZERO,
+            1 => self.config.heartbeat_timeout,
+            _ => self.config.slot_return_grace,
         }
     }
 

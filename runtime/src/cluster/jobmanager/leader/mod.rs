@@ -159,6 +159,8 @@ pub struct Leader {
     pool: SlotPool,
     phase: Phase,
     execution: Execution,
+    /// Another leader has dealt out slots to the job, which may still hold what is its.
+    had_slots: bool,
     condemned: BTreeMap<CheckpointId, String>,
     /// Who waits for which savepoint: the number of a connection.
     clients: BTreeMap<SavepointDirectory, u64>,
@@ -206,6 +208,7 @@ impl Leader {
         let coordinator = Coordinator::new(coordinator_config, participants, &head.state(), now);
         let (events, inbox) = mpsc::unbounded();
         let sabotage = config.task.sabotage.clone();
+        let had_slots = head.state().restored.is_some();
         let durable = Durable { primary, layout: Layout { job: job.id }, head, sinks, sabotage };
         Leader {
             began: now,
@@ -224,6 +227,7 @@ impl Leader {
             pool: SlotPool::default(),
             phase: Phase::Committing,
             execution: Execution(0),
+            had_slots,
             condemned: BTreeMap::new(),
             clients: BTreeMap::new(),
             restarts: 0,
