@@ -457,7 +457,7 @@ fn small_parts_travel_with_the_acknowledgement() {
 /// R21. The metadata of a savepoint grows with its parts, not with what is in them: with a thousand times the state it is as long as
 /// before, but for the digits of lengths.
 #[test]
-fn metadata_does_not_grow_with_the_state() {
+fn metadata_of_a_savepoint_does_not_grow_with_its_state() {
     let of_size = |bytes: usize| {
         let world = World::default();
         let directory = SavepointDirectory::below(&ObjectName::new("savepoints").unwrap(), JOB, 1);

@@ -51,6 +51,13 @@ fn run(story: &mut Story) {
     story.event("jobmanager", Event::JobStateChanged { job, from, to, reason });
 }
 
+/// Both get the slots of [`two_with_slots`] again.
+fn all_return(story: &mut Story) {
+    give(story, 0, 1, 0);
+    give(story, 1, 1, 1);
+    run(story);
+}
+
 /// Both have a slot on the first TaskManager, and the second TaskManager has two spare ones.
 fn two_with_slots() -> Story {
     let mut story = Story::begin();
@@ -65,9 +72,7 @@ fn two_with_slots() -> Story {
 #[test]
 fn the_same_slots_again_pass() {
     let mut story = two_with_slots();
-    give(&mut story, 0, 1, 0);
-    give(&mut story, 1, 1, 1);
-    run(&mut story);
+    all_return(&mut story);
     story.holds();
 }
 
@@ -160,9 +165,7 @@ fn a_slot_that_was_offered_again_lives() {
 fn a_slot_that_is_released_while_in_use_is_found() {
     for (is_in_use, ends) in [(true, false), (true, true), (false, false)] {
         let mut story = two_with_slots();
-        give(&mut story, 0, 1, 0);
-        give(&mut story, 1, 1, 1);
-        run(&mut story);
+        all_return(&mut story);
         if ends {
             let (job, from, to) = ("job".into(), "RUNNING".into(), "RESTARTING".into());
             story.event("jobmanager", Event::JobStateChanged { job, from, to, reason: String::new() });
@@ -185,15 +188,11 @@ fn a_slot_that_is_released_while_in_use_is_found() {
 #[test]
 fn what_was_dealt_last_is_later_than_any_record() {
     let mut story = two_with_slots();
-    give(&mut story, 0, 1, 0);
-    give(&mut story, 1, 1, 1);
-    run(&mut story);
+    all_return(&mut story);
     record(&mut story, 2, 0, 0, 2);
     offer(&mut story, "tm-2");
     story.restore(None, None);
-    give(&mut story, 0, 1, 0);
-    give(&mut story, 1, 1, 1);
-    run(&mut story);
+    all_return(&mut story);
     story.holds();
 }
 
@@ -203,9 +202,7 @@ fn what_was_dealt_last_is_later_than_any_record() {
 fn what_was_dealt_to_one_that_was_lost_is_as_late_as_its_record() {
     let mut story = two_with_slots();
     story.restore(None, None);
-    give(&mut story, 0, 1, 0);
-    give(&mut story, 1, 1, 1);
-    run(&mut story);
+    all_return(&mut story);
     lose(&mut story, "tm-1");
     record(&mut story, 2, 0, 0, 2);
     offer(&mut story, "tm-2");
@@ -221,14 +218,10 @@ fn what_was_dealt_to_one_that_was_lost_is_as_late_as_its_record() {
 #[test]
 fn an_older_record_beside_the_slot_that_was_dealt_is_no_later() {
     let mut story = two_with_slots();
-    give(&mut story, 0, 1, 0);
-    give(&mut story, 1, 1, 1);
-    run(&mut story);
+    all_return(&mut story);
     record(&mut story, 1, 5, 0, 1);
     story.restore(None, None);
-    give(&mut story, 0, 1, 0);
-    give(&mut story, 1, 1, 1);
-    run(&mut story);
+    all_return(&mut story);
     story.holds();
 }
 
