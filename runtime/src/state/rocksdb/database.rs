@@ -1,6 +1,10 @@
 //! One open database: column families by state, reads and writes of bytes.
+#![allow(
+    clippy::disallowed_types,
+    reason = "a OnceLock as a value, no static: a snapshot is taken in it, later and once"
+)]
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode,
@@ -10,6 +14,8 @@ use self_cell::self_cell;
 
 use super::{
     expiry::Expiring,
+    front::SharedFront,
+    handover::Handover,
     list_lengths::Longest,
     native::Window,
     options::options_for,
@@ -40,6 +46,7 @@ pub struct Database {
     /// The memory that it shares with other databases; None: no bound.
     share: Option<SlotShare>,
     families: Vec<String>,
+    handover: Handover,
     window: Window,
     window_bytes: u64,
     /// What it says of its longest lists.
@@ -166,6 +173,7 @@ impl Database {
             recent_bytes: settings.recent_bytes,
             share,
             families,
+            handover: Handover::default(),
             window,
             window_bytes,
             longest,
@@ -198,12 +206,18 @@ impl Database {
         &self.window
     }
 
-    fn before_write(&self, entries: u64, bytes: usize) {
+    pub(super) fn handover(&self) -> &Handover {
+        &self.handover
+    }
+
+    fn before_write(&self, entries: u64, bytes: usize) -> Result<(), StateError> {
+        self.settle()?;
         if self.window.is_open() {
             // A memory that is nearly full makes RocksDB flush whatever it likes.
             let limit = if self.share.as_ref().is_some_and(SlotShare::is_nearly_full) { 0 } else { self.window_bytes };
             self.window.before_write(entries, bytes, limit);
         }
+        Ok(())
     }
 
     pub(super) fn writes(&self) -> &WriteOptions {
@@ -254,7 +268,7 @@ impl Database {
     /// If it cannot be written, or key or value is larger than allowed.
     pub fn put(&self, state: &str, key: &[u8], value: &[u8]) -> Result<(), StateError> {
         self.check_size(state, key, value)?;
-        self.before_write(1, key.len() + value.len());
+        self.before_write(1, key.len() + value.len())?;
         let put = self.rocksdb().put_cf_opt(self.family(state)?, key, value, &self.writes);
         put.and_then(|()| self.wrote(1, key.len() + value.len())).map_err(|e| database_error(state, &e))
     }
@@ -265,7 +279,7 @@ impl Database {
     /// As [`Self::put`].
     pub fn append(&self, state: &str, key: &[u8], list: &[u8]) -> Result<(), StateError> {
         self.check_size(state, key, list)?;
-        self.before_write(1, key.len() + list.len());
+        self.before_write(1, key.len() + list.len())?;
         let merged = self.rocksdb().merge_cf_opt(self.family(state)?, key, list, &self.writes);
         merged.and_then(|()| self.wrote(1, key.len() + list.len())).map_err(|e| database_error(state, &e))
     }
@@ -307,7 +321,7 @@ impl Database {
     fn write_longest(&self, longest: &Longest) -> Result<(), StateError> {
         let bytes = encode("", "description", longest, Vec::new())?;
         let length = LONGEST.len() + bytes.len();
-        self.before_write(1, length);
+        self.before_write(1, length)?;
         let put = self.rocksdb().put_opt(LONGEST, bytes, &self.writes);
         put.and_then(|()| self.wrote(1, length)).map_err(|e| database_error("", &e))
     }
@@ -315,7 +329,7 @@ impl Database {
     /// # Errors
     /// If it cannot be written.
     pub fn delete(&self, state: &str, key: &[u8]) -> Result<(), StateError> {
-        self.before_write(1, key.len());
+        self.before_write(1, key.len())?;
         let deleted = self.rocksdb().delete_cf_opt(self.family(state)?, key, &self.writes);
         deleted.and_then(|()| self.wrote(1, key.len())).map_err(|e| database_error(state, &e))
     }
@@ -329,7 +343,21 @@ impl Database {
         if entries == 0 {
             return Ok(());
         }
-        self.before_write(entries, bytes);
+        self.before_write(entries, bytes)?;
+        let written = self.rocksdb().write_opt(batch, &self.writes);
+        written.and_then(|()| self.wrote(entries, bytes)).map_err(|e| database_error(state, &e))
+    }
+
+    /// As [`Self::write`], what belongs before the barrier that is being settled: there is no window yet.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn write_of_before_the_barrier(&self, state: &str, batch: WriteBatch) -> Result<(), StateError> {
+        debug_assert!(!self.window.is_open(), "the files of the barrier before were made first");
+        let (entries, bytes) = (batch.len() as u64, batch.size_in_bytes());
+        if entries == 0 {
+            return Ok(());
+        }
         let written = self.rocksdb().write_opt(batch, &self.writes);
         written.and_then(|()| self.wrote(entries, bytes)).map_err(|e| database_error(state, &e))
     }
@@ -433,11 +461,43 @@ self_cell!(
 );
 
 /// A snapshot of a database that keeps the database open.
-pub struct FrozenDatabase(Frozen);
+pub struct FrozenDatabase {
+    database: Arc<Database>,
+    /// Empty until the database has all that was handed over.
+    frozen: OnceLock<Frozen>,
+}
 
 impl FrozenDatabase {
+    /// The contents as they are now.
     pub fn of(database: &Arc<Database>) -> FrozenDatabase {
-        FrozenDatabase(Frozen::new(database.clone(), |database| database.rocksdb().snapshot()))
+        let frozen = FrozenDatabase { database: database.clone(), frozen: OnceLock::new() };
+        frozen.freeze();
+        frozen
+    }
+
+    /// A barrier: the contents as they will be with what waits in front of these states, and nothing else.
+    ///
+    /// # Errors
+    /// If what was handed over at the barrier before cannot be written.
+    pub(super) fn of_the_barrier<'a>(
+        database: &Arc<Database>,
+        fronts: impl IntoIterator<Item = (&'a str, &'a SharedFront)>,
+    ) -> Result<Arc<FrozenDatabase>, StateError> {
+        let frozen = Arc::new(FrozenDatabase { database: database.clone(), frozen: OnceLock::new() });
+        let to_freeze = Arc::downgrade(&frozen);
+        let freeze = move |_: &Database| {
+            // Nobody needs it if it was given up.
+            if let Some(frozen) = to_freeze.upgrade() {
+                frozen.freeze();
+            }
+            Ok(())
+        };
+        database.hand_over(fronts, Box::new(freeze))?;
+        Ok(frozen)
+    }
+
+    fn freeze(&self) {
+        self.frozen.get_or_init(|| Frozen::new(self.database.clone(), |database| database.rocksdb().snapshot()));
     }
 
     /// As [`Database::scan`], of the contents as they were.
@@ -451,7 +511,12 @@ impl FrozenDatabase {
         end: Vec<u8>,
         each: impl FnMut(&[u8], &[u8]) -> Result<bool, StateError>,
     ) -> Result<(), StateError> {
-        self.0.with_dependent(|database, snapshot| {
+        self.database.settle()?;
+        let frozen = self.frozen.get().ok_or_else(|| {
+            let problem = "what was handed over at its barrier was settled without it".to_string();
+            StateError::new(state, StateProblem::Database(problem))
+        })?;
+        frozen.with_dependent(|database, snapshot| {
             let mut options = until(Some(end));
             // A snapshot reads everything once; what the stream reads again and again is to stay in the cache.
             options.fill_cache(false);

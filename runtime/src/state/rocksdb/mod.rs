@@ -3,13 +3,17 @@
 //! The database lives in a scratch directory, without a write-ahead log: what counts is in checkpoints. It is opened after
 //! user code has declared its states, by a native call, and what a full snapshot holds is written into it then. Reads and
 //! writes of single entries are calls on the subtask's thread, and mostly end at the entries in front of the database
-//! (`recent`); everything else is a native call.
+//! (`recent`); everything else is a native call. What waits there at a barrier is handed over to the call that writes the
+//! snapshot (`handover`).
 
+mod collected;
 mod contents;
 mod database;
 mod declared;
 mod expiry;
+mod front;
 mod grow;
+mod handover;
 mod layout;
 mod list_lengths;
 mod native;
@@ -32,6 +36,8 @@ pub(super) use store::RocksStore;
 mod copies_tests;
 #[cfg(test)]
 mod expiry_tests;
+#[cfg(test)]
+mod handover_tests;
 #[cfg(test)]
 mod options_tests;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Native checkpoints: the files of a database as it was at a barrier, while the stream goes on.
 //!
-//! At the barrier the memtables are closed, which takes no time, and the stream goes on with new ones. Away from the stream
-//! the closed ones are flushed, and the files of the database linked into a directory. Between the two, the window, nothing of
+//! Once the database has all of before the barrier, see [`super::handover`], the memtables are closed, which takes no time, and
+//! the stream goes on with new ones. Away from the stream the closed ones are flushed, and the files of the database linked into a directory. Between the two, the window, nothing of
 //! the new memtables may get into files. They are flushed early only when they are full: before that, whoever fills them
 //! makes the native checkpoint himself. There is one window at a time: a barrier that comes while one is open does the same.
 
@@ -15,7 +15,8 @@ use rocksdb::{
     checkpoint::Checkpoint, properties,
 };
 
-use super::database::Database;
+use super::{database::Database, front::SharedFront};
+use crate::state::error::StateError;
 
 /// What happened since the barrier of the open window.
 #[derive(Default)]
@@ -94,25 +95,21 @@ pub struct NativeCheckpoint {
 }
 
 impl NativeCheckpoint {
-    /// The barrier: what is written from now on is not in it.
-    pub fn begin(database: &Arc<Database>, subdirectory: String) -> Result<Arc<NativeCheckpoint>, rocksdb::Error> {
-        let window = database.window();
-        window.finish();
-        let mut options = FlushOptions::default();
-        options.set_wait(false);
-        database.rocksdb().flush_cfs_opt(&families(database), &options)?;
-        let (database, taken) = (database.clone(), Mutex::new(None));
-        let checkpoint = Arc::new(NativeCheckpoint { database, subdirectory, taken });
-        let window = checkpoint.database.window();
-        for count in [&window.bytes, &window.begun, &window.written] {
-            count.store(0, Ordering::Relaxed);
-        }
-        {
-            // Together: who compacts looks at both.
-            let mut waiting = window.checkpoint();
-            *waiting = Arc::downgrade(&checkpoint);
-            window.open.store(true, Ordering::Relaxed);
-        }
+    /// The barrier: what waits in front of these states is in it, and what is written from now on is not.
+    ///
+    /// # Errors
+    /// If what was handed over at the barrier before cannot be written.
+    pub fn begin<'a>(
+        database: &Arc<Database>,
+        fronts: impl IntoIterator<Item = (&'a str, &'a SharedFront)>,
+        subdirectory: String,
+    ) -> Result<Arc<NativeCheckpoint>, StateError> {
+        database.settle()?;
+        database.window().finish();
+        let taken = Mutex::new(None);
+        let checkpoint = Arc::new(NativeCheckpoint { database: database.clone(), subdirectory, taken });
+        let waiting = Arc::downgrade(&checkpoint);
+        database.hand_over(fronts, Box::new(move |database| close_memtables(database, &waiting)))?;
         Ok(checkpoint)
     }
 
@@ -167,11 +164,12 @@ impl NativeCheckpoint {
         Ok(true)
     }
 
-    /// Until no closed memtable is left.
+    /// Writes what was handed over, unless the stream has done so, and waits until no closed memtable is left.
     ///
     /// # Errors
     /// If the database had an error in the background: it takes no more writes then.
     pub fn wait_for_flush(&self) -> Result<(), String> {
+        self.database.settle().map_err(|error| error.to_string())?;
         let database = self.database.rocksdb();
         let mut options = WaitForCompactOptions::default();
         // Compactions may take long, and need not be waited for.
@@ -191,6 +189,22 @@ impl NativeCheckpoint {
             let _ = database.wait_for_compact(&options);
         }
     }
+}
+
+/// The database has all of before the barrier: the memtables are closed, and the window is open.
+fn close_memtables(database: &Database, waiting: &Weak<NativeCheckpoint>) -> Result<(), rocksdb::Error> {
+    let mut options = FlushOptions::default();
+    options.set_wait(false);
+    database.rocksdb().flush_cfs_opt(&families(database), &options)?;
+    let window = database.window();
+    for count in [&window.bytes, &window.begun, &window.written] {
+        count.store(0, Ordering::Relaxed);
+    }
+    // Together: who compacts looks at both.
+    let mut checkpoint = window.checkpoint();
+    *checkpoint = waiting.clone();
+    window.open.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 fn number(database: &DB, family: &ColumnFamily, property: &properties::PropName) -> Result<u64, String> {

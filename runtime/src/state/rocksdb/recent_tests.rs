@@ -9,8 +9,9 @@ use proptest::prelude::*;
 use super::{
     database::{Database, WORKING, family_of},
     expiry::Expiring,
+    front::ENTRY_OVERHEAD_BYTES,
     options_tests::configured,
-    recent::{ENTRY_OVERHEAD_BYTES, Recent, WAITING_BYTES},
+    recent::{Recent, WAITING_BESIDE_OTHERS_BYTES},
     slot_memory::SlotMemory,
     tests::{barrier, from_files, incremental, rocksdb, take},
 };
@@ -197,13 +198,13 @@ fn a_state_that_others_join_becomes_small() {
     assert_eq!(contents(database).len(), 10_000);
 }
 
-/// What waits at a barrier is written while the stream stands still, so it is little, however much was written.
+/// Where others write to the database at once they have to wait for what waits here, so it is little, however much was written.
 #[test]
-fn no_more_waits_than_a_barrier_can_bear() {
+fn no_more_waits_than_others_can_bear() {
     let host = DatabaseHost { fleeting: true, ..DatabaseHost::default() };
     let settings = RocksDbSettings { host, ..RocksDbSettings::default() };
     let (database, recent) = (database(&settings), Recent::new(STATE));
-    let most = (WAITING_BYTES / ENTRY_OVERHEAD_BYTES) as usize;
+    let most = (WAITING_BESIDE_OTHERS_BYTES / ENTRY_OVERHEAD_BYTES) as usize;
     for number in 0..20_000u32 {
         recent.put(&database, &number.to_be_bytes(), b"value").expect("it is written");
         if number % 2_000 == 0 {

@@ -7,12 +7,14 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::{
-    database::{Database, FrozenDatabase, database_error},
+    database::{Database, FrozenDatabase},
     declared::{Declared, check_key_alone, check_timer},
     expiry::Expiring,
+    front::SharedFront,
     layout::{group_length, put_group},
     native::{MANY_FILES, NativeCheckpoint, compact},
     open::{Declarations, OpenFailure, Opened, Pending, open},
+    recent::{Recent, WAITING_BESIDE_OTHERS_BYTES, WAITING_BYTES},
     tables::{ListTable, MapTable, RocksTable, ValueTable, encode},
     timers::{DatabaseRows, HeapQueue},
 };
@@ -113,7 +115,8 @@ impl RocksStore {
         // Before it is open it is filled, by what knows no times.
         let Some(opened) = self.database.get() else { return };
         self.frozen.retain(|frozen| frozen.strong_count() > 0);
-        if !opened.database.window().is_open() && self.frozen.is_empty() {
+        let database = &opened.database;
+        if !database.handover().is_pending() && !database.window().is_open() && self.frozen.is_empty() {
             self.expiring.time.set(now);
         }
     }
@@ -145,6 +148,10 @@ impl RocksStore {
     pub(in crate::state) fn opening<K: StateKey>(&mut self, description: &PartHeader) -> Option<NativeCall> {
         let scratch = self.scratch.take()?;
         let settings = self.settings.clone();
+        let at_once = |pending: &Pending| matches!(pending.header.kind, StateKind::List | StateKind::Timers);
+        let others = self.pending.iter().any(at_once);
+        let may_wait = if others { WAITING_BESIDE_OTHERS_BYTES } else { WAITING_BYTES };
+        self.tables.iter().filter_map(|table| table.recent()).for_each(|recent| recent.set_may_wait(may_wait));
         let states = Declarations {
             pending: std::mem::take(&mut self.pending),
             heap_queues: std::mem::take(&mut self.heap_queues),
@@ -220,11 +227,9 @@ impl RocksStore {
         Ok(())
     }
 
-    /// Writes back all that waits: the database is what operators see.
-    fn write_back(&mut self) -> Outcome<()> {
-        self.settle()?;
-        let database = self.database.get().map(|opened| &opened.database).ok_or_else(not_open)?;
-        self.tables.iter_mut().try_for_each(|table| table.write_back(database))
+    /// What waits in front of the database, by state.
+    fn fronts(&self) -> impl Iterator<Item = (&str, &SharedFront)> {
+        self.tables.iter().filter_map(|table| table.recent()).map(Recent::front)
     }
 
     /// Headers of all states, by name.
@@ -234,20 +239,34 @@ impl RocksStore {
 
     /// The contents as they are now.
     pub(in crate::state) fn freeze(&mut self) -> Outcome<Arc<FrozenDatabase>> {
-        self.write_back()?;
+        self.settle()?;
         self.report_metrics()?;
-        let frozen = Arc::new(FrozenDatabase::of(self.database()?));
+        let database = self.database()?;
+        // What is written while there are no files yet is counted, by whoever writes.
+        let frozen = if database.handover().is_pending() || database.window().is_open() {
+            self.write_back(database)?;
+            Arc::new(FrozenDatabase::of(database))
+        } else {
+            FrozenDatabase::of_the_barrier(database, self.fronts())?
+        };
         self.frozen.retain(|frozen| frozen.strong_count() > 0);
         self.frozen.push(Arc::downgrade(&frozen));
         Ok(frozen)
     }
 
-    /// Tells the journal the native metrics that are switched on.
+    /// Writes back all that waits: the database is what operators see.
+    fn write_back(&self, database: &Database) -> Outcome<()> {
+        self.tables.iter().filter_map(|table| table.recent()).try_for_each(|recent| recent.write_back(database))
+    }
+
+    /// Tells the journal the native metrics that are switched on, of all that the state is: who wants them at a barrier waits there
+    /// for what would be handed over.
     fn report_metrics(&self) -> Outcome<()> {
         let Some(journal) = self.settings.host.journal.as_ref().filter(|_| !self.settings.metrics.is_empty()) else {
             return Ok(());
         };
         let opened = self.opened()?;
+        self.write_back(&opened.database)?;
         let header = &opened.contents.header;
         let states: Vec<&str> = header.states.iter().map(|state| state.name.as_str()).collect();
         for (state, metric, value) in opened.database.metrics(&states, &self.settings.metrics) {
@@ -280,12 +299,13 @@ impl RocksStore {
         if !self.incremental {
             return Ok(None);
         }
-        self.write_back()?;
+        self.settle()?;
         self.report_metrics()?;
         let Opened { database, backend, increments, .. } = self.opened()?;
+        // Before this barrier, and after the one before.
         self.tables.iter().try_for_each(|table| table.before_native_checkpoint(database))?;
         let subdirectory = format!("chk-{checkpoint}");
-        let begun = NativeCheckpoint::begin(database, subdirectory.clone()).map_err(|e| database_error("", &e))?;
+        let begun = NativeCheckpoint::begin(database, self.fronts(), subdirectory.clone())?;
         let flushed = begun.clone();
         let base = increments.lock().expect("increments: a holder panicked").base();
         let compacted = database.clone();

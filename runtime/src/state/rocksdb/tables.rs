@@ -26,9 +26,9 @@ pub(super) trait RocksTable: Any {
     /// The key is done: writes back what was changed in place, and forgets the rest.
     fn settle(&mut self, database: &Database, key: &[u8]) -> Result<()>;
 
-    /// Somebody is going to look at the database itself: writes what waits to be written to it.
-    fn write_back(&mut self, _database: &Database) -> Result<()> {
-        Ok(())
+    /// The entries in front of the database; None: everything is written to it at once.
+    fn recent(&self) -> Option<&Recent> {
+        None
     }
 
     /// A native checkpoint is going to be made: writes down what whoever restores it must know besides.
@@ -227,8 +227,8 @@ impl<N: StateNamespace, V: StateValue> RocksTable for ValueTable<N, V> {
         Ok(())
     }
 
-    fn write_back(&mut self, database: &Database) -> Result<()> {
-        self.recent.write_back(database)
+    fn recent(&self) -> Option<&Recent> {
+        Some(&self.recent)
     }
 
     as_any!();
@@ -477,8 +477,8 @@ impl<N: StateNamespace, M: StateValue + Ord, V: StateValue> RocksTable for MapTa
         Ok(())
     }
 
-    fn write_back(&mut self, database: &Database) -> Result<()> {
-        self.recent.write_back(database)
+    fn recent(&self) -> Option<&Recent> {
+        Some(&self.recent)
     }
 
     as_any!();
