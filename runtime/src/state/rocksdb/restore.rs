@@ -100,8 +100,7 @@ pub fn part_of_database(directory: NativeDir, subdirectory: &str) -> Result<Byte
     let host = DatabaseHost { fleeting: true, ..DatabaseHost::default() };
     let settings = RocksDbSettings { auto_compaction: false, host, ..RocksDbSettings::default() };
     let failed = |error: rocksdb::Error| format!("the database does not open: {error}");
-    let families = Database::families_of(&directory, subdirectory, &settings).map_err(failed)?;
-    let database = Arc::new(Database::open_to_read(directory, subdirectory, &settings, families).map_err(failed)?);
+    let database = Arc::new(Database::open_all_to_read(directory, subdirectory, &settings).map_err(failed)?);
     let contents = Contents::read(&database).map_err(failed)?.map_err(|what| format!("the database {what}"))?;
     for (from, to) in outside(&contents.header) {
         for name in database.families().iter().filter(|name| *name != "default") {
