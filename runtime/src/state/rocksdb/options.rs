@@ -53,6 +53,8 @@ fn without_log(settings: &RocksDbSettings, slot: Option<&SlotMemory>) -> Result<
         // Otherwise 15 threads are started for each column family of each database that is opened, however few files it has.
         options.set_max_file_opening_threads(1);
         options.set_arena_block_size(FLEETING_ARENA_BLOCK_BYTES);
+        // One table of open files, not 64 that are made and removed with each database: few threads look at few files.
+        options.set_table_cache_num_shard_bits(0);
     }
     // Whatever a factory says, as in Flink.
     options.create_if_missing(true);
