@@ -7,8 +7,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIteratorWithThreadMode, ReadOptions, SnapshotWithThreadMode,
-    WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIteratorWithThreadMode, Options, ReadOptions,
+    SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
@@ -18,7 +18,7 @@ use super::{
     handover::Handover,
     list_lengths::Longest,
     native::Window,
-    options::options_for,
+    options::{options_for, options_to_read},
     slot_memory::{RecentShare, SlotShare},
     tables::encode,
 };
@@ -93,7 +93,7 @@ impl Database {
         subdirectory: &str,
         settings: &RocksDbSettings,
     ) -> Result<Vec<String>, rocksdb::Error> {
-        DB::list_cf(&options_for(settings, None)?, directory.path().join(subdirectory))
+        DB::list_cf(&options_to_read(settings)?, directory.path().join(subdirectory))
     }
 
     /// Opens the database in a subdirectory of `directory`, which is made if it is not there, with these column families; it
@@ -134,10 +134,33 @@ impl Database {
         settings: &RocksDbSettings,
         families: Vec<String>,
     ) -> Result<Database, rocksdb::Error> {
-        let options = options_for(settings, None)?;
+        Database::open_to_read_with(&options_to_read(settings)?, directory, subdirectory, settings, families)
+    }
+
+    /// As [`Self::open_to_read`], with all its column families.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn open_all_to_read(
+        directory: NativeDir,
+        subdirectory: &str,
+        settings: &RocksDbSettings,
+    ) -> Result<Database, rocksdb::Error> {
+        let options = options_to_read(settings)?;
+        let families = DB::list_cf(&options, directory.path().join(subdirectory))?;
+        Database::open_to_read_with(&options, directory, subdirectory, settings, families)
+    }
+
+    fn open_to_read_with(
+        options: &Options,
+        directory: NativeDir,
+        subdirectory: &str,
+        settings: &RocksDbSettings,
+        families: Vec<String>,
+    ) -> Result<Database, rocksdb::Error> {
         let described = families.iter().map(|family| ColumnFamilyDescriptor::new(family, options.clone()));
         let path = directory.path().join(subdirectory);
-        let db = DB::open_cf_descriptors_read_only(&options, path, described, false)?;
+        let db = DB::open_cf_descriptors_read_only(options, path, described, false)?;
         Database::of(db, directory, settings, families)
     }
 

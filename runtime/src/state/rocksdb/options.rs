@@ -23,25 +23,43 @@ const FLEETING_ARENA_BLOCK_BYTES: usize = 32 << 10;
 /// # Errors
 /// If this RocksDB does not know one of them.
 pub fn options_for(settings: &RocksDbSettings, slot: Option<&SlotMemory>) -> Result<Options, rocksdb::Error> {
+    let mut options = without_log(settings, slot)?;
+    if settings.host.fleeting {
+        // Without a file of its own, and silent unless it cannot go on.
+        options.set_info_logger(InfoLogger::new_stderr_logger(LogLevel::Fatal, None::<&str>));
+    } else {
+        options.set_log_level(LogLevel::Header);
+        options.set_keep_log_file_num(1);
+    }
+    Ok(options)
+}
+
+/// Options of a database that is only read, and of each of its column families. RocksDB makes no log by itself for one that it
+/// does not write to; with one it would put together all its options as text each time, to throw the text away.
+///
+/// # Errors
+/// As [`options_for`].
+pub fn options_to_read(settings: &RocksDbSettings) -> Result<Options, rocksdb::Error> {
+    without_log(settings, None)
+}
+
+/// All options but those of the log.
+fn without_log(settings: &RocksDbSettings, slot: Option<&SlotMemory>) -> Result<Options, rocksdb::Error> {
     let fleeting = settings.host.fleeting;
     let mut options = base(fleeting)?;
     if fleeting {
-        // Without a file of its own, and silent unless it cannot go on.
-        options.set_info_logger(InfoLogger::new_stderr_logger(LogLevel::Fatal, None::<&str>));
         options.set_manifest_preallocation_size(FLEETING_MANIFEST_BYTES);
         options.set_skip_stats_update_on_db_open(true);
         // Otherwise 15 threads are started for each column family of each database that is opened, however few files it has.
         options.set_max_file_opening_threads(1);
         options.set_arena_block_size(FLEETING_ARENA_BLOCK_BYTES);
+        // One table of open files, not 64 that are made and removed with each database: few threads look at few files.
+        options.set_table_cache_num_shard_bits(0);
     }
     // Whatever a factory says, as in Flink.
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_merge_operator_associative("weir.append", append);
-    if !fleeting {
-        options.set_log_level(LogLevel::Header);
-        options.set_keep_log_file_num(1);
-    }
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     options.set_disable_auto_compactions(!settings.auto_compaction);

@@ -100,8 +100,7 @@ pub fn part_of_database(directory: NativeDir, subdirectory: &str) -> Result<Byte
     let host = DatabaseHost { fleeting: true, ..DatabaseHost::default() };
     let settings = RocksDbSettings { auto_compaction: false, host, ..RocksDbSettings::default() };
     let failed = |error: rocksdb::Error| format!("the database does not open: {error}");
-    let families = Database::families_of(&directory, subdirectory, &settings).map_err(failed)?;
-    let database = Arc::new(Database::open_to_read(directory, subdirectory, &settings, families).map_err(failed)?);
+    let database = Arc::new(Database::open_all_to_read(directory, subdirectory, &settings).map_err(failed)?);
     let contents = Contents::read(&database).map_err(failed)?.map_err(|what| format!("the database {what}"))?;
     for (from, to) in outside(&contents.header) {
         for name in database.families().iter().filter(|name| *name != "default") {
@@ -253,11 +252,17 @@ pub(super) fn split_whole(
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "native code works in real directories")]
 mod tests {
     use super::*;
     use crate::{
         checkpoint::increments::SharedFiles,
-        ids::{BackendId, CheckpointId, KeyGroup},
+        ids::{BackendId, CheckpointId, KeyGroup, OperatorUid},
+        state::{
+            format::{StateHeader, StateKind},
+            rocksdb::{contents::write_contents, database::family_of},
+            tests::directory,
+        },
     };
 
     fn of(first: u16, last: u16) -> RestoredNative {
@@ -283,5 +288,56 @@ mod tests {
         assert_eq!(best_overlap(groups(20, 39), &[of(0, 29), of(30, 59)]), Some(0));
         assert_eq!(overlap(groups(0, 3), groups(4, 7)), 0);
         assert_eq!(overlap(groups(2, 5), groups(4, 7)), 2);
+    }
+
+    const STATE: &str = "counts";
+
+    /// The files of a database that has one entry, of one of its key groups.
+    fn written() -> NativeDir {
+        let host = DatabaseHost { fleeting: true, ..DatabaseHost::default() };
+        let settings = RocksDbSettings { host, ..RocksDbSettings::default() };
+        let (directory, families) = (directory(), vec![family_of(STATE)]);
+        let database = Database::open(directory.clone(), WORKING, &settings, families, &Expiring::default()).unwrap();
+        let mut header = PartHeader::of::<String>(&OperatorUid("count".into()), 128, groups(64, 127));
+        header.states.push(StateHeader {
+            name: STATE.to_string(),
+            kind: StateKind::Value,
+            value_type: "u64".to_string(),
+            version: 0,
+            structure: None,
+        });
+        write_contents(&database, &Contents { header, whole: Vec::new() }).unwrap();
+        database.put(STATE, &[64, 1], &[7]).unwrap();
+        for name in database.families() {
+            database.rocksdb().flush_cf(database.rocksdb().cf_handle(name).unwrap()).unwrap();
+        }
+        directory
+    }
+
+    /// Files that are read anew are checked anew, however many whole copies of them were read before.
+    #[test]
+    fn a_flipped_byte_is_found_in_whichever_file_of_a_copy_it_is() {
+        let directory = written();
+        let whole = part_of_database(directory.clone(), WORKING).unwrap();
+        let entries = std::fs::read_dir(directory.path().join(WORKING)).unwrap();
+        let files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        let tables: Vec<_> = files.iter().filter(|path| path.extension().is_some_and(|end| end == "sst")).collect();
+        assert_eq!(tables.len(), 2, "one of each column family: {files:?}");
+        for (number, damaged) in tables.into_iter().enumerate() {
+            let copy = format!("copy-{number}");
+            std::fs::create_dir(directory.path().join(&copy)).unwrap();
+            for path in &files {
+                let mut bytes = std::fs::read(path).unwrap();
+                if path == damaged {
+                    bytes[10] ^= 1;
+                }
+                std::fs::write(directory.path().join(&copy).join(path.file_name().unwrap()), bytes).unwrap();
+            }
+            // By an error or a panic: who calls native code takes either for a failure.
+            let read = || part_of_database(directory.clone(), &copy);
+            let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+            assert!(!matches!(found, Ok(Ok(_))), "{damaged:?} was read");
+            assert_eq!(part_of_database(directory.clone(), WORKING).unwrap(), whole);
+        }
     }
 }
