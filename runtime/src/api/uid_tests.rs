@@ -517,11 +517,14 @@ fn example(splits: u32, each: u64) -> Job {
     builder.build().unwrap()
 }
 
-/// The ids of a snapshot's entries, as the metadata has them.
+/// The ids of the operators that have state in the snapshot, as the metadata has them.
 fn ids(driver: &mut Driver) -> Vec<String> {
     let job = driver.job.clone();
     let encoded = metadata(&driver.snapshot().unwrap(), &job).encode().unwrap();
-    flink::read(&encoded).unwrap().operators.into_iter().map(|operator| operator.id).collect()
+    let operators = flink::read(&encoded).unwrap().operators.into_iter();
+    // Those without are listed as well, as in Flink, with no subtask that has any.
+    let with_state = operators.filter(|operator| operator.subtasks.iter().any(|subtask| subtask.state.is_some()));
+    with_state.map(|operator| operator.id).collect()
 }
 
 /// R41: a snapshot is a map of ids of operators to state. Of the example it has an entry for the source, one for the mapper, and one of a few
