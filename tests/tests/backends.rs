@@ -207,7 +207,7 @@ fn a_real_job_declines_what_no_message_can_carry() {
 
 // ---- processes that are gone
 
-/// R81, R96: the JobManager dies. On each backend the next leader restores the newest checkpoint, also where state travels to the
+/// R81, R92, R96: the JobManager dies. On each backend the next leader restores the newest checkpoint, also where state travels to the
 /// JobManager and lies in no file of its own: metadata is in primary storage, always.
 #[test]
 fn a_new_leader_restores_whatever_the_backend() {
@@ -228,7 +228,7 @@ fn a_new_leader_restores_whatever_the_backend() {
     }
 }
 
-/// R81, for real: the JobManager that state has travelled to is killed (SIGKILL). The next one goes on with what it had, and the output
+/// R81, R92, for real: the JobManager that state has travelled to is killed (SIGKILL). The next one goes on with what it had, and the output
 /// is exact.
 #[test]
 fn a_killed_job_manager_takes_no_state_with_it() {

@@ -9,7 +9,7 @@ use runtime::{
 };
 use scenarios::{
     invariants::{Formats, RuntimeFormats},
-    plan::{FaultKind, Plan, Settings},
+    plan::{FaultKind, Plan, Settings, Trigger},
 };
 use weir_tests::{
     objects::{of_simulated, place_in_checkpoints},
@@ -107,8 +107,9 @@ impl Stock {
     }
 }
 
-/// Five hundred incremental checkpoints of heap state in a simulated hour: before each of them the store holds what the retained
-/// ones refer to and nothing else, and that stays bounded. The sweep at the end finds at most what the last completion dropped.
+/// R23: five hundred incremental checkpoints of heap state in a simulated hour, which nobody looks after: before each of them the store holds
+/// what the retained ones refer to and nothing else, and that stays bounded. The sweep at the end finds at most what the last completion
+/// dropped.
 #[test]
 fn five_hundred_checkpoints_leave_nothing_behind() {
     let plan = an_hour();
@@ -171,7 +172,7 @@ impl NativeStock {
     }
 }
 
-/// Five hundred native checkpoints of RocksDB in a simulated hour: compaction folds old increments away, so that what is referred
+/// R23: five hundred native checkpoints of RocksDB in a simulated hour: compaction folds old increments away, so that what is referred
 /// to stays bounded; and nothing is left that nobody refers to (that it is so at the end is an invariant of the run itself).
 #[test]
 fn five_hundred_native_checkpoints_fold_their_increments_away() {
@@ -203,6 +204,31 @@ fn five_hundred_native_checkpoints_fold_their_increments_away() {
     assert!(stock.most_bytes * 20 < stock.written_bytes, "{} bytes stay", stock.most_bytes);
     assert!(stock.swept.len() as u64 <= of_one, "{:?}", stock.swept);
     assert!(tale.count(|told| matches!(told.event, Event::PartPieceUploaded { .. })) > 100, "some travel in pieces");
+}
+
+/// R23: processes die all the time, and nobody tidies up after them. What each has left behind is gone soon, so that the store holds, before each
+/// checkpoint, no more than what the retained ones refer to, and what one that was under way had written.
+#[test]
+fn storage_stays_bounded_while_processes_die() {
+    let mut plan = an_hour();
+    plan.workload.records = 3_000;
+    let dies = |number: u64| {
+        let target = ["tm-1", "jobmanager", "tm-2"][number as usize % 3];
+        fault(target, Trigger::AtMs(number * 250_000), FaultKind::Crash { restart_after_ms: Some(300) })
+    };
+    plan.faults = (1..=9).map(dies).collect();
+    let tale = tell(&plan);
+    tale.ends_well();
+    let mut stock = NativeStock::default();
+    tale.events.iter().for_each(|told| stock.tell(&told.event));
+    let uploaded = tale.events.iter().filter_map(|told| match &told.event {
+        Event::PartUploaded { object, .. } => Some(part_of(object)),
+        _ => None,
+    });
+    let parts = uploaded.collect::<BTreeSet<String>>().len();
+    assert!(stock.completed >= 300, "{} checkpoints", stock.completed);
+    let bound = (plan.settings.retained as usize + 1) * (parts + 1);
+    assert!(stock.most_objects <= bound, "{} objects at a time, {bound} are allowed", stock.most_objects);
 }
 
 /// R113: whatever is written for a checkpoint lies in `<job>/chk-N` or in `<job>/shared`, also when processes die: the metadata as

@@ -6,9 +6,10 @@
 )]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
 use runtime::{
@@ -18,6 +19,7 @@ use runtime::{
 };
 use scenarios::plan::{FaultKind, FaultSpec, ModelledState, Plan, StoreErrorKind, StoreOperation, Trigger};
 use weir_tests::{
+    objects::{committed_lines, of_directory},
     real_cluster::{Process, RealCluster},
     tales::{Tale, Told, calm, fault, later, of_kind, tell, when},
 };
@@ -230,7 +232,8 @@ fn text(bytes: &[u8]) -> String {
 /// A JobManager and a TaskManager of a job that runs.
 struct Cluster {
     processes: RealCluster,
-    _running: [Process; 2],
+    /// The JobManager comes first.
+    running: [Process; 2],
 }
 
 impl Cluster {
@@ -240,7 +243,7 @@ impl Cluster {
         let mut job_manager = processes.job_manager(&["--checkpoint-interval-ms", "3600000"]);
         let task_manager = processes.task_manager("tm", 2);
         job_manager.wait_for(" ExecutionRunning ", 0);
-        Cluster { processes, _running: [job_manager, task_manager] }
+        Cluster { processes, running: [job_manager, task_manager] }
     }
 
     fn ask(&self, arguments: &[&str]) -> Output {
@@ -366,5 +369,46 @@ fn a_savepoint_of_a_job_on_rocksdb_is_in_no_database_s_format() {
             let says = text(&refused.stderr);
             assert!(!refused.status.success() && says.contains("restore it with Flink 1.3"), "{version}: {says}");
         }
+    }
+}
+
+/// R30: a savepoint is taken of a job, and its next version begins with it, in a directory of its own, and runs to its end while the first runs on,
+/// which is stopped afterwards. What the first had committed by the savepoint is, with what the second commits, the output of one undisturbed
+/// run. The first commits what such a run commits, as far as it gets, and the savepoint stays as it is. R56: it is named by the URL of its
+/// `_metadata` file.
+#[test]
+fn the_next_version_runs_beside_the_first() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| scratch.path().join(name).display().to_string();
+    let committed = |name: &str| committed_lines(&of_directory(&scratch.path().join(name)));
+    let run = |output: &str, more: &[&str]| {
+        let output = place(output);
+        let finished = weir(&[&["run", "flights", "--quiet", "--splits", "1", "--output", &output][..], more].concat());
+        assert!(finished.status.success(), "{}", text(&finished.stderr));
+    };
+    let slowly = ["--splits", "1", "--records-per-second", "300"];
+    let mut first = Cluster::start(&scratch.path().join("first"), &slowly);
+    // So that there is something in it.
+    std::thread::sleep(Duration::from_secs(2));
+    let savepoint = path_in(&first.ask(&["savepoint", &place("kept")]));
+    // There are two outputs.
+    first.running[0].wait_for("SinkCommitted", 1);
+    let (by_savepoint, kept) = (committed("first"), files(&savepoint));
+    run("second", &["-s", &format!("file://{}/_metadata", savepoint.display())]);
+    assert!(committed("first") == by_savepoint, "the second version has put out where the first does");
+    path_in(&first.ask(&["stop", &place("kept")]));
+    first.running[0].ends_well();
+    assert!(files(&savepoint) == kept, "it was changed");
+    run("undisturbed", &[]);
+    let (by_stop, second, whole) = (committed("first"), committed("second"), committed("undisturbed"));
+    for output in ["carriers", "routes"] {
+        let (by_savepoint, by_stop, whole) = (&by_savepoint[output], &by_stop[output], &whole[output]);
+        let mut together = [&by_savepoint[..], &second[output][..]].concat();
+        together.sort_unstable();
+        assert!(together == *whole, "{output}: of both {} lines, undisturbed {}", together.len(), whole.len());
+        assert!(by_savepoint.len() < by_stop.len() && by_stop.len() < whole.len(), "{output}: the first ran on");
+        let lines: BTreeSet<&String> = whole.iter().collect();
+        let own: BTreeSet<&String> = by_stop.iter().collect();
+        assert!(own.len() == by_stop.len() && own.is_subset(&lines), "{output}: of the first");
     }
 }

@@ -336,6 +336,24 @@ fn both_copies_are_corrupt() {
     tale.first_after(rejected, "and then the one in primary", &near, of_kind(EventKind::RestorePartLost));
 }
 
+/// R92: the JobManager dies at each step in which checkpoint 4 completes. What counts is the entry of the head log, which points to the
+/// metadata: the next leader finds the checkpoint and restores it from there on, and the one before until then, also when the metadata is
+/// written already.
+#[test]
+fn a_new_leader_finds_what_the_head_log_points_to() {
+    for (step, entity, ordinal, found) in [
+        (EventKind::CheckpointTriggered, "4", 1, 3),
+        (EventKind::MetadataWritten, "4", 1, 3),
+        (EventKind::CheckpointCompleted, "4", 1, 4),
+        (EventKind::SinkCommitted, "audit", 4, 4),
+        (EventKind::CheckpointNotified, "4", 1, 4),
+    ] {
+        let tale = told(vec![fault("jobmanager", when(step, entity, ordinal), crash())]);
+        tale.ends_well();
+        assert_eq!(restores(&tale), [(None, None), (Some(found), Some(found))], "it died at {step:?}");
+    }
+}
+
 /// A disk takes no more writes. The local copies on it come to nothing, no checkpoint fails for it, and later the tasks there
 /// restore from primary. (R187, R195, R201)
 #[test]

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::FutureExt;
 use runtime::{
     api::{GeneratorSource, JobBuilder, KeyedProcess},
@@ -267,7 +268,7 @@ fn shuffled<'a>(operators: &[&'a str], seed: u64) -> Vec<&'a str> {
     out
 }
 
-/// R64, R67: a version with its operators in another order, and with new ones among them: each operator that was there goes on with its own
+/// R29, R64, R67: a version with its operators in another order, and with new ones among them: each operator that was there goes on with its own
 /// state, wherever it is now; a new one begins without, and is told so.
 #[test]
 fn reordered_operators_keep_their_state_and_new_ones_begin_without() {
@@ -385,6 +386,87 @@ fn state_that_was_left_behind_does_not_come_back() {
         );
         let both: Vec<&Traveller> = first.into_iter().chain(&late).collect();
         assert_counted_from_one(&both, "b");
+    }
+}
+
+/// The retained checkpoints in the store, by their directories, oldest first.
+fn checkpoints_in(world: &World) -> Vec<String> {
+    let names = world.store().list("checkpoints/").into_iter().map(|meta| meta.name.to_string());
+    let directories = names.filter_map(|name| Some(name.strip_suffix("/_metadata")?.to_string()));
+    let number = |name: &String| name.rsplit_once("/chk-").and_then(|(_, number)| number.parse::<u64>().ok());
+    let mut found: Vec<String> = directories.collect();
+    found.sort_by_key(number);
+    found
+}
+
+/// R5, R6: what a job has retained when it is stopped stays, and jobs that begin with it delete nothing of it. Of three incremental checkpoints
+/// somebody deletes the oldest by its directory. The others need nothing in there: a job begins with each of them.
+#[test]
+fn retained_checkpoints_outlive_their_job_and_each_other() {
+    for backend in [BackendKind::Filesystem, BackendKind::RocksDb] {
+        let outputs = in_world(7, move |world| async move {
+            let mut plan = calm();
+            (plan.settings.backend, plan.settings.incremental) = (backend, true);
+            let cluster = cluster_config(&plan);
+            Version::start(&world, &job(1, &["a", "b"]), &cluster, None).stopped_after(4).await;
+            let retained = checkpoints_in(&world);
+            assert_eq!(retained.len(), 3, "{retained:?}");
+            for meta in world.store().list(&format!("{}/", retained[0])) {
+                assert!(world.store().lose(&meta.name), "{}", meta.name);
+            }
+            let is_of_checkpoint = |(name, _): &(String, Bytes)| name.starts_with("checkpoints/");
+            let left: Vec<(String, Bytes)> = objects_of(&world).into_iter().filter(is_of_checkpoint).collect();
+            let mut outputs = Vec::new();
+            for (directory, version) in retained[1..].iter().zip(2..) {
+                // With the output as it was before there was any.
+                for meta in world.store().list("output/") {
+                    assert!(world.store().lose(&meta.name));
+                }
+                let next = job(version, &["a", "b"]);
+                Version::start(&world, &next, &cluster, from(directory, false)).finished().await;
+                let objects = objects_of(&world);
+                assert!(left.iter().all(|(name, bytes)| objects.get(name) == Some(bytes)), "it was deleted from");
+                outputs.push(committed_lines(&objects).remove("out").unwrap_or_default());
+            }
+            outputs
+        });
+        assert_eq!(outputs.len(), 2);
+        for lines in outputs {
+            let told: Vec<Traveller> = lines.iter().map(|line| serde_json::from_str(line).expect("a line")).collect();
+            assert!(told.len() > 100 && told.iter().all(|traveller| traveller.told["b"].1), "{} lines", told.len());
+            let mut counted: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+            for traveller in &told {
+                counted.entry(traveller.number % KEYS).or_default().insert(traveller.told["b"].0);
+            }
+            // From where the checkpoint was to the end, for each key.
+            let last: u64 = counted.values().filter_map(BTreeSet::last).sum();
+            assert_eq!(last, RECORDS * u64::from(SPLITS), "{backend:?}");
+            assert!(counted.values().all(|counts| counts.first() > Some(&1)), "{backend:?}: {counted:?}");
+        }
+    }
+}
+
+/// R5, R7: a job that fails for good leaves its checkpoints where they are. Another one begins with the newest and goes on with the output: nothing
+/// is lost or doubled.
+#[test]
+fn the_checkpoints_of_a_job_that_failed_are_kept() {
+    for seed in 1..=2 {
+        let objects = in_world(seed, move |world| async move {
+            let cluster = cluster(seed);
+            let strict = ClusterConfig { restart_attempts: Some(0), ..cluster.clone() };
+            let version = Version::start(&world, &job(1, &["a", "b"]), &strict, None);
+            world.sleep(Duration::from_millis(3_250)).await;
+            world.crash("v1-tm-1");
+            let end = version.end().await;
+            assert!(matches!(end, Ok(JobOutcome::Failed { .. })), "{end:?}");
+            let newest = checkpoints_in(&world).pop().expect("a checkpoint is left");
+            Version::start(&world, &job(2, &["a", "b"]), &cluster, from(&newest, false)).finished().await;
+            objects_of(&world)
+        });
+        let told = all_once(&objects);
+        ["a", "b"].iter().for_each(|of| assert_counted_from_one(&told.iter().collect::<Vec<_>>(), of));
+        let restored = told.iter().filter(|traveller| traveller.told["a"].1).count();
+        assert!(restored > 100 && told.len() - restored > 100, "{restored} of {} are the second job's", told.len());
     }
 }
 

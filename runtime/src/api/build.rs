@@ -63,7 +63,9 @@ impl Linked {
     fn next(&self, context: &ChainContext) -> AnyStage {
         let consumers = self.consumers.iter().map(|consumer| match consumer {
             Consumer::Chained(linked) => linked.stage(context),
-            Consumer::Edge { target, partitioning, tail } => tail(target.clone(), *partitioning),
+            Consumer::Edge { target, partitioning, tail } => {
+                tail(TailTarget { index: context.subtask.index, ..target.clone() }, *partitioning)
+            }
         });
         (self.fan_out)(consumers.collect())
     }
@@ -292,6 +294,7 @@ pub(super) fn build(plan: &Arc<Plan>, scaled_to: Option<u32>) -> Result<Job, Job
             let partitioning = match input.exchange {
                 Exchange::Hash => Partitioning::Hash,
                 Exchange::Broadcast => Partitioning::Broadcast,
+                Exchange::Shuffle => Partitioning::Shuffle,
                 Exchange::Direct if parallelism[input.from].0 == parallelism[to].0 => Partitioning::Forward,
                 Exchange::Direct | Exchange::Rebalance => Partitioning::Rebalance,
             };
@@ -299,6 +302,8 @@ pub(super) fn build(plan: &Arc<Plan>, scaled_to: Option<u32>) -> Result<Job, Job
             let target = TailTarget {
                 from: OperatorUid(plan.nodes[input.from].uid.clone()),
                 to: OperatorUid(node.uid.clone()),
+                // Of which subtask it is, is known when its chain is made.
+                index: 0,
                 edge: edges.iter().filter(|edge| edge.from == from).count(),
                 parallelism: parallelism[to].0,
                 max_parallelism: parallelism[to].1,

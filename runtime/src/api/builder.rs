@@ -66,6 +66,7 @@ pub(super) enum Exchange {
     /// Chained if possible, spread evenly if parallelism differs.
     Direct,
     Rebalance,
+    Shuffle,
     Hash,
     Broadcast,
 }
@@ -202,7 +203,7 @@ impl JobBuilder {
         };
         let mut plan = self.plan.borrow_mut();
         plan.nodes.push(node);
-        Stream { plan: self.plan.clone(), node: plan.nodes.len() - 1, rebalance: false, of: PhantomData }
+        Stream { plan: self.plan.clone(), node: plan.nodes.len() - 1, exchange: Exchange::Direct, of: PhantomData }
     }
 
     /// The job. Can be called again; every call gives the same job.

@@ -55,3 +55,5 @@ mod state_tests;
 mod tests;
 #[cfg(test)]
 mod time_tests;
+#[cfg(test)]
+mod uid_tests;

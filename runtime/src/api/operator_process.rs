@@ -484,5 +484,5 @@ fn connected<T: Record, B: Record, U: Record>(
     });
     let node = nodes.nodes.len() - 1;
     drop(nodes);
-    Stream { plan, node, rebalance: false, of: PhantomData }
+    Stream { plan, node, exchange: Exchange::Direct, of: PhantomData }
 }

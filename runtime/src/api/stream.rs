@@ -8,7 +8,7 @@ use super::{
     operators::{Filter, SinkStage, Transform},
     process::{ExtractKeys, KeyedProcess, ProcessStage},
     stage::{erase, fan_out, typed},
-    tails::{AssignGroups, ForwardTail, HashTail, RebalanceTail},
+    tails::{AssignGroups, ForwardTail, HashTail, RebalanceTail, ShuffleTail},
 };
 use crate::{
     connectors::LineSink,
@@ -20,13 +20,14 @@ use crate::{
 pub struct Stream<T> {
     pub(super) plan: SharedPlan,
     pub(super) node: usize,
-    pub(super) rebalance: bool,
+    /// How its records get to what comes next.
+    pub(super) exchange: Exchange,
     pub(super) of: PhantomData<fn() -> T>,
 }
 
 impl<T> Clone for Stream<T> {
     fn clone(&self) -> Self {
-        Stream { plan: self.plan.clone(), node: self.node, rebalance: self.rebalance, of: PhantomData }
+        Stream { plan: self.plan.clone(), node: self.node, exchange: self.exchange, of: PhantomData }
     }
 }
 
@@ -73,7 +74,14 @@ impl<T: Record> Stream<T> {
     /// Spreads the records evenly over the subtasks of the next operator, which is not chained then.
     #[must_use]
     pub fn rebalance(&self) -> Self {
-        Stream { rebalance: true, ..self.clone() }
+        Stream { exchange: Exchange::Rebalance, ..self.clone() }
+    }
+
+    /// Gives each record to a subtask of the next operator at random, all alike; that operator is not chained then. The draws belong to
+    /// the state, so that they can be repeated, and are the same in every run of the job.
+    #[must_use]
+    pub fn shuffle(&self) -> Self {
+        Stream { exchange: Exchange::Shuffle, ..self.clone() }
     }
 
     pub fn map<U: Record>(&self, function: impl Fn(T) -> U + Send + Sync + 'static) -> Stream<U> {
@@ -208,12 +216,12 @@ impl<T: Record> Stream<T> {
     pub(super) fn input(&self) -> Input {
         let tail: MakeTail = Arc::new(|target, partitioning| match partitioning {
             Partitioning::Rebalance => erase::<T>(Box::new(RebalanceTail { target, turn: 0 })),
+            Partitioning::Shuffle => erase::<T>(Box::new(ShuffleTail { target, draws: 0 })),
             Partitioning::Forward | Partitioning::Hash | Partitioning::Broadcast => {
                 erase::<T>(Box::new(ForwardTail { target }))
             }
         });
-        let exchange = if self.rebalance { Exchange::Rebalance } else { Exchange::Direct };
-        Input { from: self.node, exchange, tail }
+        Input { from: self.node, exchange: self.exchange, tail }
     }
 
     /// Adds an operator that takes records of this type.
@@ -231,7 +239,7 @@ impl<T: Record> Stream<T> {
             slot_sharing_group: None,
             co_location_group: None,
         });
-        Stream { plan: self.plan.clone(), node: plan.nodes.len() - 1, rebalance: false, of: PhantomData }
+        Stream { plan: self.plan.clone(), node: plan.nodes.len() - 1, exchange: Exchange::Direct, of: PhantomData }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use super::stage::{Lifecycle, Stage, Visit};
 use crate::{
     dataflow::{
@@ -19,6 +21,8 @@ pub(super) struct TailTarget {
     pub from: OperatorUid,
     /// The operator they go to.
     pub to: OperatorUid,
+    /// Of the subtask whose chain this ends.
+    pub index: u32,
     /// Position among the vertex's output edges.
     pub edge: usize,
     pub parallelism: u32,
@@ -142,6 +146,65 @@ impl<T: Record> Stage<T> for RebalanceTail {
             if self.turn == self.target.parallelism {
                 self.turn = 0;
             }
+        }
+        Ok(())
+    }
+
+    fn each(&mut self, visit: &mut Visit<'_>) -> Result<(), ChainError> {
+        visit(self)
+    }
+}
+
+/// To any subtask, all alike. Each draw is a hash of how many there were before it, which belongs to the state: a replay must send every
+/// record the way it went.
+pub(super) struct ShuffleTail {
+    pub target: TailTarget,
+    pub draws: u64,
+}
+
+impl ShuffleTail {
+    fn state_name(&self) -> OperatorUid {
+        OperatorUid(format!("{}/shuffle/{}", self.target.from, self.target.to))
+    }
+
+    fn draw(&mut self) -> usize {
+        self.draws += 1;
+        // Subtasks that drew the same would all send to one at a time.
+        let hash = xxh3_64_with_seed(&self.draws.to_le_bytes(), self.target.index.into());
+        (hash % u64::from(self.target.parallelism)) as usize
+    }
+}
+
+impl Lifecycle for ShuffleTail {
+    fn open(&mut self, restored: &RestoredState) -> Result<(), ChainError> {
+        let name = self.state_name();
+        if let Some(bytes) = restored.inline_of(&name).next() {
+            self.draws = postcard::from_bytes(bytes).map_err(|error| ChainError {
+                operator: name.0.clone(),
+                message: format!("inline state does not decode: {error}"),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, snapshot: &mut ChainSnapshot) -> Result<(), ChainError> {
+        let encoded = postcard::to_allocvec(&self.draws).expect("a number always encodes");
+        snapshot.inline.insert(self.state_name(), encoded);
+        Ok(())
+    }
+}
+
+impl<T: Record> Stage<T> for ShuffleTail {
+    fn collect(&mut self, batch: &mut Vec<T>, out: &mut Outputs) -> Result<(), ChainError> {
+        self.collect_copies(batch, out)?;
+        batch.clear();
+        Ok(())
+    }
+
+    fn collect_copies(&mut self, batch: &[T], out: &mut Outputs) -> Result<(), ChainError> {
+        for record in batch {
+            let channel = self.draw();
+            self.target.push(channel, record, out)?;
         }
         Ok(())
     }

@@ -186,6 +186,7 @@ fn a_job_is_built_again_at_another_parallelism() {
     assert!(job.at_parallelism(0).is_err());
 }
 
+/// R35: two operators with one uid among it.
 #[test]
 fn what_cannot_be_a_job_is_named() {
     let sink = |stream: Stream<u64>| drop(stream.sink("out", write_number));
@@ -252,7 +253,7 @@ fn every_record_takes_every_way() {
 }
 
 /// R88: a job of functions that look at one record at a time has the positions of its source in a snapshot and nothing else, however
-/// many records have come by.
+/// many records have come by. R63: operators without state need no uid, and have no entry.
 #[test]
 fn a_job_without_state_keeps_positions_only() {
     let builder = JobBuilder::new("stateless").parallelism(2);
@@ -381,6 +382,7 @@ fn a_muted_job_digests_the_output_that_it_does_not_give() {
     assert_eq!(muted.digests[&sink].records, 60);
 }
 
+/// R36: a source is an operator with state: where it stands in its splits is in the snapshot, under its uid.
 #[test]
 fn a_snapshot_holds_the_positions_of_own_splits_only() {
     let job = sums(2, 5, 10);

@@ -126,7 +126,8 @@ fn a_savepoint_has_the_name_that_flink_gives_it() {
     }
 }
 
-/// R22, R49: no name in the metadata leads out of the savepoint; copied to anywhere it is whole there, also when the original is gone.
+/// R22, R49, R74: no name in the metadata leads out of the savepoint; copied to anywhere it is whole there, also when the original is gone, and
+/// not a byte of its metadata must be edited for that. R56: it is found by its directory, with or without a slash behind it, and by the file.
 #[test]
 fn a_savepoint_can_be_moved() {
     let world = World::default();
@@ -321,7 +322,8 @@ fn a_job_that_is_refused_is_in_nobodys_way() {
     });
 }
 
-/// R58, R73: only what the savepoint names goes, its metadata last; a second time, or for something else, it is an error.
+/// R58, R73: only what the savepoint names goes, its metadata last; a second time, or for something else, it is an error. R6: so it is for a
+/// retained checkpoint, which no command removes.
 #[test]
 fn a_savepoint_is_disposed_of_alone() {
     let world = World::default();

@@ -148,4 +148,21 @@ mod tests {
             assert!(line.contains(says) && line.lines().count() == 1, "{arguments:?}: {line}");
         }
     }
+
+    /// R56: a savepoint is named by a path, which is seen from where it is typed, or by a URL.
+    #[test]
+    fn a_savepoint_is_named_by_a_path_or_a_url() {
+        let begins_with = |path: &str| {
+            let parsed = Arguments::try_parse_from(["weir", "run", "flights", "-s", path]);
+            let Ok(Arguments { command: Command::Run(arguments) }) = parsed else { panic!("{path} was not accepted") };
+            arguments.job.restore().expect("it is a path").expect("it was given").path
+        };
+        for whole in
+            ["/kept/savepoint-1", "/kept/savepoint-1/_metadata", "file:///kept/savepoint-1", "s3://kept/savepoint-1"]
+        {
+            assert_eq!(begins_with(whole), whole);
+        }
+        let from_here = begins_with("kept/savepoint-1");
+        assert!(from_here.starts_with('/') && from_here.ends_with("/kept/savepoint-1"), "{from_here}");
+    }
 }

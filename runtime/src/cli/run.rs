@@ -59,9 +59,9 @@ pub struct JobArguments {
     /// Limit the source, to watch checkpoints go by.
     #[arg(long)]
     pub records_per_second: Option<f64>,
-    /// Begin with the state of this savepoint or retained checkpoint, given by its directory or the `_metadata` file in it. It is never
-    /// changed or deleted, and any number of jobs may begin with it, each with an output directory of its own (or in that of a job
-    /// that has ended, whose output then goes on).
+    /// Begin with the state of this savepoint or retained checkpoint, given by its directory or the `_metadata` file in it, as a path or a
+    /// `file:` URL. It is never changed or deleted, and any number of jobs may begin with it, each with an output directory of its own
+    /// (or in that of a job that has ended, whose output then goes on).
     #[arg(short = 's', long = "fromSavepoint", alias = "from-savepoint", value_name = "PATH")]
     pub from_savepoint: Option<PathBuf>,
     /// Leave state behind that belongs to no operator of the job; without this it is refused.
@@ -76,7 +76,11 @@ impl JobArguments {
     /// [`RunError::Usage`] if the path is none.
     pub(super) fn restore(&self) -> Result<Option<SavepointRestore>, RunError> {
         let Some(path) = &self.from_savepoint else { return Ok(None) };
-        let absolute = std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_string));
+        let absolute = match path.to_str() {
+            // A URL is the same wherever it is typed; whether its scheme is known is for the storage to say.
+            Some(url) if url.starts_with("file:") || url.contains("://") => Some(url.to_string()),
+            _ => std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_string)),
+        };
         let path = absolute.ok_or_else(|| RunError::Usage(format!("--fromSavepoint {}: no path", path.display())))?;
         Ok(Some(SavepointRestore { path, allow_non_restored_state: self.allow_non_restored_state }))
     }

@@ -23,6 +23,8 @@ pub enum Partitioning {
     Rebalance,
     /// Each record to all of them.
     Broadcast,
+    /// Each record to any of them, at random.
+    Shuffle,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

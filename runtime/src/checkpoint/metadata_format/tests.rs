@@ -1,5 +1,7 @@
 //! The layout of the metadata file: what it says to Flink's reader, and that no byte of it can be altered.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     checkpoint::{
@@ -101,6 +103,7 @@ fn flinks_reader_reads_it() {
     let ids: Vec<_> = read.operators.iter().map(|operator| operator.id.clone()).collect();
     let expected = ["read", "read/rebalance/count", "count"].map(|name| format!("{:032x}", operator_id(&uid(name))));
     assert_eq!(ids, expected);
+    // R34: an id follows from the uid alone.
     assert_eq!(
         format!("{:032x}", operator_id(&uid("hello"))),
         "029bbd41b3a7d8cb191dae486a901e5b",
@@ -168,6 +171,52 @@ fn a_single_handle_is_not_wrapped() {
 fn what_is_written_is_read() {
     for metadata in [everything(), metadata(Vec::new())] {
         assert_eq!(CheckpointMetadata::decode(&metadata.encode().unwrap()).unwrap(), metadata);
+    }
+}
+
+/// Metadata with whatever there may be in it.
+fn any_metadata() -> impl Strategy<Value = CheckpointMetadata> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
+    let keyed = proptest::collection::vec((0u8..4, bytes(), 1u64..6), 0..6);
+    let operator = || proptest::option::of(bytes());
+    (keyed, operator(), operator(), bytes()).prop_map(|(keyed, split, union, position)| {
+        let backend = Some(BackendId(7));
+        let keyed = keyed.into_iter().enumerate().map(|(number, (place, bytes, by))| {
+            let (name, file) = (format!("part-{number}"), format!("{number}.sst"));
+            match place {
+                0 => part(&name, PartKind::Keyed, PartLocation::Inline(bytes.into()), by),
+                1 => part(&name, PartKind::Keyed, own(&name), by),
+                2 => StatePart { backend, ..part(&name, PartKind::Shared { file }, shared(&name, by), by) },
+                _ => StatePart { backend, ..part(&name, PartKind::Private { file }, own(&name), by) },
+            }
+        });
+        let operator = [(split, false), (union, true)].into_iter().filter_map(|(bytes, union)| {
+            let location = PartLocation::Inline(bytes?.into());
+            Some(part(if union { "union" } else { "split" }, PartKind::Operator { union }, location, 5))
+        });
+        let mut made = metadata(keyed.chain(operator).collect());
+        if let Some(source) = made.subtasks.get_mut(&(0, 0)) {
+            source.inline.insert(uid("read"), position);
+        }
+        made
+    })
+}
+
+proptest! {
+    /// R75: metadata can be read, edited and written by whoever has the library: without an edit the bytes are the same, and of an edit
+    /// nothing is lost.
+    #[test]
+    fn metadata_is_read_edited_and_written(metadata in any_metadata(), name in "[a-z]{0,12}") {
+        let bytes = metadata.encode().unwrap();
+        let mut read = CheckpointMetadata::decode(&bytes).unwrap();
+        prop_assert_eq!(&read, &metadata);
+        prop_assert_eq!(read.encode().unwrap(), bytes);
+        read.job_name = name;
+        for snapshot in read.subtasks.values_mut() {
+            snapshot.parts.pop();
+        }
+        let edited = CheckpointMetadata::decode(&read.encode().unwrap()).unwrap();
+        prop_assert_eq!(edited, read);
     }
 }
 

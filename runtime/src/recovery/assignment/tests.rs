@@ -124,6 +124,7 @@ proptest! {
     }
 }
 
+/// R29: state follows the uid, wherever in the graph its operator is now.
 #[test]
 fn an_operator_keeps_its_state_when_its_vertex_moves() {
     let metadata = checkpoint(&graph(2, 2, 8), 1);
