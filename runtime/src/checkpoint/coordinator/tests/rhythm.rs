@@ -59,7 +59,7 @@ fn the_figure_of_checkpoint_tuning() {
     let figure = [&regular, &degraded, &guaranteed].map(|s| s.time_line(20 * MS, Duration::from_millis(LAST)));
     assert_eq!(
         figure,
-        [".....##...##...##...##...##...", ".....#########################", ".....#######..#######...######",]
+        [".....##...##...##...##...##...", ".....#########################", ".....#######..#######...######"]
     );
     let [calm, busy, pausing] = [&regular, &degraded, &guaranteed].map(CheckpointStatistics::busy_share);
     // Time is counted from the first trigger to the last word.
