@@ -90,6 +90,19 @@ fn local_recovery_is_ten_times_as_fast_as_primary() {
     }
 }
 
+/// R169. How long a recovery of much state takes can be told from one of less: by its bytes over the same link, or from the same disks.
+#[test]
+fn a_recovery_takes_as_long_as_its_bytes_need() {
+    for local in [false, true] {
+        let [little, much] = [10_000_000_000, 100_000_000_000].map(|bytes| {
+            let measured = recovery(Setup::Heap, bytes, local).expect("a clean run");
+            (measured.seconds_until_running(), measured.state_bytes as f64)
+        });
+        let predicted = little.0 * much.1 / little.1;
+        assert!((predicted / much.0 - 1.0).abs() < 0.1, "local: {local}: {predicted} s predicted, {} s taken", much.0);
+    }
+}
+
 /// R25. Each recovery is reported once, with the phases that it had, and they sum to the time from the last sign of life to the first
 /// checkpoint after it.
 #[test]

@@ -50,6 +50,8 @@ pub use crate::{
 #[cfg(test)]
 pub(crate) mod driver;
 #[cfg(test)]
+mod join_tests;
+#[cfg(test)]
 mod state_tests;
 #[cfg(test)]
 mod tests;

@@ -233,6 +233,7 @@ impl KeyedBroadcastProcess for Above {
     }
 }
 
+/// R145: an operator with two inputs, one by key and one that every subtask hears, and with state of both kinds.
 #[test]
 fn keyed_and_broadcast_state_live_in_one_operator() {
     let job = |parallelism| {

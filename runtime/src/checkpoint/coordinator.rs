@@ -38,7 +38,7 @@ mod protocol;
 mod tests;
 mod trigger;
 
-pub use protocol::{CoordinatorCommand, CoordinatorConfig, CoordinatorEvent, Participants, SavepointOrder};
+pub use protocol::{CoordinatorCommand, CoordinatorConfig, CoordinatorEvent, NO_ROOM, Participants, SavepointOrder};
 
 use super::{
     head::HeadState,

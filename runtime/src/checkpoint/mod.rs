@@ -15,6 +15,7 @@ mod metadata_format;
 pub mod primary;
 pub mod savepoint;
 pub mod shared_registry;
+pub mod statistics;
 pub mod sweep;
 pub mod types;
 

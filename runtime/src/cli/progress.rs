@@ -11,6 +11,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    checkpoint::statistics::CheckpointStatistics,
     figure::LocalRecoveryFigure,
     journal::{Event, JournalListener},
     recovery::restore_report::RecoveryReport,
@@ -24,6 +25,7 @@ pub struct Progress {
     restarts: AtomicU64,
     recoveries: Mutex<Vec<RecoveryReport>>,
     figure: Mutex<LocalRecoveryFigure>,
+    statistics: Mutex<CheckpointStatistics>,
     /// Print every event.
     events: bool,
 }
@@ -44,6 +46,7 @@ impl Progress {
             restarts: AtomicU64::new(0),
             recoveries: Mutex::default(),
             figure: Mutex::default(),
+            statistics: Mutex::default(),
             events,
         }
     }
@@ -71,6 +74,11 @@ impl Progress {
         self.figure.lock().map(|figure| figure.clone()).unwrap_or_default()
     }
 
+    /// The checkpoints in numbers, as far as the journals of these processes told.
+    pub fn statistics(&self) -> CheckpointStatistics {
+        self.statistics.lock().map(|statistics| statistics.clone()).unwrap_or_default()
+    }
+
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
@@ -88,6 +96,9 @@ impl JournalListener for Progress {
         }
         if let Ok(mut figure) = self.figure.lock() {
             figure.event(process, event);
+        }
+        if let Ok(mut statistics) = self.statistics.lock() {
+            statistics.event(self.bar.elapsed(), event);
         }
         let counter = match event {
             Event::CheckpointCompleted { .. } => &self.checkpoints,

@@ -221,12 +221,13 @@ pub(super) fn ended(
         .block_on(summarise(&primary, Layout { job: job.id }, job))
         .map_err(|e| RunError::Environment(format!("the output cannot be read back: {e}")))?;
     Ok(format!(
-        "{} finished in {:.2} s: {} checkpoints, {} restarts, {with}, {} subtasks\n{}output: {}\n{summary}",
+        "{} finished in {:.2} s: {} checkpoints, {} restarts, {with}, {} subtasks\n{}\n{}output: {}\n{summary}",
         job.name,
         progress.elapsed().as_secs_f64(),
         progress.checkpoints(),
         progress.restarts(),
         job.graph.subtasks().count(),
+        progress.statistics(),
         progress.recoveries(),
         root.join("output").display(),
     ))

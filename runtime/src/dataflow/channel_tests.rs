@@ -134,7 +134,7 @@ fn a_replay_doubles_the_window_and_gives_it_back() {
 }
 
 proptest! {
-    /// Whatever the sizes and the consumer's pace: everything arrives in order, and the window is kept.
+    /// R141: whatever the sizes and the consumer's pace, everything arrives in order, and the window is kept.
     #[test]
     fn all_frames_arrive_within_the_window(
         frames in proptest::collection::vec(proptest::option::weighted(0.8, 0..=WINDOW as usize), 1..60),

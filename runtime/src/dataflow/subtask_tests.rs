@@ -89,6 +89,7 @@ fn a_checkpoint_cuts_the_stream_exactly_and_the_end_is_exhausted() {
     assert!(job.failures().len() <= 4, "a cancelled neighbour may be seen before the own cancel");
 }
 
+/// R141: no channel of a job has more bytes in flight than its window, however fast the sources are.
 #[test]
 fn what_is_in_flight_stays_within_the_window() {
     let mut world = world();
@@ -368,6 +369,8 @@ fn a_failed_upload_declines_one_checkpoint_and_the_data_is_in_the_next() {
 }
 
 /// R82, R93, R94: while an asynchronous snapshot is being written the stream goes on; while a synchronous one is, no record passes.
+/// R134: so one snapshot right after the other costs the stream nothing where they are asynchronous, and all of their time where they are
+/// not.
 #[test]
 fn the_stream_waits_for_a_synchronous_snapshot_only() {
     for asynchronous in [true, false] {

@@ -19,6 +19,9 @@ use crate::{
     sabotage::SabotageSet,
 };
 
+/// Why a checkpoint that is due has to wait.
+pub const NO_ROOM: &str = "as many checkpoints as allowed are under way";
+
 #[derive(Clone, Debug)]
 pub struct CoordinatorConfig {
     pub job: JobId,

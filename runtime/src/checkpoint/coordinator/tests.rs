@@ -17,6 +17,7 @@ use crate::{
 
 mod details;
 mod random;
+mod rhythm;
 mod savepoints;
 mod stories;
 

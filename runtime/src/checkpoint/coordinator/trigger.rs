@@ -4,7 +4,7 @@
 //! FLINK-4322); they count as under way for the others, and do not put off the next periodic one (FLINK-13904). While one is
 //! under way with which the job is to end, no other is triggered.
 
-use super::{Command, Coordinator, ENDS, Ids, Pending, SavepointOrder, Stage};
+use super::{Command, Coordinator, ENDS, Ids, NO_ROOM, Pending, SavepointOrder, Stage};
 use crate::{
     ids::{AttemptId, CheckpointId},
     journal::Event,
@@ -75,7 +75,7 @@ impl Coordinator {
                 if !self.skipped {
                     self.points.reached(Point::NoRoomForTrigger);
                     self.skipped = true;
-                    self.skip("as many checkpoints as allowed are under way", out);
+                    self.skip(NO_ROOM, out);
                 }
                 break;
             }

@@ -210,6 +210,22 @@ fn keys_that_weir_cannot_do_yet_are_said_by_name() {
     );
 }
 
+/// R143: the keys of Flink's pool of network buffers are accepted under their names and have no meaning here, which is said of each; the
+/// size of a buffer has one.
+#[test]
+fn keys_of_network_memory_are_said_to_mean_nothing() {
+    let names = ["memory.fraction", "memory.min", "memory.max", "memory.buffers-per-channel", "numberOfBuffers"];
+    for name in names.map(|name| format!("taskmanager.network.{name}")) {
+        let configured = good(&format!("{name}: 2\n"));
+        assert_eq!(configured.settings, Settings::default(), "{name}");
+        let said = format!("flink-conf.yaml:1: {name} has no meaning in Weir: every channel has a window of its own");
+        assert_eq!(configured.notices, [said]);
+    }
+    let buffer = good("taskmanager.memory.segment-size: 64 kb\n");
+    assert_eq!((buffer.settings.cluster.task.buffer_bytes, buffer.notices.len()), (64 << 10, 0));
+    assert_eq!(Settings::default().cluster.task.buffer_bytes, 32 << 10, "as in Flink");
+}
+
 #[test]
 fn known_values_that_weir_cannot_do_are_said_or_refused() {
     let configured = good("jobmanager.execution.failover-strategy: region\n");
