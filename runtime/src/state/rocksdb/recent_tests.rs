@@ -198,6 +198,27 @@ fn a_state_that_others_join_becomes_small() {
     assert_eq!(contents(database).len(), 10_000);
 }
 
+/// Each entry is accounted with its key, its value and what it takes besides, also when its value has become longer or shorter.
+#[test]
+fn what_is_kept_is_accounted_for() {
+    let memory =
+        SlotMemory::new(&MemoryBudget { per_slot: Some(64 << 20), ..MemoryBudget::default() }).expect("bounded");
+    let host = DatabaseHost { memory: Some(memory.clone()), fleeting: true, ..DatabaseHost::default() };
+    let settings = RocksDbSettings { host, ..RocksDbSettings::default() };
+    let (database, recent) = (database(&settings), Recent::new(STATE));
+    let mut longest = 0;
+    for length in [10u64, 1_000, 500, 2_000] {
+        for number in 0..100u32 {
+            recent.put(&database, &number.to_be_bytes(), &vec![1; length as usize]).expect("it is written");
+        }
+        longest = length.max(longest);
+        // Room that an entry once had stays its own; a length is rounded up to the next eight bytes.
+        let least = 100 * (ENTRY_OVERHEAD_BYTES + 4 + longest);
+        let accounted = memory.recent_bytes();
+        assert!((least..least + 800).contains(&accounted), "{accounted} bytes for {least}");
+    }
+}
+
 /// Where others write to the database at once they have to wait for what waits here, so it is little, however much was written.
 #[test]
 fn no_more_waits_than_others_can_bear() {
