@@ -249,6 +249,8 @@ impl Display for CheckpointStatistics {
         if let Some(durations) = self.durations() {
             let [shortest, mean, longest] = durations.map(|duration| duration.as_secs_f64() * 1e3);
             write!(f, "; {shortest:.1} / {mean:.1} / {longest:.1} ms (shortest, mean, longest)")?;
+        }
+        if self.completed > 1 {
             write!(f, "; {:.1} s between two at most", self.longest_gap.as_secs_f64())?;
         }
         write!(f, "; under way {:.0} % of the time", 100.0 * self.busy_share())?;
